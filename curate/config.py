@@ -1,0 +1,188 @@
+"""curate.toml: a file of arms, read and checked as a whole before anything runs.
+
+    encoder = "lite0"          seed = 0          work = ".curate"
+    [target]        uri, label, group, where
+    [pools.NAME]    uri, label, group, where
+    [evaluate.NAME] train, test, label, group
+    [budget]        images
+    [[arms]]        name, select, method, backbone, init, samples
+
+Paths are relative to the file. ``where`` holds selectors as in an address (``half=B,variant=base``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from embeddings.errors import ConfigError
+from embeddings.files import is_remote
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """A target or a pool."""
+
+    uri: str
+    label: str | None = None
+    group: str | None = None
+    where: str | None = None
+
+    def address(self, root: Path) -> str:
+        """The source address, its path relative to ``root`` made whole."""
+        return with_selectors(located(self.uri, root), self.where, self.label, self.group)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """A labeled set; without ``test``, 30% of ``train`` is held out."""
+
+    train: str
+    test: str | None = None
+    label: str | None = None
+    group: str | None = None
+
+    def address(self, root: Path) -> str:
+        """TRAIN or TRAIN::TEST with selectors and whole paths."""
+        parts = [self.train] if self.test is None else [self.train, self.test]
+        return "::".join(with_selectors(located(part, root), None, self.label, self.group) for part in parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """How much may be selected."""
+
+    images: int
+
+    def __post_init__(self) -> None:
+        _require(self.images > 0, "budget.images", self.images, "a positive number of images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmConfig:
+    """One way to choose the data, and the pretraining run on it."""
+
+    name: str
+    select: str = "near-first"
+    method: str = "simclr"
+    samples: int
+    backbone: str | None = None
+    init: str = "scratch"
+
+    def __post_init__(self) -> None:
+        _require(self.samples > 0, f"samples of arm {self.name!r}", self.samples, "a positive number of samples seen")
+        plain = self.name and self.name[0].isalnum() and all(c.isalnum() or c in "-_." for c in self.name)
+        _require(bool(plain), "arms.name", self.name, "letters, digits, '-', '_' and '.'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole curate.toml."""
+
+    root: Path  # folder of the file
+    target: SourceConfig
+    pools: Mapping[str, SourceConfig] = field(default_factory=dict)
+    evaluate: Mapping[str, EvaluateConfig] = field(default_factory=dict)
+    budget: BudgetConfig | None = None
+    arms: tuple[ArmConfig, ...] = ()
+    encoder: str | None = None
+    work: str | None = None
+    seed: int | None = None
+
+
+def load_config(path: Path | str) -> Config:
+    """Reads and checks a whole file.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown key or table (with the nearest known one), a missing key, a
+            wrong type or an impossible value.
+    """
+    document = _parse(Path(path))
+    _refuse_unknown(document, [f.name for f in fields(Config) if f.name != "root"], "the file")
+    _require("target" in document, "target", "nothing", "a [target] table with a uri")
+    return Config(
+        root=Path(path).resolve().parent,
+        target=_build(SourceConfig, document["target"], "target"),
+        pools=_build_named(SourceConfig, document.get("pools", {}), "pools"),
+        evaluate=_build_named(EvaluateConfig, document.get("evaluate", {}), "evaluate"),
+        budget=_build(BudgetConfig, document["budget"], "budget") if "budget" in document else None,
+        arms=_build_arms(document.get("arms", [])),
+        **{key: _typed(document[key], kind, key) for key, kind in _SCALARS.items() if key in document},
+    )
+
+
+_SCALARS = {"encoder": str, "work": str, "seed": int}
+
+
+def located(uri: str, root: Path) -> str:
+    """A path relative to ``root``, made whole; remote addresses as they are."""
+    return uri if is_remote(uri) else str(root / Path(uri).expanduser())
+
+
+def with_selectors(uri: str, where: str | None, label: str | None, group: str | None) -> str:
+    """An address with selectors added to those it already has."""
+    roles = [f"{role}:{column}" for role, column in (("label", label), ("group", group)) if column]
+    added = [part for part in (where, *roles) if part]
+    if not added:
+        return uri
+    return uri + (("," if "#" in uri else "#") + ",".join(added))
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise ConfigError(f"No config file at {path}.", hint="Check the path.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.", hint="Mend that line.") from None
+
+
+def _build(kind: type[T], table: Any, where: str) -> T:
+    """One dataclass from one table; every key checked by name and type."""
+    _require(isinstance(table, dict), where, table, "a table")
+    hints = get_type_hints(kind)
+    _refuse_unknown(table, list(hints), where)
+    for known in fields(kind):  # type: ignore[arg-type]
+        needed = known.default is MISSING and known.default_factory is MISSING
+        _require(not needed or known.name in table, f"{where}.{known.name}", "nothing", "a value")
+    return kind(**{key: _typed(value, hints[key], f"{where}.{key}") for key, value in table.items()})
+
+
+def _build_named(kind: type[T], tables: Any, where: str) -> dict[str, T]:
+    _require(isinstance(tables, dict), where, tables, f"tables [{where}.NAME]")
+    return {name: _build(kind, table, f"{where}.{name}") for name, table in tables.items()}
+
+
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    kinds = tuple(k for k in get_args(kind) if k is not type(None)) if isinstance(kind, UnionType) else (kind,)
+    fits = isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
+    _require(fits, where, value, " or ".join(k.__name__ for k in kinds))
+    return value
+
+
+def _build_arms(tables: Any) -> tuple[ArmConfig, ...]:
+    _require(isinstance(tables, list), "arms", tables, "tables [[arms]]")
+    arms = tuple(_build(ArmConfig, table, f"arms[{i}]") for i, table in enumerate(tables))
+    names = [arm.name for arm in arms]
+    _require(len(set(names)) == len(names), "arms.name", ", ".join(names), "names that do not repeat")
+    return arms
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: list[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(known))}."
+            raise ConfigError(f"Unknown key {key!r} in {where}.", hint=hint)
+
+
+def _require(holds: bool, what: str, found: Any, wanted: str) -> None:
+    if not holds:
+        raise ConfigError(f"{what}: found {found!r}, wanted {wanted}.", hint="Mend the file and run it again.")

@@ -1,0 +1,238 @@
+"""Fréchet distance in the target's main directions plus an isotropic remainder, cross-fitted: the headline distance.
+
+With V the top k principal directions [d, k] and P = V V':
+
+    F(a, b) = FD(V'a, V'b) + |(I-P)(m_a - m_b)|^2 + (sqrt tr[(I-P) S_a] - sqrt tr[(I-P) S_b])^2
+
+the squared 2-Wasserstein distance between Gaussians whose covariance outside the k directions is taken as isotropic, so
+nothing outside the basis is lost. (Full-dimension FD needs n far above d: at d = 1280 two random halves of one set read
+291 at n = 250 where the truth is 0.)
+
+The basis must not come from the images it is measured on (that reads 66 where the truth is 0). So the target is split
+in two by fold: V from one half, F of the other half against the pool; swap; average. A delete-a-fold jackknife over
+target and pool, V held fixed, removes the bias and gives the standard error; the two directions share the pool, so its
+folds are left out of both at once. The basis depends on the target alone: adding a pool never changes another pool's
+number.
+
+Source: Dowson and Landau (1982) for FD between Gaussians; Heusel et al. (NeurIPS 2017) for its use on image features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from curate.distances._jackknife import delete_fold_jackknife
+from curate.distances._samples import Sample, as_moments
+from curate.results import Estimate
+from embeddings.errors import TooFewImagesError
+from embeddings.moments import FOLDS, Moments
+
+DIRECTIONS = 32
+MIN_IMAGES = 20
+NORMAL_95 = 1.959964
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean and covariance inside the basis, mean and total variance outside it."""
+
+    mean: np.ndarray  # [k]
+    outer_mean: np.ndarray  # [d], orthogonal to the basis
+    covariance: np.ndarray  # [k, k]
+    outer_variance: float
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Moments seen in one basis, fold by fold."""
+
+    n: np.ndarray  # [FOLDS]
+    mean: np.ndarray  # [FOLDS, k]
+    outer_mean: np.ndarray  # [FOLDS, d]
+    scatter: np.ndarray  # [FOLDS, k, k]
+    outer_scatter: np.ndarray  # [FOLDS] trace of the scatter outside the basis
+
+    @property
+    def folds(self) -> list[int]:
+        """Folds that hold images."""
+        return [int(f) for f in np.flatnonzero(self.n)]
+
+    def gaussian(self, folds: Sequence[int]) -> Gaussian:
+        """Unbiased moments over some folds."""
+        n, chosen = self.n[folds].astype(float), list(folds)
+        mean, outer_mean = n @ self.mean[chosen] / n.sum(), n @ self.outer_mean[chosen] / n.sum()
+        gap, outer_gap = self.mean[chosen] - mean, self.outer_mean[chosen] - outer_mean
+        scatter = self.scatter[chosen].sum(axis=0) + (gap.T * n) @ gap
+        outer = self.outer_scatter[chosen].sum() + n @ (outer_gap**2).sum(axis=1)
+        degrees = max(n.sum() - 1, 1.0)
+        return Gaussian(mean, outer_mean, scatter / degrees, float(outer / degrees))
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction of the cross-fit: a basis from one half of the target, the other half to measure."""
+
+    basis: np.ndarray  # [d, k]
+    target: Projected
+    folds: list[int]  # folds of the half to measure
+
+
+@dataclass(frozen=True)
+class TargetFrame:
+    """All that the headline distance needs to know of the target; made once, used for every pool."""
+
+    directions: tuple[Direction, Direction]
+    k: int
+    total_variance: float  # tr S of the whole target
+    moments: Moments
+
+    @classmethod
+    def of(cls, target: Moments, k: int = DIRECTIONS) -> TargetFrame:
+        """Splits the target by fold and takes k = min(k, n // 8) directions from each half.
+
+        Raises:
+            TooFewImagesError: under 4 images, or too few independent groups to cross-fit.
+        """
+        n, _, covariance = target.pooled()
+        k = max(1, min(k, n // 8))
+        halves = [[f for f in range(FOLDS) if f % 2 == side and target.n[f]] for side in (0, 1)]
+        if any(len(half) < 2 or target.n[half].sum() < 4 for half in halves):
+            raise TooFewImagesError(
+                f"The target's {n} images form too few independent groups to split in two.",
+                hint="Use more images, or a finer group column (rows of one group and exact copies count as one).",
+            )
+        directions = [_direction(target, fit, measure, k) for fit, measure in (halves, halves[::-1])]
+        return cls((directions[0], directions[1]), k, float(np.trace(covariance)), target)
+
+
+def frechet(target: Sample, pool: Sample, *, k: int = DIRECTIONS, seed: int = 0) -> Estimate:
+    """Headline distance of a pool to the target: cross-fitted rank-k Fréchet distance, debiased, with its error.
+
+    Args:
+        target: Array [n, d], store or Moments; n >= 20.
+        pool: The same, from the same encoder; m >= 20.
+        k: Directions; reduced to n // 8.
+        seed: Another seed draws other folds (not for Moments, whose folds are fixed).
+
+    Returns:
+        Estimate in squared units of the embedding. Lower = closer; 0 = same distribution; unbiased under the null, so
+        it may be slightly negative. 95% interval from the jackknife (conservative: covers 97-100% on real embeddings).
+
+    Raises:
+        TooFewImagesError: fewer than 20 images on a side, or too few independent groups.
+        EncoderMismatchError: different encoders.
+    """
+    moments = as_moments(target, seed=seed)
+    require_images(len(moments), "target")
+    return frechet_to(TargetFrame.of(moments, k), as_moments(pool, seed=seed))
+
+
+def frechet_to(frame: TargetFrame, pool: Moments, *, minimum: int = MIN_IMAGES) -> Estimate:
+    """``frechet`` against a prepared target.
+
+    Raises:
+        TooFewImagesError: fewer than ``minimum`` pool images, or all of them in one group.
+    """
+    frame.moments.require_same_encoder(pool)
+    require_images(len(pool), "pool", minimum)
+    seen = [_project(pool, direction.basis) for direction in frame.directions]
+    folds = seen[0].folds
+    if len(folds) < 2:
+        raise TooFewImagesError(
+            f"The pool's {len(pool)} images form one group (copies and groups count as one).",
+            hint="Use more images, or a finer group column.",
+        )
+    plain, target_jackknives, left_out = [], [], []
+    for direction, projected in zip(frame.directions, seen, strict=True):
+        theta, without_target, without_pool = _refits(direction, projected, folds)
+        plain.append(theta)
+        target_jackknives.append(delete_fold_jackknife(theta, without_target, direction.target.n[direction.folds]))
+        left_out.append(without_pool)
+    theta = float(np.mean(plain))
+    of_pool = delete_fold_jackknife(theta, np.mean(left_out, axis=0), seen[0].n[folds])
+    value = theta + of_pool.correction + float(np.mean([j.correction for j in target_jackknives]))
+    # The halves of the target are independent; the pool is shared by both directions.
+    error = float(np.sqrt(of_pool.variance + sum(j.variance for j in target_jackknives) / 4))
+    return Estimate(
+        value=value,
+        low=value - NORMAL_95 * error,
+        high=value + NORMAL_95 * error,
+        se=error,
+        n=(len(pool), len(frame.moments)),
+        unit="squared embedding units",
+        method=f"cross-fitted Fréchet, k={frame.k}, jackknife over {FOLDS} folds",
+        null=0.0,
+    )
+
+
+def gaussian_distance(a: Gaussian, b: Gaussian) -> float:
+    """F between two Gaussians seen in the same basis."""
+    inside = ((a.mean - b.mean) ** 2).sum() + bures(a.covariance, b.covariance)
+    outside = ((a.outer_mean - b.outer_mean) ** 2).sum()
+    return float(inside + outside + (np.sqrt(a.outer_variance) - np.sqrt(b.outer_variance)) ** 2)
+
+
+def bures(a: np.ndarray, b: np.ndarray) -> float:
+    """Trace term tr A + tr B - 2 tr (A B)^(1/2) of two covariances [d, d], safe for rank-deficient ones.
+
+    The product A B is not symmetric; L' B L with A = L L' has the same eigenvalues and is.
+    """
+    root = covariance_root(a)
+    return float(np.trace(a) + np.trace(b) - 2 * root_trace(root, b))
+
+
+def covariance_root(covariance: np.ndarray) -> np.ndarray:
+    """L [d, r] with L L' = covariance, r its numerical rank."""
+    values, vectors = linalg.eigh(covariance)
+    kept = values > values[-1] * len(values) * np.finfo(float).eps
+    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
+
+
+def root_trace(root: np.ndarray, covariance: np.ndarray) -> float:
+    """Trace tr (L L' B)^(1/2) = sum sqrt eig(L' B L)."""
+    values = linalg.eigvalsh(root.T @ covariance @ root)
+    return float(np.sqrt(np.maximum(values, 0.0)).sum())
+
+
+def require_images(n: int, name: str, minimum: int = MIN_IMAGES) -> None:
+    """Refuses a set too small to be measured.
+
+    Raises:
+        TooFewImagesError: fewer than ``minimum`` images.
+    """
+    if n < minimum:
+        raise TooFewImagesError(
+            f"The {name} has {n} image{'s' if n != 1 else ''}; a distance needs at least {minimum}.",
+            hint="Add images, or leave this set out.",
+        )
+
+
+def _direction(target: Moments, fit: list[int], measure: list[int], k: int) -> Direction:
+    _, _, covariance = target.pooled(fit)
+    d = len(covariance)
+    basis = linalg.eigh(covariance, subset_by_index=[d - min(k, d), d - 1])[1]
+    return Direction(basis, _project(target, basis), measure)
+
+
+def _project(moments: Moments, basis: np.ndarray) -> Projected:
+    inside = moments.mean @ basis
+    scatter, traces = moments.projected_scatter(basis)
+    outer = traces - np.trace(scatter, axis1=1, axis2=2)
+    return Projected(moments.n, inside, moments.mean - inside @ basis.T, scatter, np.maximum(outer, 0.0))
+
+
+def _refits(direction: Direction, pool: Projected, folds: list[int]) -> tuple[float, np.ndarray, np.ndarray]:
+    """F on everything, without each target fold, and without each pool fold."""
+    target, whole = direction.target.gaussian(direction.folds), pool.gaussian(folds)
+    targets = [direction.target.gaussian(_without(direction.folds, f)) for f in direction.folds]
+    without_target = np.array([gaussian_distance(t, whole) for t in targets])
+    without_pool = np.array([gaussian_distance(target, pool.gaussian(_without(folds, f))) for f in folds])
+    return gaussian_distance(target, whole), without_target, without_pool
+
+
+def _without(folds: list[int], left_out: int) -> list[int]:
+    return [f for f in folds if f != left_out]

@@ -1,0 +1,33 @@
+"""Effective rank: how many directions a set of vectors really uses.
+
+    exp( - sum_i p_i log p_i ),   p_i = eig_i(S) / tr S
+
+Source: Roy and Vetterli, The effective rank (EUSIPCO 2007).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import linalg
+
+from curate.distances._samples import Sample, as_moments
+
+
+def effective_rank(sample: Sample) -> float:
+    """Effective rank of a sample's covariance.
+
+    Args:
+        sample: Array [n, d], store or Moments; n >= 2.
+
+    Returns:
+        1 (all on one line) to min(n - 1, d); 0 if all vectors are equal. Grows with n: compare at equal n.
+
+    Raises:
+        TooFewImagesError: fewer than 2 images.
+    """
+    values = linalg.eigvalsh(as_moments(sample).pooled()[2])
+    values = values[values > max(values[-1], 0) * len(values) * np.finfo(float).eps]
+    if not len(values):
+        return 0.0
+    shares = values / values.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))

@@ -1,0 +1,336 @@
+"""The types that flow between the steps: numbers with error bars, reports, selections, runs, evaluations.
+
+Every type converts to plain JSON (``to_json``) and, where it lives in a folder, reads back from it (``open``).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from embeddings import files
+from embeddings.errors import CorruptError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A figure with its uncertainty. A figure without an interval carries None in ``low``, ``high`` and ``se``."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    se: float | None = None
+    level: float = 0.95
+    n: tuple[int, int] = (0, 0)  # images of the pool, images of the target
+    unit: str = ""
+    lower_is_closer: bool = True
+    method: str = ""
+    seed: int | None = None
+    null: float | None = None  # what this figure would read if pool and target were the same distribution
+    reason: str = ""  # why value is None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON object."""
+        return {**asdict(self), "n": list(self.n)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Estimate:
+        """Reads what ``to_json`` wrote."""
+        return cls(**{**document, "n": tuple(document["n"])})
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"n/a ({self.reason})"
+        return f"{self.value:.4g}" if self.low is None else f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolScore:
+    """One pool of a ShiftReport."""
+
+    name: str
+    rank: int
+    verdict: str  # same, near, middle, far, unclear, copies
+    n: int
+    index: Estimate  # 0 = as near as the target is to itself, 50 = as far as its own total variance
+    metrics: dict[str, Estimate]
+    tied_with: tuple[str, ...] = ()  # pools whose order relative to this one is not settled
+    facts: dict[str, Any] = field(default_factory=dict)  # source address, digest, profile
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON object."""
+        metrics = {k: v.to_json() for k, v in self.metrics.items()}
+        return {**asdict(self), "index": self.index.to_json(), "metrics": metrics, "tied_with": list(self.tied_with)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> PoolScore:
+        """Reads what ``to_json`` wrote."""
+        metrics = {k: Estimate.from_json(v) for k, v in document["metrics"].items()}
+        tied = tuple(document["tied_with"])
+        return cls(
+            **{**document, "index": Estimate.from_json(document["index"]), "metrics": metrics, "tied_with": tied}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftReport:
+    """How far each pool is from the target, nearest first."""
+
+    target: dict[str, Any]  # profile: n, sizes, colour, duplicates, classes, effective rank, digest
+    encoder: dict[str, Any]
+    pools: tuple[PoolScore, ...]
+    floor: Estimate  # the headline distance between two halves of the target: what zero looks like at this n
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON object, schema curate.score/1."""
+        return {
+            "schema": "curate.score/1",
+            "target": self.target,
+            "encoder": self.encoder,
+            "pools": [p.to_json() for p in self.pools],
+            "floor": self.floor.to_json(),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> ShiftReport:
+        """Reads what ``to_json`` wrote."""
+        pools = tuple(PoolScore.from_json(p) for p in document["pools"])
+        known = {k: v for k, v in document.items() if k != "schema"}
+        return cls(**{**known, "pools": pools, "floor": Estimate.from_json(document["floor"])})
+
+    def save(self, folder: Path) -> None:
+        """Writes score.json."""
+        files.write_json(folder / "score.json", self.to_json())
+
+    @classmethod
+    def open(cls, folder: Path | str) -> ShiftReport:
+        """Reads what ``save`` wrote.
+
+        Raises:
+            CorruptError: missing, or of an unknown schema.
+        """
+        return cls.from_json(_read(Path(folder) / "score.json", "curate.score/1"))
+
+    def __getitem__(self, name: str) -> PoolScore:
+        return next(p for p in self.pools if p.name == name)
+
+    @property
+    def near(self) -> tuple[str, ...]:
+        """Names of the pools judged same or near, nearest first."""
+        return tuple(p.name for p in self.pools if p.verdict in ("same", "near"))
+
+    def __repr__(self) -> str:
+        lines = [f"{p.rank}. {p.name}: index {p.index} ({p.verdict})" for p in self.pools]
+        return "\n".join([f"ShiftReport(target n={self.target.get('n')}, {len(self.pools)} pools)", *lines[:6]])
+
+
+SELECTION = pa.schema(
+    [
+        ("source", pa.string()),  # name of the pool, or "target"
+        ("key", pa.string()),
+        ("uri", pa.string()),
+        ("stage", pa.int32()),
+        ("rank", pa.int64()),  # 0 = taken first
+        ("score", pa.float64()),  # the method's own, rounded to 1e-6
+        ("target_key", pa.string()),  # nearest target image
+        ("similarity", pa.float64()),  # cosine to it, centred on the pools
+        ("duplicates", pa.int64()),  # how many candidates are this same picture, itself included
+        ("cost", pa.float64()),
+        ("repeats", pa.int32()),
+        ("reason", pa.string()),
+    ]
+)
+LEFT_OUT = pa.schema([("source", pa.string()), ("key", pa.string()), ("reason", pa.string())])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The chosen images in the order they were taken, and what was left out and why."""
+
+    table: pa.Table  # schema SELECTION, sorted by rank
+    left_out: (
+        pa.Table
+    )  # schema LEFT_OUT, sorted by (source, key); candidates that were merely not reached are not listed
+    facts: dict[str, Any]  # method, seed, budget, stopped, encoder, digests: all of it digested
+    sources: dict[str, str]  # name -> absolute address, to find the images again; not digested
+    path: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def rows(self) -> pa.Table:
+        """One row per chosen image, schema SELECTION, sorted by rank."""
+        return self.table
+
+    def to_paths(self) -> list[str]:
+        """Absolute address of every chosen image, in rank order."""
+        pairs = zip(self.table["source"].to_pylist(), self.table["uri"].to_pylist(), strict=True)
+        return [
+            f"{self.sources[source].split('#')[0]}{'' if uri.startswith('#') else '/'}{uri}" for source, uri in pairs
+        ]
+
+    def truncate(self, n: int) -> Selection:
+        """The n lowest ranks, without recomputation."""
+        return Selection(
+            table=self.table.slice(0, n),
+            left_out=self.left_out,
+            facts={**self.facts, "truncated": n},
+            sources=self.sources,
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the chosen (source, key, stage, repeats) in rank order and the facts."""
+        columns = [self.table[c].to_pylist() for c in ("source", "key", "stage", "repeats")]
+        return files.digest([list(zip(*columns, strict=True)), self.facts])
+
+    def counts(self) -> dict[str, int]:
+        """Chosen images per source, largest first."""
+        names, counts = np.unique(np.array(self.table["source"].to_pylist(), dtype=str), return_counts=True)
+        return {str(names[i]): int(counts[i]) for i in np.argsort(-counts, kind="stable")}
+
+    def save(self, folder: Path) -> Selection:
+        """Writes selection.parquet, left_out.parquet and selection.json (last)."""
+        files.write_table(folder / "selection.parquet", self.table)
+        files.write_table(folder / "left_out.parquet", self.left_out)
+        document = {"schema": "curate.selection/1", "digest": self.digest, "facts": self.facts, "sources": self.sources}
+        files.write_json(folder / "selection.json", document)
+        return Selection(table=self.table, left_out=self.left_out, facts=self.facts, sources=self.sources, path=folder)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Selection:
+        """Opens a saved selection.
+
+        Raises:
+            CorruptError: unfinished, of an unknown schema, or changed since it was written.
+        """
+        folder = Path(path)
+        document = _read(folder / "selection.json", "curate.selection/1")
+        table, left_out = (files.read_table(folder / f"{name}.parquet") for name in ("selection", "left_out"))
+        selection = cls(
+            table=table, left_out=left_out, facts=document["facts"], sources=document["sources"], path=folder
+        )
+        if selection.digest != document["digest"]:
+            raise CorruptError(f"{folder} was changed after it was written.", hint="Select again.")
+        return selection
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{k} {v:,}" for k, v in self.counts().items())
+        head = f"Selection({len(self):,} images by {self.facts.get('method')}: {counts})"
+        return f"{head}\n  .rows() .to_paths() .truncate(n)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished pretraining run: a folder with config.json, curves.jsonl, checkpoints and backbone.safetensors."""
+
+    path: Path
+    facts: dict[str, Any]  # resolved config; selection digest; realised N, E, C, D; health verdict; seconds
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """Opens a finished run.
+
+        Raises:
+            CorruptError: the run is not finished or does not read back.
+        """
+        folder = Path(path)
+        return cls(path=folder, facts=_read(folder / "run.json", "curate.run/1"))
+
+    def curves(self) -> list[dict[str, float]]:
+        """One entry per logged step: samples_seen, loss, learning rate, feature spread."""
+        return [json.loads(line) for line in (self.path / "curves.jsonl").read_text(encoding="utf-8").splitlines()]
+
+    def __repr__(self) -> str:
+        f = self.facts
+        size = f"N={f['unique_images']:,}, C={f['samples_seen']:,}"
+        return f"Run({f['config']['method']}, {size}, {f['health']['verdict']})\n  .path .curves() .facts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmScore:
+    """One arm on one labelled set."""
+
+    arm: str
+    labeled: str
+    kind: str  # frozen, untrained or run
+    metrics: dict[str, Estimate]  # knn, linear, linear_balanced, ...; higher is better
+    against_frozen: dict[str, Estimate] = field(default_factory=dict)  # paired differences, same keys
+    label_equivalents: Estimate | None = None  # labels the frozen encoder needs for this linear accuracy
+    facts: dict[str, Any] = field(default_factory=dict)  # chosen settings, encoder fingerprint, samples_seen
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON object."""
+        estimates = {
+            "metrics": {k: v.to_json() for k, v in self.metrics.items()},
+            "against_frozen": {k: v.to_json() for k, v in self.against_frozen.items()},
+            "label_equivalents": self.label_equivalents.to_json() if self.label_equivalents else None,
+        }
+        return {"arm": self.arm, "labeled": self.labeled, "kind": self.kind, "facts": self.facts, **estimates}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> ArmScore:
+        """Reads what ``to_json`` wrote."""
+        equivalents = document["label_equivalents"]
+        estimates = {
+            k: {name: Estimate.from_json(e) for name, e in document[k].items()} for k in ("metrics", "against_frozen")
+        }
+        return cls(
+            **{**document, **estimates, "label_equivalents": Estimate.from_json(equivalents) if equivalents else None}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalReport:
+    """Accuracies with intervals: the frozen public encoder first, its untrained twin second, then the runs."""
+
+    scores: tuple[ArmScore, ...]
+    labeled: dict[str, dict[str, Any]]  # per labelled set: n train, n test, classes, how it was split
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON object, schema curate.evaluate/1."""
+        scores = [s.to_json() for s in self.scores]
+        return {"schema": "curate.evaluate/1", "scores": scores, "labeled": self.labeled, "seed": self.seed}
+
+    def save(self, folder: Path) -> None:
+        """Writes evaluate.json."""
+        files.write_json(folder / "evaluate.json", self.to_json())
+
+    @classmethod
+    def open(cls, folder: Path | str) -> EvalReport:
+        """Reads what ``save`` wrote.
+
+        Raises:
+            CorruptError: missing, or of an unknown schema.
+        """
+        return cls.from_json(_read(Path(folder) / "evaluate.json", "curate.evaluate/1"))
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> EvalReport:
+        """Reads what ``to_json`` wrote."""
+        scores = tuple(ArmScore.from_json(s) for s in document["scores"])
+        return cls(scores=scores, labeled=document["labeled"], seed=document["seed"])
+
+    def __repr__(self) -> str:
+        lines = [f"{s.labeled} {s.arm}: " + ", ".join(f"{k} {v}" for k, v in s.metrics.items()) for s in self.scores]
+        return "\n".join([f"EvalReport({len(self.scores)} scores)", *lines[:6]])
+
+
+def _read(path: Path, schema: str) -> dict[str, Any]:
+    """A JSON document of ours with the schema it must have."""
+    document: dict[str, Any] = files.read_json(path)
+    if document.get("schema") != schema:
+        raise CorruptError(
+            f"{path} has schema {document.get('schema')!r}, wanted {schema!r}.",
+            hint="It was written by another version; make it again.",
+        )
+    return document

@@ -1,0 +1,302 @@
+"""Reading, listing and atomic writing; the only module that touches fsspec.
+
+A file is written under a temporary name beside its destination and renamed, so a reader never sees half of it.
+Digests are over canonical JSON or raw bytes and hold no path, time or speed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embeddings.errors import CorruptError, SourceError, StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """One file below a root: POSIX path relative to it, size in bytes, and a stamp that changes with the content."""
+
+    path: str
+    size: int
+    stamp: str
+
+
+def is_remote(uri: str) -> bool:
+    """True for a URL with a protocol that is not ``file``."""
+    return "://" in uri and not uri.startswith("file://")
+
+
+def absolute(uri: str) -> str:
+    """The address that works from any working directory; remote addresses are returned as they are.
+
+    A link keeps the name and suffix it was given by; only the folders above it are resolved.
+    """
+    if is_remote(uri):
+        return uri
+    path = Path(uri.removeprefix("file://"))
+    with suppress(RuntimeError):  # a file called "~name" where no such user exists
+        path = path.expanduser()
+    return str(path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name)
+
+
+def exists(uri: str) -> bool:
+    """True if a file or folder stands at this address."""
+    filesystem, path = _locate(uri)
+    return bool(filesystem.exists(path))
+
+
+def is_folder(uri: str) -> bool:
+    """True if a folder stands at this address."""
+    filesystem, path = _locate(uri)
+    return bool(filesystem.isdir(path))
+
+
+def list_files(root: str) -> list[FileInfo]:
+    """All files below a folder, recursively, sorted by path; hidden files and folders are left out.
+
+    Links to files count under their own names. Every folder is entered once, by its own name if that lies below the
+    root, else by one link to it, so that link loops end. A broken link is listed with size 0.
+
+    Raises:
+        StorageError: a folder that may not be read.
+    """
+    infos = _find_remote(root) if is_remote(root) else _walk_local(absolute(root))
+    return sorted(infos, key=lambda i: i.path)
+
+
+def list_names(folder: str) -> list[str]:
+    """Names in one folder, sorted, not below it; hidden ones are left out. Empty if there is no such folder."""
+    filesystem, path = _locate(folder)
+    try:
+        names = [str(n).rstrip("/").rsplit("/", 1)[-1] for n in filesystem.ls(path, detail=False)]
+    except OSError:
+        return []
+    return sorted(n for n in names if not n.startswith("."))
+
+
+def file_info(uri: str) -> FileInfo:
+    """Size and stamp of one file.
+
+    Raises:
+        SourceError: no such file.
+    """
+    folder, _, name = absolute(uri).rpartition("/")
+    info = stat_files(folder, [name])[0]
+    if info is None:
+        raise SourceError(f"No file at {uri!r}.", hint="Check the path.")
+    return info
+
+
+def stat_files(root: str, paths: list[str]) -> list[FileInfo | None]:
+    """Size and stamp of files given relative to ``root``; None where there is no such file, or a folder."""
+    if is_remote(root):
+        filesystem, base = _locate(root)
+        return [_remote_info(filesystem, base, path) for path in paths]
+    base = absolute(root)
+    return [_local_info(path, _status(f"{base}/{path}")) for path in paths]
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole content of one file."""
+    filesystem, path = _locate(uri)
+    return bytes(filesystem.cat_file(path))
+
+
+def open_binary(uri: str) -> Any:
+    """A seekable binary file object for reading; the caller closes it."""
+    filesystem, path = _locate(uri)
+    return filesystem.open(path, "rb")
+
+
+def join(root: str, path: str) -> str:
+    """Address of ``path`` (POSIX, relative) below ``root``.
+
+    Raises:
+        SourceError: the path would leave the root.
+    """
+    if path.startswith("/") or ".." in path.split("/"):
+        raise SourceError(f"Path {path!r} leaves its source folder.", hint="Use paths below the folder.")
+    return f"{root.rstrip('/')}/{path}"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside ``path`` and renames it there if the block succeeds.
+
+    Raises:
+        StorageError: no space, no permission, or a read-only file system.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Writes a JSON document atomically, keys sorted, one trailing newline."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON document this project wrote.
+
+    Raises:
+        CorruptError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise CorruptError(f"{path.name} is missing from {path.parent}.", hint="Make the folder again.") from None
+    except ValueError as error:
+        raise CorruptError(
+            f"{path} is not valid JSON ({error}).", hint="Delete the folder and make it again."
+        ) from None
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes a Parquet file atomically; the same table gives the same bytes."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=65_536)
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Reads a Parquet file this project wrote.
+
+    Raises:
+        CorruptError: the file is missing or does not parse.
+    """
+    try:
+        return pq.read_table(path, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptError(
+            f"{path} does not read back ({error}).", hint="Delete the folder and make it again."
+        ) from None
+
+
+def digest(document: Any) -> str:
+    """sha256 (hex) of a document's canonical JSON."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def digest_bytes(data: bytes) -> str:
+    """sha256 (hex) of raw bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """sha256 (hex) of a file's content, streamed."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_folder(path: Path) -> None:
+    """Deletes a folder of our own making, if it is there."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """The file system's refusal in words, with the remedy."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(
+            f"No space left to write {path}.", hint="Free some space and run the same command again; it continues."
+        )
+    return StorageError(
+        f"Cannot write {path}: {error.strerror or error}.", hint="Check the permissions, or choose another --out."
+    )
+
+
+def _locate(uri: str) -> tuple[Any, str]:
+    if not is_remote(uri):  # straight to the disk: fsspec would take "a::b" in a local name for a chain of protocols
+        return fsspec.filesystem("file"), absolute(uri)
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        raise SourceError(
+            f"Cannot open {uri!r}: {error}", hint="Install the file system's package, or copy the data here."
+        ) from None
+    return filesystem, path
+
+
+def _walk_local(root: str) -> Iterator[FileInfo]:
+    entered: set[tuple[int, int] | None] = set()
+    real, linked = [(root, "", _status(root))], list[tuple[str, str, os.stat_result | None]]()
+    while real or linked:
+        folder, prefix, status = real.pop() if real else linked.pop()
+        identity = (status.st_dev, status.st_ino) if status else None
+        if identity in entered:
+            continue
+        entered.add(identity)
+        for entry in _scan(folder):
+            path, status = prefix + entry.name, _status(entry.path)
+            if status and stat.S_ISDIR(status.st_mode):
+                (linked if entry.is_symlink() else real).append((entry.path, f"{path}/", status))
+            elif status is None or stat.S_ISREG(status.st_mode):
+                yield _local_info(path, status) or FileInfo(path, 0, "")
+
+
+def _scan(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+    except OSError as error:
+        raise StorageError(f"Cannot read {folder}: {error.strerror or error}.", hint="Check the permissions.") from None
+
+
+def _status(location: str) -> os.stat_result | None:
+    try:
+        return os.stat(location)  # noqa: PTH116 - a million times over, where building a Path would cost more
+    except (OSError, ValueError):  # a broken or circular link; a NUL character in the name
+        return None
+
+
+def _local_info(path: str, status: os.stat_result | None) -> FileInfo | None:
+    if status is None or not stat.S_ISREG(status.st_mode):
+        return None
+    return FileInfo(path, status.st_size, str(status.st_mtime_ns))
+
+
+def _find_remote(root: str) -> list[FileInfo]:
+    filesystem, path = _locate(root)
+    found = filesystem.find(path, withdirs=False, detail=True)
+    prefix = path.rstrip("/") + "/"
+    infos = [_info_of(name.removeprefix(prefix), detail) for name, detail in found.items()]
+    return [i for i in infos if not any(part.startswith(".") for part in i.path.split("/"))]
+
+
+def _remote_info(filesystem: Any, base: str, path: str) -> FileInfo | None:
+    try:
+        detail = filesystem.info(f"{base.rstrip('/')}/{path}")
+    except OSError:
+        return None
+    return _info_of(path, detail) if detail.get("type") == "file" else None
+
+
+def _info_of(path: str, detail: dict[str, Any]) -> FileInfo:
+    stamp = detail.get("ETag") or detail.get("etag") or detail.get("mtime") or detail.get("created") or ""
+    return FileInfo(path, int(detail.get("size") or 0), str(stamp))

@@ -1,0 +1,215 @@
+"""Mergeable statistics of a set of vectors, by fold: all that Fréchet distances, effective rank and their errors need.
+
+A fold is a random tenth of the images, fixed by sha256 of the group or key, so it does not depend on file order, shards
+or what else is in the set. Exact copies and rows of one group share a fold; else the jackknife would take copies for
+evidence. Contiguous blocks will not do: on a class-sorted folder they bias the jackknife badly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from embeddings import files
+from embeddings.errors import CorruptError, EncoderMismatchError, TooFewImagesError
+from embeddings.store import EmbeddingStore, Vectors, blocks
+
+FOLDS = 10
+SCHEMA = "curate.moments/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """Count, mean and scatter of every fold. Two of them merge exactly; order and sharding do not matter."""
+
+    n: np.ndarray  # [FOLDS] int64
+    mean: np.ndarray  # [FOLDS, d] float64; zero where n is zero
+    scatter: np.ndarray  # [FOLDS, d (d + 1) / 2] float64: lower triangle of sum (x - mean)(x - mean)'
+    encoder: str  # fingerprint of the encoder spec
+
+    @classmethod
+    def from_vectors(cls, vectors: Vectors, folds: np.ndarray, *, encoder: str = "") -> Moments:
+        """One pass over the vectors, block by block, in float64.
+
+        Args:
+            vectors: [n, d], any float type.
+            folds: [n] integers in 0..FOLDS-1.
+            encoder: Fingerprint of the encoder spec.
+
+        Returns:
+            Moments; memory is FOLDS d^2 float64 beside one block.
+        """
+        d = vectors.shape[1]
+        n, total, square = np.zeros(FOLDS, np.int64), np.zeros((FOLDS, d)), np.zeros((FOLDS, d, d))
+        # A pilot near the mean keeps the sums of squares free of cancellation.
+        pilot = np.asarray(vectors[: min(len(vectors), 1024)], np.float64).mean(axis=0)
+        for start, block in blocks(vectors, dtype=np.float64):
+            centered = block - pilot
+            for fold in np.unique(folds[start : start + len(block)]):
+                part = centered[folds[start : start + len(block)] == fold]
+                n[fold] += len(part)
+                total[fold] += part.sum(axis=0)
+                square[fold] += part.T @ part
+        offset = total / np.maximum(n, 1)[:, None]
+        scatter = np.stack([pack(s - m * np.outer(o, o)) for s, m, o in zip(square, n, offset, strict=True)])
+        return cls(n=n, mean=(pilot + offset) * (n > 0)[:, None], scatter=scatter, encoder=encoder)
+
+    @classmethod
+    def from_store(cls, store: EmbeddingStore) -> Moments:
+        """Moments of a whole store, folds by group or key."""
+        return cls.from_vectors(store.vectors(), fold_of(store.rows()), encoder=store.spec.fingerprint)
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of the union of two disjoint sets.
+
+        Raises:
+            EncoderMismatchError: made by different encoders.
+        """
+        self.require_same_encoder(other)
+        n = self.n + other.n
+        share = other.n / np.maximum(n, 1)
+        gap = other.mean - self.mean
+        between = np.stack([pack(np.outer(g, g)) for g in gap]) * (self.n * share)[:, None]
+        mean = np.where((n > 0)[:, None], self.mean + share[:, None] * gap, 0.0)
+        return Moments(n=n, mean=mean, scatter=self.scatter + other.scatter + between, encoder=self.encoder)
+
+    def require_same_encoder(self, other: Moments) -> None:
+        """Refuses a comparison across encoders.
+
+        Raises:
+            EncoderMismatchError: made by different encoders.
+        """
+        if (self.encoder, self.dim) != (other.encoder, other.dim):
+            raise EncoderMismatchError(
+                f"One side is from encoder {self.encoder} (d = {self.dim}), "
+                f"the other from {other.encoder} (d = {other.dim}).",
+                hint="Embed both with the same encoder.",
+            )
+
+    def pooled(self, folds: Sequence[int] = range(FOLDS)) -> tuple[int, np.ndarray, np.ndarray]:
+        """Count, mean [d] and unbiased covariance [d, d] over some folds.
+
+        Raises:
+            TooFewImagesError: fewer than two images.
+        """
+        chosen = list(folds)
+        n = int(self.n[chosen].sum())
+        if n < 2:
+            raise TooFewImagesError(f"{n} images have no covariance; 2 are needed.", hint="Use more images.")
+        mean = self.n[chosen] @ self.mean[chosen] / n
+        gap = self.mean[chosen] - mean
+        scatter = unpack(self.scatter[chosen].sum(axis=0)) + (gap.T * self.n[chosen]) @ gap
+        return n, mean, scatter / (n - 1)
+
+    def projected_scatter(self, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scatter of every fold in a basis [d, k]: [FOLDS, k, k], and the trace of its full scatter [FOLDS]."""
+        full = (unpack(triangle) for triangle in self.scatter)
+        parts = [(basis.T @ scatter @ basis, np.trace(scatter)) for scatter in full]
+        return np.stack([p for p, _ in parts]), np.array([t for _, t in parts])
+
+    @property
+    def dim(self) -> int:
+        """Dimension d of the vectors."""
+        return int(self.mean.shape[1])
+
+    def __len__(self) -> int:
+        return int(self.n.sum())
+
+    def save(self, path: Path, digest: str) -> None:
+        """Writes one .npz file (float32 triangle, 33 MB at d = 1280), tied to the digest of what it was made from."""
+        with files.atomic_path(path) as temporary, temporary.open("wb") as file:
+            header = np.array([SCHEMA, self.encoder, digest])
+            np.savez(file, header=header, n=self.n, mean=self.mean, scatter=self.scatter.astype(np.float32))
+
+    @classmethod
+    def open(cls, path: Path, digest: str) -> Moments | None:
+        """Reads what ``save`` wrote, or None if the file is absent or was made from something else.
+
+        Raises:
+            CorruptError: the file does not read back.
+        """
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                schema, encoder, made_from = (str(x) for x in data["header"])
+                if (schema, made_from) != (SCHEMA, digest):
+                    return None
+                return cls(n=data["n"], mean=data["mean"], scatter=data["scatter"].astype(np.float64), encoder=encoder)
+        except (OSError, ValueError, KeyError) as error:
+            raise CorruptError(f"{path} does not read back ({error}).", hint="Delete this file.") from None
+
+
+def store_moments(store: EmbeddingStore) -> Moments:
+    """Moments of a store, computed once and kept in the store's folder."""
+    if store.path is None:
+        return Moments.from_store(store)
+    kept = store.path / "moments.npz"
+    moments = Moments.open(kept, fold_digest(store))
+    if moments is None:
+        moments = Moments.from_store(store)
+        moments.save(kept, fold_digest(store))
+    return moments
+
+
+def fold_of(rows: pa.Table, *, salt: str = "") -> np.ndarray:
+    """Fold [n] uint8 of every row: sha256 of its group, else its key, mod FOLDS; copies and groups stay together.
+
+    ``salt`` gives another, independent partition with the same blocks.
+    """
+    blocks = block_names(rows)
+    unique, inverse = np.unique(blocks, return_inverse=True)
+    digits = [int.from_bytes(hashlib.sha256((salt + name).encode()).digest()[:8], "big") % FOLDS for name in unique]
+    return np.array(digits, np.uint8)[inverse]
+
+
+def block_names(rows: pa.Table) -> np.ndarray:
+    """Name [n] of the block of rows each row cannot be separated from: its group, its copies, and their groups.
+
+    The name is the smallest group (or key) in the block, so it does not depend on row order.
+    """
+    keys = np.array(rows["key"].to_pylist(), dtype=object)
+    groups = rows["group"].to_pylist()
+    names = np.array([k if g is None else g for k, g in zip(keys, groups, strict=True)], dtype=object)
+    blocks = connected_rows(names, np.array(rows["sha256"].to_pylist()), np.array(rows["pixels"].to_pylist()))
+    smallest: dict[int, str] = {}
+    for block, name in zip(blocks, names, strict=True):
+        smallest[block] = min(name, smallest.get(block, name))
+    return np.array([smallest[b] for b in blocks], dtype=str)
+
+
+def fold_digest(store: EmbeddingStore) -> str:
+    """sha256 over the store's images, encoder and blocks: equal digests give equal moments."""
+    return files.digest([store.digest, files.digest(block_names(store.rows()).tolist())])
+
+
+def connected_rows(*labels: np.ndarray) -> np.ndarray:
+    """Component [n] of every row when rows that share a label in any of the columns [n] are joined."""
+    n, edges, offset = len(labels[0]), [], len(labels[0])
+    for label in labels:
+        _, code = np.unique(label.astype(str), return_inverse=True)
+        edges.append(code + offset)
+        offset += int(code.max()) + 1
+    row, column = np.tile(np.arange(n), len(labels)), np.concatenate(edges)
+    graph = coo_array((np.ones(len(row), np.int8), (row, column)), shape=(offset, offset))
+    return np.asarray(connected_components(graph, directed=False)[1][:n])
+
+
+def pack(matrix: np.ndarray) -> np.ndarray:
+    """Lower triangle of a symmetric [d, d] matrix as one row."""
+    return matrix[np.tril_indices(len(matrix))]
+
+
+def unpack(triangle: np.ndarray) -> np.ndarray:
+    """Symmetric [d, d] matrix from its lower triangle."""
+    d = int((np.sqrt(8 * len(triangle) + 1) - 1) / 2)
+    matrix = np.zeros((d, d))
+    matrix[np.tril_indices(d)] = triangle
+    return matrix + np.tril(matrix, -1).T

@@ -1,0 +1,97 @@
+import pytest
+
+from curate.config import load_config
+from embeddings.errors import ConfigError
+
+WHOLE = """
+encoder = "lite0"
+seed = 3
+
+[target]
+uri = "mine"
+where = "split=train"
+label = "subgroup"
+
+[pools.web]
+uri = "web.parquet"
+group = "site"
+
+[pools.bucket]
+uri = "s3://bucket/images"
+
+[evaluate.kinds]
+train = "mine"
+test = "held-out#part=b"
+label = "kind"
+
+[budget]
+images = 100
+
+[[arms]]
+name = "near"
+samples = 5000
+
+[[arms]]
+name = "random"
+select = "random"
+samples = 5000
+init = "public"
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    def read(text):
+        (tmp_path / "curate.toml").write_text(text)
+        return load_config(tmp_path / "curate.toml")
+
+    return read
+
+
+def test_a_whole_file_reads_with_paths_relative_to_it(load, tmp_path):
+    config = load(WHOLE)
+    assert config.target.address(config.root) == f"{tmp_path}/mine#split=train,label:subgroup"
+    assert config.pools["web"].address(config.root) == f"{tmp_path}/web.parquet#group:site"
+    assert config.pools["bucket"].address(config.root) == "s3://bucket/images"
+    expected = f"{tmp_path}/mine#label:kind::{tmp_path}/held-out#part=b,label:kind"
+    assert config.evaluate["kinds"].address(config.root) == expected
+    assert (config.seed, config.encoder, config.work, config.budget.images) == (3, "lite0", None, 100)
+    assert [(a.name, a.select, a.init, a.samples) for a in config.arms] == [
+        ("near", "near-first", "scratch", 5000),
+        ("random", "random", "public", 5000),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("seed = 3", "sead = 3"), "Unknown key 'sead' in the file.\nDid you mean seed?"),
+        (("[budget]", "[bugdet]"), "Unknown key 'bugdet' in the file.\nDid you mean budget?"),
+        (('where = "split=train"', 'were = "split=train"'), "Unknown key 'were' in target.\nDid you mean where?"),
+        (('group = "site"', "group = 1"), "pools.web.group: found 1, wanted str"),
+        (("seed = 3", "seed = true"), "seed: found True, wanted int"),
+        (("images = 100", "images = 0"), "budget.images: found 0, wanted a positive number"),
+        (("images = 100", ""), "budget.images: found 'nothing', wanted a value"),
+        (('name = "random"', 'name = "near"'), "arms.name: found 'near, near', wanted names that do not repeat"),
+        (('name = "random"', 'name = "../up"'), "arms.name: found '../up'"),
+        (("[target]", "[pools.target]"), "target: found 'nothing'"),
+        (("[budget]", "[budget"), "is not valid TOML"),
+        (("[[arms]]", "[arms]"), "not valid TOML"),
+        (
+            ('[pools.web]\nuri = "web.parquet"', "[pools]\nweb = 1\n[pools.x]\nuri='a'"),
+            "pools.web: found 1, wanted a table",
+        ),
+    ],
+)
+def test_what_does_not_hold_up_is_refused_in_words(load, change, message):
+    assert change[0] in WHOLE
+    with pytest.raises(ConfigError) as caught:
+        load(WHOLE.replace(*change))
+    assert message in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="No config file"):
+        load_config(tmp_path / "absent.toml")

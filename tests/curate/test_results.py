@@ -1,0 +1,120 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curate.results import (
+    LEFT_OUT,
+    SELECTION,
+    ArmScore,
+    Estimate,
+    EvalReport,
+    PoolScore,
+    Run,
+    Selection,
+    ShiftReport,
+)
+from embeddings.errors import CorruptError
+
+ESTIMATE = Estimate(value=6.0, low=5.0, high=7.0, se=0.5, n=(10, 20), unit="u", method="m", null=0.0)
+MISSING = Estimate(value=None, reason="too few images")
+
+
+def report():
+    pools = tuple(
+        PoolScore(
+            name=name, rank=i, verdict=verdict, n=10, index=ESTIMATE, metrics={"frechet": ESTIMATE, "coverage": MISSING}
+        )
+        for i, (name, verdict) in enumerate([("a", "same"), ("b", "near"), ("c", "far"), ("d", "unclear")], 1)
+    )
+    return ShiftReport(target={"n": 20}, encoder={"name": "lite0"}, pools=pools, floor=MISSING)
+
+
+def selection(n=5):
+    columns = {f.name: pa.nulls(n, f.type) for f in SELECTION}
+    columns |= {
+        "source": pa.array(["web", "open", "web", "target", "web"][:n]),
+        "key": pa.array([f"k{i}" for i in range(n)]),
+        "uri": pa.array(["a/b.png", "#7", "c.png", "t.png", "d.png"][:n]),
+        "rank": pa.array(np.arange(n)),
+        "stage": pa.array(np.zeros(n, np.int32)),
+        "repeats": pa.array(np.zeros(n, np.int32)),
+    }
+    sources = {"web": "/data/web", "open": "/data/open.parquet#half=B", "target": "/data/target"}
+    return Selection(
+        table=pa.table(columns, schema=SELECTION),
+        left_out=LEFT_OUT.empty_table(),
+        facts={"method": "random", "budget": n},
+        sources=sources,
+    )
+
+
+def test_a_shift_report_survives_its_json_and_its_folder(tmp_path):
+    original = report()
+    assert ShiftReport.from_json(json.loads(json.dumps(original.to_json()))) == original
+    original.save(tmp_path)
+    assert ShiftReport.open(tmp_path) == original
+    assert original.near == ("a", "b")
+    assert original["c"].verdict == "far"
+
+
+def test_the_documented_json_keys_are_there():
+    document = report().to_json()
+    assert document["schema"] == "curate.score/1"
+    assert {"target", "encoder", "pools", "floor"} <= document.keys()
+    assert {"name", "rank", "verdict", "n", "index", "metrics"} <= document["pools"][0].keys()
+    assert {"value", "low", "high", "se", "level", "n", "unit", "lower_is_closer", "method", "seed"} <= document[
+        "floor"
+    ].keys()
+
+
+def test_an_evaluation_survives_its_folder(tmp_path):
+    score = ArmScore(
+        arm="near", labeled="x", kind="run", metrics={"linear": ESTIMATE}, against_frozen={}, label_equivalents=MISSING
+    )
+    original = EvalReport(scores=(score,), labeled={"x": {"n_train": 3}})
+    original.save(tmp_path)
+    assert EvalReport.open(tmp_path) == original
+
+
+def test_a_selection_survives_its_folder_and_notices_a_change(tmp_path):
+    original = selection()
+    saved = original.save(tmp_path)
+    opened = Selection.open(tmp_path)
+    assert opened.table.equals(original.table)
+    assert opened.digest == saved.digest == original.digest
+    assert opened.counts() == {"web": 3, "open": 1, "target": 1}
+    original.truncate(4).save(tmp_path / "other")
+    (tmp_path / "selection.parquet").write_bytes((tmp_path / "other" / "selection.parquet").read_bytes())
+    with pytest.raises(CorruptError, match="changed after it was written"):
+        Selection.open(tmp_path)
+
+
+def test_truncation_keeps_the_lowest_ranks():
+    part = selection().truncate(2)
+    assert part.rows()["rank"].to_pylist() == [0, 1]
+    assert part.digest != selection().digest
+
+
+def test_paths_point_to_files_and_rows():
+    assert selection().to_paths()[:4] == [
+        "/data/web/a/b.png",
+        "/data/open.parquet#7",
+        "/data/web/c.png",
+        "/data/target/t.png",
+    ]
+
+
+def test_a_foreign_or_unfinished_folder_is_refused(tmp_path):
+    for kind in (Selection, Run, EvalReport, ShiftReport):
+        with pytest.raises(CorruptError, match="is missing"):
+            kind.open(tmp_path)
+    (tmp_path / "run.json").write_text('{"schema": "curate.run/9"}')
+    with pytest.raises(CorruptError, match="curate.run/9"):
+        Run.open(tmp_path)
+
+
+def test_an_estimate_says_what_it_knows():
+    assert str(ESTIMATE) == "6 [5, 7]"
+    assert str(MISSING) == "n/a (too few images)"

@@ -1,0 +1,127 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embeddings.errors import CorruptError, EncoderMismatchError, TooFewImagesError
+from embeddings.moments import FOLDS, Moments, block_names, fold_of, pack, unpack
+
+
+def rows(keys, groups=None, sha=None, pixels=None):
+    n = len(keys)
+    return pa.table(
+        {
+            "key": pa.array(keys),
+            "group": pa.array(groups or [None] * n, pa.string()),
+            "sha256": pa.array(sha or [f"s{k}" for k in keys]),
+            "pixels": pa.array(pixels or [f"p{k}" for k in keys]),
+        }
+    )
+
+
+def sample(n=500, d=7, seed=0, offset=0.0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + offset, rng.integers(0, FOLDS, n)
+
+
+def test_pooled_equals_numpy_at_once_and_by_folds():
+    x, folds = sample()
+    moments = Moments.from_vectors(x, folds)
+    n, mean, covariance = moments.pooled()
+    assert n == len(moments) == 500
+    np.testing.assert_allclose(mean, x.mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(covariance, np.cov(x.T), atol=1e-11)
+    some = np.isin(folds, [1, 4, 5])
+    np.testing.assert_allclose(moments.pooled([1, 4, 5])[2], np.cov(x[some].T), atol=1e-11)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 499), max_size=6), st.randoms())
+def test_any_sharding_order_and_merge_tree_gives_the_same_statistics(cuts, random):
+    x, folds = sample(offset=3.0)
+    order = np.random.default_rng(1).permutation(500)
+    parts = [Moments.from_vectors(x[i], folds[i]) for i in np.split(order, sorted(cuts)) if len(i)]
+    while len(parts) > 1:
+        random.shuffle(parts)
+        parts.append(parts.pop().merge(parts.pop()))
+    whole = Moments.from_vectors(x, folds)
+    assert (parts[0].n == whole.n).all()
+    np.testing.assert_allclose(parts[0].mean, whole.mean, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(parts[0].scatter, whole.scatter, rtol=1e-11, atol=1e-10)
+
+
+def test_a_common_offset_costs_no_digits_in_float32():
+    x, folds = sample(offset=100.0)
+    x = x.astype(np.float32)
+    covariance = Moments.from_vectors(x, folds).pooled()[2]
+    np.testing.assert_allclose(covariance, np.cov(x.astype(np.float64).T), rtol=1e-5, atol=1e-5)
+
+
+def test_merging_other_encoders_or_dimensions_is_refused():
+    x, folds = sample()
+    moments = Moments.from_vectors(x, folds, encoder="a")
+    with pytest.raises(EncoderMismatchError, match="encoder a"):
+        moments.merge(Moments.from_vectors(x, folds, encoder="b"))
+    with pytest.raises(EncoderMismatchError, match="d = 6"):
+        moments.merge(Moments.from_vectors(x[:, :6], folds, encoder="a"))
+
+
+def test_one_image_has_no_covariance():
+    with pytest.raises(TooFewImagesError, match="1 images"):
+        Moments.from_vectors(np.ones((1, 3)), np.array([0])).pooled()
+
+
+def test_saving_keeps_seven_digits_and_is_tied_to_its_digest(tmp_path):
+    x, folds = sample()
+    moments = Moments.from_vectors(x, folds, encoder="e")
+    moments.save(tmp_path / "m.npz", "digest")
+    again = Moments.open(tmp_path / "m.npz", "digest")
+    assert again is not None
+    assert again.encoder == "e"
+    assert (again.n == moments.n).all()
+    np.testing.assert_allclose(again.scatter, moments.scatter, rtol=1e-6, atol=1e-5)
+    assert Moments.open(tmp_path / "m.npz", "another digest") is None
+    assert Moments.open(tmp_path / "absent.npz", "digest") is None
+    (tmp_path / "m.npz").write_bytes(b"not a file of ours")
+    with pytest.raises(CorruptError):
+        Moments.open(tmp_path / "m.npz", "digest")
+
+
+def test_projected_scatter_is_the_scatter_of_the_projection():
+    x, folds = sample()
+    basis = np.linalg.qr(np.random.default_rng(2).normal(size=(7, 3)))[0]
+    inside, trace = Moments.from_vectors(x, folds).projected_scatter(basis)
+    part = x[folds == 4]
+    np.testing.assert_allclose(inside[4], np.cov((part @ basis).T) * (len(part) - 1), atol=1e-10)
+    np.testing.assert_allclose(trace[4], ((part - part.mean(axis=0)) ** 2).sum())
+
+
+def test_triangles_round_trip():
+    matrix = np.cov(np.random.default_rng(0).normal(size=(5, 9)))
+    np.testing.assert_array_equal(unpack(pack(matrix)), np.tril(matrix) + np.tril(matrix, -1).T)
+
+
+def test_folds_do_not_depend_on_row_order_and_spread_evenly():
+    keys = [f"image-{i}" for i in range(4000)]
+    folds = fold_of(rows(keys))
+    order = np.random.default_rng(0).permutation(4000)
+    assert (fold_of(rows([keys[i] for i in order])) == folds[order]).all()
+    counts = np.bincount(folds, minlength=FOLDS)
+    assert counts.min() > 330
+    assert counts.max() < 470
+    assert (fold_of(rows(keys), salt="other") != folds).mean() > 0.85
+
+
+def test_groups_and_copies_stay_together_also_through_each_other():
+    table = rows(
+        ["a", "b", "c", "d", "e"],
+        groups=["lot1", "lot1", None, None, None],
+        sha=["1", "2", "2", "4", "5"],
+        pixels=["p1", "p2", "p3", "p4", "p4"],
+    )
+    names = block_names(table)
+    assert names[0] == names[1] == names[2]  # a, b by lot; b, c by bytes
+    assert names[3] == names[4] == "d"  # by pixels
+    assert names[0] != names[3]
+    assert len(set(fold_of(table)[:3])) == 1
