@@ -22,6 +22,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from embeddings.errors import ConfigError
 from embeddings.files import is_remote
+from embeddings.sources import Address, parse_address
 
 T = TypeVar("T")
 
@@ -127,12 +128,12 @@ def located(uri: str, root: Path) -> str:
 
 
 def with_selectors(uri: str, where: str | None, label: str | None, group: str | None) -> str:
-    """An address with selectors added to those it already has."""
+    """An address with selectors and roles added to those it already has."""
     roles = [f"{role}:{column}" for role, column in (("label", label), ("group", group)) if column]
-    added = [part for part in (where, *roles) if part]
-    if not added:
-        return uri
-    return uri + (("," if "#" in uri else "#") + ",".join(added))
+    added = ",".join(part for part in (where, *roles) if part)
+    address = parse_address(uri)
+    has_selectors = address != Address(path=address.path)
+    return f"{address}{',' if has_selectors else '#'}{added}" if added else uri
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Every type converts to plain JSON (``to_json``) and, where it lives in a folder,
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from embeddings import files
-from embeddings.errors import CorruptError
+from embeddings.errors import CorruptError, UsageError
+from embeddings.sources import locate
+
+TARGET = "target"  # the name of the target among sources; no pool may have it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +177,7 @@ class Selection:
     def to_paths(self) -> list[str]:
         """Absolute address of every chosen image, in rank order."""
         pairs = zip(self.table["source"].to_pylist(), self.table["uri"].to_pylist(), strict=True)
-        return [
-            f"{self.sources[source].split('#')[0]}{'' if uri.startswith('#') else '/'}{uri}" for source, uri in pairs
-        ]
+        return [locate(self.sources[source], uri) for source, uri in pairs]
 
     def truncate(self, n: int) -> Selection:
         """The n lowest ranks, without recomputation."""
@@ -323,6 +325,19 @@ class EvalReport:
     def __repr__(self) -> str:
         lines = [f"{s.labeled} {s.arm}: " + ", ".join(f"{k} {v}" for k, v in s.metrics.items()) for s in self.scores]
         return "\n".join([f"EvalReport({len(self.scores)} scores)", *lines[:6]])
+
+
+def check_pool_names(pools: Iterable[str]) -> None:
+    """Refuses pool names that would be ambiguous.
+
+    Raises:
+        UsageError: empty, or ``target``.
+    """
+    for name in pools:
+        if not name.strip() or name == TARGET:
+            raise UsageError(
+                f"{name!r} cannot name a pool.", hint="Choose another name; 'target' is the target itself."
+            )
 
 
 def _read(path: Path, schema: str) -> dict[str, Any]:

@@ -3,3 +3,41 @@
 store = embeddings.embed("inspection/", encoder="lite0", out="stores/inspection")
 store.vectors()  # [n, d]
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embeddings.encoders.registry import encoder_names, get_encoder
+    from embeddings.pipeline import as_store, embed
+    from embeddings.sources import open_source, parse_address
+    from embeddings.store import EmbeddingStore, EncoderSpec
+
+_EXPORTS = {
+    "EmbeddingStore": "store",
+    "EncoderSpec": "store",
+    "as_store": "pipeline",
+    "embed": "pipeline",
+    "encoder_names": "encoders.registry",
+    "get_encoder": "encoders.registry",
+    "open_source": "sources",
+    "parse_address": "sources",
+}
+__all__ = [
+    "EmbeddingStore",
+    "EncoderSpec",
+    "as_store",
+    "embed",
+    "encoder_names",
+    "get_encoder",
+    "open_source",
+    "parse_address",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)

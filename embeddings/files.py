@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def file_info(uri: str) -> FileInfo:
         SourceError: no such file.
     """
     folder, _, name = absolute(uri).rpartition("/")
-    info = stat_files(folder, [name])[0]
+    info = stat_files(folder or "/", [name])[0]
     if info is None:
         raise SourceError(f"No file at {uri!r}.", hint="Check the path.")
     return info
@@ -111,7 +112,13 @@ def stat_files(root: str, paths: list[str]) -> list[FileInfo | None]:
 
 
 def read_bytes(uri: str) -> bytes:
-    """The whole content of one file."""
+    """The whole content of one file.
+
+    Raises:
+        OSError: no such file, or one that may not be read.
+    """
+    if not is_remote(uri):  # thousands of times a second: no address to resolve, no layer between
+        return Path(uri.removeprefix("file://")).expanduser().read_bytes()
     filesystem, path = _locate(uri)
     return bytes(filesystem.cat_file(path))
 
@@ -299,4 +306,5 @@ def _remote_info(filesystem: Any, base: str, path: str) -> FileInfo | None:
 
 def _info_of(path: str, detail: dict[str, Any]) -> FileInfo:
     stamp = detail.get("ETag") or detail.get("etag") or detail.get("mtime") or detail.get("created") or ""
+    stamp = stamp.timestamp() if isinstance(stamp, datetime) else stamp  # one file system may tell either
     return FileInfo(path, int(detail.get("size") or 0), str(stamp))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +122,10 @@ class Moments:
     def __len__(self) -> int:
         return int(self.n.sum())
 
+    def as_kept(self) -> Moments:
+        """These moments as they read back from a file, so that the first use gives the same figures as every later one."""
+        return replace(self, scatter=self.scatter.astype(np.float32).astype(np.float64))
+
     def save(self, path: Path, digest: str) -> None:
         """Writes one .npz file (float32 triangle, 33 MB at d = 1280), tied to the digest of what it was made from."""
         with files.atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -150,11 +154,11 @@ class Moments:
 def store_moments(store: EmbeddingStore) -> Moments:
     """Moments of a store, computed once and kept in the store's folder."""
     if store.path is None:
-        return Moments.from_store(store)
+        return Moments.from_store(store).as_kept()
     kept = store.path / "moments.npz"
     moments = Moments.open(kept, fold_digest(store))
     if moments is None:
-        moments = Moments.from_store(store)
+        moments = Moments.from_store(store).as_kept()
         moments.save(kept, fold_digest(store))
     return moments
 

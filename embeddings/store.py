@@ -5,7 +5,7 @@ On disk (rows in Parquet, vectors memory-mapped, because vectors in Parquet read
     store.json            schema, encoder spec, digests, shards; written last, so a folder without it is unfinished
     rows-SHARD.parquet    ROWS, sorted by key within and over shards
     vectors-SHARD.npy     [n, d] float16
-    errors.parquet        key, uri, reason of every image that gave no vector
+    errors.parquet        key, uri, reason of every image that gave no vector; errors-SHARD.parquet: those of a shard
     timings.jsonl         images/s per shard
 
 SHARD is a number and a digest of what went in (``00000-6f1d02a9c3b4``), so parts of different makes never mix.
@@ -275,7 +275,7 @@ class EmbeddingStore:
 
 
 def shard_path(folder: Path, kind: str, name: str) -> Path:
-    """Path of one part of a store on disk: ``rows``, ``vectors``, or ``errors`` while it is unfinished."""
+    """Path of one part of a store on disk: ``rows``, ``vectors``, or ``errors`` where a shard has any."""
     return folder / f"{kind}-{name}.{'npy' if kind == 'vectors' else 'parquet'}"
 
 
@@ -296,7 +296,7 @@ def read_shard(folder: Path, name: str) -> tuple[pa.Table, np.ndarray]:
 
 
 def digest_columns(table: pa.Table, names: Sequence[str], *, salt: str = "") -> str:
-    """sha256 over some columns, block by block: the same for any chunking, little memory, about 1 s per million rows."""
+    """sha256 over some columns, block by block: the same for any chunking, in little memory, 1 s per million rows."""
     state = hashlib.sha256(salt.encode())
     for start in range(0, len(table), 65_536):
         block = table.slice(start, 65_536)

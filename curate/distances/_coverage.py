@@ -15,10 +15,10 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from embeddings.neighbors import nearest
 
 from curate.results import Estimate
 from embeddings.errors import TooFewImagesError
+from embeddings.neighbors import nearest
 from embeddings.store import EmbeddingStore
 
 NEIGHBORS = 5

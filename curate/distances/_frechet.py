@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
 
 from curate.distances._jackknife import delete_fold_jackknife
+from curate.distances._roots import covariance_root, principal_directions, root_trace
 from curate.distances._samples import Sample, as_moments
 from curate.results import Estimate
 from embeddings.errors import TooFewImagesError
@@ -177,25 +177,8 @@ def gaussian_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def bures(a: np.ndarray, b: np.ndarray) -> float:
-    """Trace term tr A + tr B - 2 tr (A B)^(1/2) of two covariances [d, d], safe for rank-deficient ones.
-
-    The product A B is not symmetric; L' B L with A = L L' has the same eigenvalues and is.
-    """
-    root = covariance_root(a)
-    return float(np.trace(a) + np.trace(b) - 2 * root_trace(root, b))
-
-
-def covariance_root(covariance: np.ndarray) -> np.ndarray:
-    """L [d, r] with L L' = covariance, r its numerical rank."""
-    values, vectors = linalg.eigh(covariance)
-    kept = values > values[-1] * len(values) * np.finfo(float).eps
-    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
-
-
-def root_trace(root: np.ndarray, covariance: np.ndarray) -> float:
-    """Trace tr (L L' B)^(1/2) = sum sqrt eig(L' B L)."""
-    values = linalg.eigvalsh(root.T @ covariance @ root)
-    return float(np.sqrt(np.maximum(values, 0.0)).sum())
+    """Trace term tr A + tr B - 2 tr (A B)^(1/2) of two covariances [d, d], safe for rank-deficient ones."""
+    return float(np.trace(a) + np.trace(b) - 2 * root_trace(covariance_root(a, len(a) + 1), b))
 
 
 def require_images(n: int, name: str, minimum: int = MIN_IMAGES) -> None:
@@ -212,9 +195,8 @@ def require_images(n: int, name: str, minimum: int = MIN_IMAGES) -> None:
 
 
 def _direction(target: Moments, fit: list[int], measure: list[int], k: int) -> Direction:
-    _, _, covariance = target.pooled(fit)
-    d = len(covariance)
-    basis = linalg.eigh(covariance, subset_by_index=[d - min(k, d), d - 1])[1]
+    n, _, covariance = target.pooled(fit)
+    basis = principal_directions(covariance_root(covariance, n), k)
     return Direction(basis, _project(target, basis), measure)
 
 

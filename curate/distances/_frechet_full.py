@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from scipy import linalg
 
-from curate.distances._frechet import covariance_root, require_images, root_trace
+from curate.distances._frechet import require_images
 from curate.distances._jackknife import delete_fold_jackknife
+from curate.distances._roots import covariance_root, root_trace
 from curate.distances._samples import Sample, as_moments, as_vectors
 from curate.results import Estimate
 from embeddings.moments import FOLDS, Moments
@@ -52,7 +53,7 @@ class FullTarget:
 
     def __init__(self, target: Moments) -> None:
         self.n, self._mean, covariance = target.pooled()
-        self._root, self._trace = covariance_root(covariance), float(np.trace(covariance))
+        self._root, self._trace = covariance_root(covariance, self.n), float(np.trace(covariance))
         self._null = _null_law(target)
 
     def to(self, pool: Moments) -> Estimate:
@@ -94,8 +95,10 @@ def _null_law(target: Moments) -> tuple[float, float]:
 
 
 def _between(a: tuple[int, np.ndarray, np.ndarray], b: tuple[int, np.ndarray, np.ndarray]) -> float:
-    (_, mean_a, cov_a), (_, mean_b, cov_b) = a, b
-    trace = root_trace(covariance_root(cov_a), cov_b)
+    (n, mean_a, cov_a), (m, mean_b, cov_b) = a, b
+    if m < n:  # the smaller set has the smaller rank
+        return _between(b, a)
+    trace = root_trace(covariance_root(cov_a, n), cov_b)
     return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * trace)
 
 
@@ -111,7 +114,7 @@ def _from_arrays(x: np.ndarray, y: np.ndarray) -> float:
     if min(len(x), len(y)) < x.shape[1]:
         trace = linalg.svdvals(a @ b.T).sum()
     else:
-        trace = root_trace(covariance_root(a.T @ a), b.T @ b)
+        trace = root_trace(covariance_root(a.T @ a, len(x)), b.T @ b)
     return float(((mean_x - mean_y) ** 2).sum() + (a**2).sum() + (b**2).sum() - 2 * trace)
 
 

@@ -8,8 +8,8 @@ Source: Roy and Vetterli, The effective rank (EUSIPCO 2007).
 from __future__ import annotations
 
 import numpy as np
-from scipy import linalg
 
+from curate.distances._roots import covariance_root, spectrum
 from curate.distances._samples import Sample, as_moments
 
 
@@ -25,8 +25,8 @@ def effective_rank(sample: Sample) -> float:
     Raises:
         TooFewImagesError: fewer than 2 images.
     """
-    values = linalg.eigvalsh(as_moments(sample).pooled()[2])
-    values = values[values > max(values[-1], 0) * len(values) * np.finfo(float).eps]
+    n, _, covariance = as_moments(sample).pooled()
+    values = spectrum(covariance_root(covariance, n))
     if not len(values):
         return 0.0
     shares = values / values.sum()

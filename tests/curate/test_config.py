@@ -17,7 +17,7 @@ uri = "web.parquet"
 group = "site"
 
 [pools.bucket]
-uri = "s3://bucket/images"
+uri = "memory://bucket/images"
 
 [evaluate.kinds]
 train = "mine"
@@ -52,7 +52,7 @@ def test_a_whole_file_reads_with_paths_relative_to_it(load, tmp_path):
     config = load(WHOLE)
     assert config.target.address(config.root) == f"{tmp_path}/mine#split=train,label:subgroup"
     assert config.pools["web"].address(config.root) == f"{tmp_path}/web.parquet#group:site"
-    assert config.pools["bucket"].address(config.root) == "s3://bucket/images"
+    assert config.pools["bucket"].address(config.root) == "memory://bucket/images"
     expected = f"{tmp_path}/mine#label:kind::{tmp_path}/held-out#part=b,label:kind"
     assert config.evaluate["kinds"].address(config.root) == expected
     assert (config.seed, config.encoder, config.work, config.budget.images) == (3, "lite0", None, 100)

@@ -1,0 +1,56 @@
+"""Decisions about pretraining data: measure the shift, select under a budget, pretrain, see whether it paid.
+
+report = curate.score("inspection/", {"web": "web/"})
+chosen = curate.select("inspection/", {"web": "web/"}, budget=5_000)
+run = curate.pretrain(chosen, samples=200_000, out="runs/a")
+result = curate.evaluate({"near": run}, {"inspection": "labeled/"})
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from curate.evaluation import evaluate
+    from curate.pretraining import plan, pretrain
+    from curate.results import Estimate, EvalReport, Run, Selection, ShiftReport
+    from curate.scoring import score
+    from curate.selection import select
+
+# Loaded on first use: importing torch takes seconds, and `curate --help` should not.
+_HOMES = {
+    "Estimate": "curate.results",
+    "EvalReport": "curate.results",
+    "Run": "curate.results",
+    "Selection": "curate.results",
+    "ShiftReport": "curate.results",
+    "evaluate": "curate.evaluation",
+    "plan": "curate.pretraining",
+    "pretrain": "curate.pretraining",
+    "score": "curate.scoring",
+    "select": "curate.selection",
+}
+
+__all__ = [
+    "Estimate",
+    "EvalReport",
+    "Run",
+    "Selection",
+    "ShiftReport",
+    "evaluate",
+    "plan",
+    "pretrain",
+    "score",
+    "select",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'curate' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

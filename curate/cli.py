@@ -1,0 +1,533 @@
+"""The command line: parse, call, print. Everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from curate import terminal
+from embeddings.errors import CurateError, GateError, UsageError
+from embeddings.progress import Progress
+
+if TYPE_CHECKING:
+    from curate.config import Config
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 failure (disk, crash); 2 usage; 3 a gate failed; 4 too many images failed; 130 interrupted."
+)
+app = App(
+    name="curate",
+    help="Measure distribution shift, select pretraining images under a budget, pretrain, and see whether it paid.",
+    help_epilogue=EXIT_CODES,
+    suppress_keyboard_interrupt=False,  # Ctrl-C has an exit code of its own
+)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """Flags of every command."""
+
+    config: Path | None = None
+    """Take target, pools and settings from this curate.toml; flags and environment win over it."""
+    seed: Annotated[int | None, Parameter(env_var="CURATE_SEED")] = None
+    """Seed of everything random (default 0)."""
+    device: Annotated[str | None, Parameter(env_var="CURATE_DEVICE")] = None
+    """auto, cpu, cuda or cuda:N (default auto)."""
+    workers: Annotated[int | None, Parameter(env_var="CURATE_WORKERS")] = None
+    """Threads that read and decode images (default: one per core)."""
+    work: Annotated[Path | None, Parameter(env_var="CURATE_WORK")] = None
+    """Folder where embeddings and scores are kept and reused (default .curate)."""
+    json: Annotated[bool, Parameter(negative="")] = False
+    """Print one JSON document on stdout; everything else goes to stderr."""
+    dry_run: Annotated[bool, Parameter(negative="")] = False
+    """Say what would be done, and do nothing."""
+    quiet: Annotated[bool, Parameter(negative="")] = False
+    """No progress."""
+    debug: Annotated[bool, Parameter(negative="")] = False
+    """Show a traceback with every error."""
+
+
+Step = Literal["score", "select", "pretrain", "evaluate"]
+Encoder = Annotated[str | None, Parameter(env_var="CURATE_ENCODER")]
+Pools = Annotated[list[str] | None, Parameter(negative="")]
+Sources = Annotated[list[str] | None, Parameter(negative="")]
+
+
+class Session:
+    """One command's settings: flag, else environment, else file, else default."""
+
+    def __init__(self, shared: Shared, progress: Progress) -> None:
+        from curate.config import load_config
+
+        self.shared, self.progress = shared, progress
+        self.config: Config | None = load_config(shared.config) if shared.config else None
+        self.seed = self._first(shared.seed, "seed", 0)
+        self.work = Path(self._first(shared.work, "work", ".curate"))
+        self.device = shared.device or "auto"
+
+    def encoder(self, flag: str | None) -> str:
+        """The encoder to use."""
+        return str(self._first(flag, "encoder", "lite0"))
+
+    def target(self, flag: str | None) -> str:
+        """The target's address.
+
+        Raises:
+            UsageError: neither a flag nor a file names one.
+        """
+        if flag is not None:
+            return flag
+        if self.config is None:
+            raise UsageError("No target was given.", hint="Say --target SOURCE, or --config curate.toml.")
+        return self.config.target.address(self.config.root)
+
+    def budget(self, flag: int | None) -> int:
+        """N, the number of unique images.
+
+        Raises:
+            UsageError: neither a flag nor a file says it.
+        """
+        if flag is not None:
+            return flag
+        if self.config is None or self.config.budget is None:
+            raise UsageError("No budget was given.", hint="Say --budget N, the number of unique images.")
+        return self.config.budget.images
+
+    def labeled(self, flags: Sequence[str] | None) -> dict[str, str]:
+        """Labeled set -> TRAIN[::TEST]; flags replace the file's sets.
+
+        Raises:
+            UsageError: there is none.
+        """
+        config = self.config
+        sets = {} if config is None else {n: e.address(config.root) for n, e in config.evaluate.items()}
+        sets = parse_named(flags, "--labeled") if flags else sets
+        if not sets:
+            raise UsageError("No labeled set was given.", hint="Say --labeled NAME=TRAIN[::TEST].")
+        return sets
+
+    def pools(self, flags: Sequence[str] | None) -> dict[str, str]:
+        """Pool name -> address; flags replace the file's pools.
+
+        Raises:
+            UsageError: a name that cannot stand for a pool.
+        """
+        from curate.results import check_pool_names
+
+        of_file = {} if self.config is None else self.config.pools
+        pools = {name: pool.address(self.config.root) for name, pool in of_file.items()} if self.config else {}
+        pools = parse_named(flags, "--pool") if flags else pools
+        check_pool_names(pools)
+        return pools
+
+    @property
+    def embedding(self) -> dict[str, Any]:
+        """Keyword arguments of everything that may have to embed a source."""
+        return {"work": self.work, "device": self.device, "workers": self.shared.workers, "progress": self.progress}
+
+    def _first(self, flag: Any, key: str, default: Any) -> Any:
+        from_file = getattr(self.config, key, None) if self.config else None
+        return flag if flag is not None else from_file if from_file is not None else default
+
+
+@app.command
+def embed(
+    source: str, *, out: Path, encoder: Encoder = None, max_errors: float = 0.05, shared: Shared | None = None
+) -> None:
+    """Embed the images of a source into a store.
+
+    Args:
+        source: Folder of images, Parquet or CSV table; FILE#half=B,label:subgroup keeps rows and names columns.
+        out: Folder of the store; the same command continues or reuses it.
+        encoder: lite0, lite0@224, torchvision:NAME, random, run:DIR (see `curate encoders`).
+        max_errors: Share of images that may fail before the exit code is 4.
+        shared: Flags of every command.
+    """
+    from embeddings.pipeline import embed as embed_source
+
+    with _session(shared) as session:
+        if session.shared.dry_run:
+            _show_sources(session, {"source": source})
+            return
+        store = embed_source(
+            source,
+            encoder=session.encoder(encoder),
+            out=out,
+            max_errors=max_errors,
+            device=session.device,
+            workers=session.shared.workers,
+            progress=session.progress,
+        )
+    document = {"schema": "curate.embed/1", "n": len(store), "errors": len(store.errors), "digest": store.digest}
+    _show(
+        session,
+        {**document, "encoder": store.spec.name, "dim": store.spec.dim},
+        [repr(store).splitlines()[0], f"Store: {out}"],
+    )
+
+
+@app.command
+def score(
+    *,
+    target: str | None = None,
+    pool: Pools = None,
+    out: Path | None = None,
+    encoder: Encoder = None,
+    fail_above: float | None = None,
+    shared: Shared | None = None,
+) -> None:
+    """Rank pools by their distance to a target; without a pool, profile the target.
+
+    Args:
+        target: Images of the downstream task: folder, table or store.
+        pool: NAME=SOURCE, repeated: a candidate pool.
+        out: Folder for score.json and report.html.
+        encoder: What embeds the images (default lite0).
+        fail_above: Exit with code 3 if the nearest pool's index is above this.
+        shared: Flags of every command.
+    """
+    from curate import reporting, scoring
+    from curate.reporting import text
+
+    with _session(shared) as session:
+        sources = {"target": session.target(target), **session.pools(pool)}
+        if session.shared.dry_run:
+            _show_sources(session, sources)
+            return
+        pools = {name: address for name, address in sources.items() if name != "target"}
+        report = scoring.score(sources["target"], pools, encoder=session.encoder(encoder), **session.embedding)
+        lines = list(reporting.headline(reporting.summarize(shift=report, thumbnails=False)))
+        if out is not None:
+            report.save(out)
+            lines.append(f"Report: {reporting.refresh(out)}")
+    _show(session, report.to_json(), lines, [text.score_table(report) if report.pools else text.profile_table(report)])
+    if fail_above is not None and report.pools and (report.pools[0].index.value or 0.0) > fail_above:
+        nearest = report.pools[0]
+        raise GateError(
+            f"The nearest pool, {nearest.name}, has index {nearest.index}; the gate is {fail_above}.",
+            hint="Find data nearer to the target, or raise --fail-above.",
+        )
+
+
+@app.command
+def select(
+    *,
+    out: Path,
+    budget: int | None = None,
+    target: str | None = None,
+    pool: Pools = None,
+    method: str = "near-first",
+    exclude: Sources = None,
+    include_target: bool = True,
+    encoder: Encoder = None,
+    shared: Shared | None = None,
+) -> None:
+    """Choose N images from the pools, nearest to the target first.
+
+    Args:
+        out: Folder for the selection and its report.
+        budget: N, the number of unique images.
+        target: Unlabeled images of the downstream task (its training part).
+        pool: NAME=SOURCE, repeated: a candidate pool.
+        method: near-first, pool-gated, best-pool, uniform or random.
+        exclude: SOURCE, repeated: images that must never be chosen (validation and test images).
+        include_target: Let the target's own images be chosen too.
+        encoder: What embeds the images (default lite0).
+        shared: Flags of every command.
+    """
+    from curate import reporting, scoring, selection
+    from curate.reporting import text
+
+    with _session(shared) as session:
+        sources = {"target": session.target(target), **session.pools(pool)}
+        wanted = session.budget(budget)
+        if session.shared.dry_run:
+            _show_sources(session, sources)
+            return
+        pools = {name: address for name, address in sources.items() if name != "target"}
+        name = session.encoder(encoder)
+        report = scoring.score(sources["target"], pools, encoder=name, **session.embedding)
+        chosen = selection.select(
+            sources["target"],
+            pools,
+            budget=wanted,
+            method=method,
+            exclude=exclude or (),
+            include_target=include_target,
+            encoder=name,
+            report=report,
+            seed=session.seed,
+            out=out,
+            **session.embedding,
+        )
+        report.save(out)
+        page = reporting.refresh(out)
+    stopped = chosen.facts.get("stopped")
+    lines = [f"Stopped at {stopped['at']:,}: {stopped['reason']}"] if stopped else []
+    document = {"schema": "curate.select/1", "digest": chosen.digest, "counts": chosen.counts(), "facts": chosen.facts}
+    _show(session, document, [*lines, f"Report: {page}"], [text.selection_table(chosen)])
+
+
+@app.command
+def pretrain(
+    *,
+    selection: Path,
+    samples: int,
+    out: Path,
+    method: str = "simclr",
+    backbone: str | None = None,
+    init: str = "scratch",
+    batch: int | None = None,
+    size: int | None = None,
+    shared: Shared | None = None,
+) -> None:
+    """Pretrain a backbone on a selection, under a budget of samples seen.
+
+    Args:
+        selection: Folder that `curate select` wrote.
+        samples: C, the number of images processed in all; E = C / N follows.
+        out: Folder of the run; the same command continues or reuses it.
+        method: simclr.
+        backbone: tiny-resnet, resnet18, resnet18-small, resnet50 or lite0 (default: tiny-resnet, or lite0 with public).
+        init: scratch, public (the packaged Lite0 weights) or run:DIR.
+        batch: Images per step; reduced to N / 4 for small N.
+        size: Edge of the training images in pixels.
+        shared: Flags of every command.
+    """
+    from curate import pretraining
+    from curate.reporting import text
+
+    with _session(shared) as session:
+        options = {"method": method, "backbone": backbone, "init": init, "batch": batch, "size": size}
+        wanted = {**options, "seed": session.seed, "device": session.device}
+        if session.shared.dry_run:
+            plan = pretraining.plan(selection, samples=samples, **wanted)
+            _show(session, {"schema": "curate.plan/1", **plan.to_json()}, plan.lines())
+            return
+        run = pretraining.pretrain(selection, samples=samples, out=out, progress=session.progress, **wanted)
+    _show(session, run.facts, [f"Run: {out}"], [text.run_table(run)])
+
+
+@app.command
+def evaluate(
+    *,
+    labeled: Sources = None,
+    arm: Sources = None,
+    out: Path | None = None,
+    encoder: Encoder = None,
+    allow_unequal: bool = False,
+    shared: Shared | None = None,
+) -> None:
+    """Compare runs with the frozen public encoder on labeled images.
+
+    Args:
+        labeled: NAME=TRAIN[::TEST], repeated: a labeled set; without TEST, 30% is held out by group.
+        arm: NAME=DIR, repeated: a run of `curate pretrain`.
+        out: Folder for evaluate.json and report.html.
+        encoder: The frozen public encoder to beat (default lite0).
+        allow_unequal: Compare runs that saw unequal numbers of samples.
+        shared: Flags of every command.
+    """
+    from curate import evaluation, reporting
+    from curate.reporting import text
+
+    with _session(shared) as session:
+        sets = session.labeled(labeled)
+        arms = parse_named(arm or [], "--arm")
+        if session.shared.dry_run:
+            _show_sources(session, {f"{n} {p}": a for n, s in sets.items() for p, a in _parts(s).items()})
+            return
+        report = evaluation.evaluate(
+            arms,
+            sets,
+            encoder=session.encoder(encoder),
+            allow_unequal=allow_unequal,
+            seed=session.seed,
+            **session.embedding,
+        )
+        lines = list(evaluation.verdicts(report))
+        if out is not None:
+            report.save(out)
+            lines.append(f"Report: {reporting.refresh(out)}")
+    _show(session, report.to_json(), lines, [text.evaluation_table(report)])
+
+
+@app.command
+def run(file: Path, *, out: Path | None = None, until: Step = "evaluate", shared: Shared | None = None) -> None:
+    """Run a file of arms: score, select, pretrain, evaluate, report; continues where it stopped.
+
+    Args:
+        file: The curate.toml.
+        out: Folder of all results (default runs/NAME-OF-THE-FILE).
+        until: Stop after score, select, pretrain or evaluate.
+        shared: Flags of every command.
+    """
+    from dataclasses import replace
+
+    shared = replace(shared or Shared(), config=file)
+    with _session(shared) as session:
+        _run_file(session, out or Path("runs") / file.stem, until)
+
+
+@app.command
+def demo(*, out: Path = Path("curate-demo"), until: Step = "evaluate", shared: Shared | None = None) -> None:
+    """Run everything on a small real data set that comes with the package.
+
+    Args:
+        out: Folder of all results.
+        until: Stop after score, select (about a minute), pretrain or evaluate.
+        shared: Flags of every command.
+    """
+    from dataclasses import replace
+
+    from curate.demo import demo_folder
+
+    shared = shared or Shared()
+    work = shared.work or out / "work"
+    with _session(replace(shared, config=demo_folder() / "curate.toml", work=work)) as session:
+        _run_file(session, out, until)
+
+
+@app.command
+def report(folder: Path, *, shared: Shared | None = None) -> None:
+    """Write report.html and report.json from whatever results a folder holds.
+
+    Args:
+        folder: Folder of a score, selection, run, evaluation, or of `curate run`.
+        shared: Flags of every command.
+    """
+    from curate import reporting
+
+    with _session(shared) as session:
+        summary = reporting.summarize_folder(folder)
+        page = folder / "report.html" if session.shared.dry_run else reporting.write_report(folder, summary)
+    _show(session, reporting.without_images(summary), [*reporting.headline(summary), f"Report: {page}"])
+
+
+@app.command
+def encoders(pattern: str = "*", *, shared: Shared | None = None) -> None:
+    """List the encoders whose name matches.
+
+    Args:
+        pattern: A name or a pattern such as torchvision:resnet*.
+        shared: Flags of every command.
+    """
+    from embeddings.encoders import encoder_names
+
+    with _session(shared) as session:
+        names = encoder_names(pattern)
+    _show(session, {"schema": "curate.encoders/1", "encoders": names}, names)
+
+
+def main(tokens: Sequence[str] | None = None) -> None:
+    """Entry point: runs one command and exits with its code."""
+    arguments = list(sys.argv[1:] if tokens is None else tokens)
+    sys.exit(_exit_code(arguments))
+
+
+def parse_named(flags: Sequence[str], flag: str) -> dict[str, str]:
+    """NAME=ADDRESS flags as a dict, split at the first "=".
+
+    Raises:
+        UsageError: no name, a name that looks like a path, or a name given twice.
+    """
+    named: dict[str, str] = {}
+    for text in flags:
+        name, equals, address = text.partition("=")
+        if not equals or not address or any(c in name for c in "/\\#"):
+            raise UsageError(f"{flag} {text!r}: found no name.", hint=f"Write {flag} NAME={text}.")
+        if name in named:
+            raise UsageError(f"{flag} names {name!r} twice.", hint="Give each its own name.")
+        named[name] = address
+    return named
+
+
+def _exit_code(arguments: list[str]) -> int:
+    debug = "--debug" in arguments
+    try:
+        app(arguments, exit_on_error=False, print_error=True, error_console=terminal.error_console())
+    except CycloptsError:
+        return UsageError.exit_code  # already printed, with the nearest flag
+    except CurateError as error:
+        if debug:
+            terminal.error_console().print_exception()
+        terminal.print_error(error, as_json="--json" in arguments)
+        return error.exit_code
+    except KeyboardInterrupt:
+        terminal.print_notes(["Interrupted. What was finished is kept; the same command continues."])
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        terminal.print_error(_unexpected(error), as_json="--json" in arguments)
+        return CurateError.exit_code
+    return 0
+
+
+def _unexpected(error: Exception) -> CurateError:
+    return CurateError(
+        f"Unexpected {type(error).__name__}: {error}", hint="This is a defect. Run again with --debug and report it."
+    )
+
+
+@contextmanager
+def _session(shared: Shared | None) -> Iterator[Session]:
+    shared = shared or Shared()
+    with terminal.shown_progress(terminal.error_console(), quiet=shared.quiet) as progress:
+        yield Session(shared, progress)
+
+
+def _show(session: Session, document: dict[str, Any], lines: Sequence[str], tables: Sequence[Any] = ()) -> None:
+    """On stdout: one JSON document, or tables and lines."""
+    if session.shared.json:
+        terminal.print_json(document)
+        return
+    for table in tables:
+        terminal.print_rows(table)
+    terminal.print_lines(lines)
+
+
+def _show_sources(session: Session, sources: dict[str, str]) -> None:
+    """Dry run: what each source holds."""
+    from embeddings.sources import open_source
+
+    listings = {name: open_source(address).listing() for name, address in sources.items()}
+    found = {name: {"images": len(each.images), "rejected": len(each.rejected)} for name, each in listings.items()}
+    lines = [
+        f"{name}: {f['images']:,} images, {f['rejected']:,} rejected ({sources[name]})" for name, f in found.items()
+    ]
+    _show(session, {"schema": "curate.dry-run/1", "sources": found}, [*lines, "Nothing was done (--dry-run)."])
+
+
+def _parts(labeled: str) -> dict[str, str]:
+    train, _, test = labeled.partition("::")
+    return {"train": train, "test": test} if test else {"train": train}
+
+
+def _run_file(session: Session, out: Path, until: Step, encoder: str | None = None) -> None:
+    """Executes the session's file of arms and prints what came out."""
+    from curate import experiments, reporting
+    from embeddings import files
+
+    assert session.config is not None
+    study = experiments.Study(
+        config=session.config, out=out, encoder=session.encoder(encoder), seed=session.seed, until=until
+    )
+    if session.shared.dry_run:
+        _show(session, study.plan(), study.plan_lines())
+        return
+    tables = study.execute(**session.embedding)
+    page = reporting.refresh(out)
+    summary = files.read_json(out / "report.json")
+    _show(session, summary, [*reporting.headline(summary), f"Report: {page}"], tables)

@@ -1,0 +1,54 @@
+"""Did it pay? Runs against the frozen public encoder, on labeled images, with intervals.
+
+result = evaluate({"near-first": "runs/near"}, {"inspection": "labeled/"})   # EvalReport
+for line in verdicts(result): ...
+
+Names are imported on first use, so that this package costs nothing until then.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from curate.evaluation._knn import knn_probe
+    from curate.evaluation._label_equivalents import label_equivalents, learning_curve
+    from curate.evaluation._linear import linear_probe
+    from curate.evaluation._split import split_labeled, split_store
+    from curate.evaluation._verdict import verdict, verdicts
+    from curate.evaluation.arms import evaluate
+
+_HOME = {
+    "evaluate": "arms",
+    "knn_probe": "_knn",
+    "label_equivalents": "_label_equivalents",
+    "learning_curve": "_label_equivalents",
+    "linear_probe": "_linear",
+    "split_labeled": "_split",
+    "split_store": "_split",
+    "verdict": "_verdict",
+    "verdicts": "_verdict",
+}
+
+__all__ = [
+    "evaluate",
+    "knn_probe",
+    "label_equivalents",
+    "learning_curve",
+    "linear_probe",
+    "split_labeled",
+    "split_store",
+    "verdict",
+    "verdicts",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,126 @@
+"""Accuracies with bootstrap intervals over test images, and paired differences between arms.
+
+Test units (groups, copies) are drawn with replacement, as many as there are; every image counts as often as its unit is
+drawn, and class shares vary with the draw (not stratified). All arms are measured on the same draws, so their
+differences are paired. Intervals are percentiles: they cover the choice of test images, not of training images.
+
+    accuracy          share of test images that are right
+    balanced accuracy mean over the classes in the test part of the share that is right
+
+Source: Efron 1979; Field and Welsh 2007 (bootstrap of clusters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from curate.results import Estimate
+
+DRAWS = 2_000
+LEVEL = 0.95
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+MIN_UNITS = 5  # fewer of them say nothing of their spread
+BLOCK = 1 << 22  # weights held at once
+
+Metric = Callable[[np.ndarray], np.ndarray]  # weights of the test images [b, m] -> one value per draw [b]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A figure on the test images, and on every resample of them."""
+
+    value: float
+    draws: np.ndarray  # [DRAWS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resamples:
+    """The test images of one labeled set, and how they are drawn."""
+
+    units: np.ndarray  # int64 [m]
+    n_train: int
+    seed: int = 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Blocks [b, m] of how often each test image counts, DRAWS rows in all; the same ones every time."""
+        _, unit = np.unique(self.units, return_inverse=True)
+        n, rng = self.n_units, np.random.default_rng(self.seed)
+        step = max(1, BLOCK // len(unit))
+        for start in range(0, DRAWS, step):
+            size = min(step, DRAWS - start)
+            drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+            yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)[:, unit].astype(np.float64)
+
+    @cached_property
+    def n_units(self) -> int:
+        """Units that can be drawn."""
+        return len(np.unique(self.units))
+
+    def measure(self, metrics: Mapping[str, Metric]) -> dict[str, Measured]:
+        """Every metric on the test images and on all resamples."""
+        whole = np.ones((1, len(self.units)))
+        draws = [{name: metric(weights) for name, metric in metrics.items()} for weights in self]
+        return {
+            name: Measured(value=float(metric(whole)[0]), draws=np.concatenate([d[name] for d in draws]))
+            for name, metric in metrics.items()
+        }
+
+    def estimate(self, measured: Measured, unit: str) -> Estimate:
+        """A share of right images with its interval; higher is better, ``n`` is (training labels, test images).
+
+        All right or all wrong has no spread to draw from; the far end is then Clopper and Pearson's.
+        """
+        estimate = self._interval(measured, unit)
+        if estimate.low is None or measured.value not in (0.0, 1.0):
+            return estimate
+        reach = 1 - TAILS[0] ** (1 / self.n_units)
+        return replace(estimate, **({"low": 1 - reach} if measured.value else {"high": reach}))
+
+    def difference(self, measured: Measured, other: Measured, unit: str) -> Estimate:
+        """Paired difference, first minus second, with its interval; above zero is better."""
+        paired = Measured(value=measured.value - other.value, draws=measured.draws - other.draws)
+        return self._interval(paired, f"difference of {unit}")
+
+    def facts(self) -> dict[str, Any]:
+        """What every estimate on these test images has in common."""
+        return {"n": (self.n_train, len(self.units)), "lower_is_closer": False, "seed": self.seed}
+
+    def _interval(self, measured: Measured, unit: str) -> Estimate:
+        if self.n_units < MIN_UNITS:
+            method = f"no interval: the test images are of {self.n_units} groups"
+            return Estimate(value=measured.value, unit=unit, method=method, **self.facts())
+        low, high = np.quantile(measured.draws, TAILS)
+        return Estimate(
+            value=measured.value,
+            low=float(low),
+            high=float(high),
+            se=float(measured.draws.std(ddof=1)),
+            level=LEVEL,
+            unit=unit,
+            method=f"percentile bootstrap over {self.n_units} test units, {DRAWS:,} draws, not stratified",
+            **self.facts(),
+        )
+
+
+def accuracy(correct: np.ndarray) -> Metric:
+    """The metric "share of images that are right", from which ones are, bool [m]."""
+    right = correct.astype(np.float64)
+    return lambda weights: (weights @ right) / weights.sum(axis=1)
+
+
+def balanced_accuracy(correct: np.ndarray, labels: np.ndarray) -> Metric:
+    """The metric "mean over classes of the share that is right"; classes that a resample lacks are left out of it."""
+    member = (labels[:, None] == np.unique(labels)).astype(np.float64)
+    right = member * correct[:, None]
+
+    def metric(weights: np.ndarray) -> np.ndarray:
+        drawn = weights @ member
+        recall = (weights @ right) / np.maximum(drawn, 1)
+        return np.asarray(recall.sum(axis=1) / (drawn > 0).sum(axis=1))
+
+    return metric

@@ -1,0 +1,74 @@
+"""k-NN accuracy: neighbors by cosine vote with weight exp(cosine / T).
+
+    score_c = sum over the k nearest training images of class c of exp(cos / T),   prediction = argmax score
+
+k and T are those of the grid that are most accurate on held-out training images; equal accuracies go to the smaller k,
+then the smaller T, equal scores to the class that sorts first.
+
+Source: Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination".
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from curate.evaluation._probe import Probe
+from curate.evaluation._split import Parts
+from embeddings.neighbors import nearest
+
+NEIGHBORS = (1, 3, 5, 10, 20, 50, 100, 200)
+TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+def knn_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, held_out: Parts) -> Probe:
+    """Predicts test images from their nearest training images, k and T chosen on held-out training images.
+
+    Args:
+        train: Features [n, d].
+        labels: Class numbers int [n].
+        test: Features [m, d].
+        held_out: Parts of the training rows to choose on.
+    """
+    train, test = _unit(train), _unit(test)
+    grid = _grid(min(len(fit) for fit, _ in held_out))
+    correct, seen = np.zeros(len(grid)), 0
+    for fit, held in held_out:
+        votes = _votes(train[fit], labels[fit], train[held], grid)
+        correct += [(predicted == labels[held]).sum() for predicted in votes]
+        seen += len(held)
+    best = int(correct.argmax())
+    predicted = _votes(train, labels, test, [grid[best]])[0]
+    settings = dict(zip(("k", "temperature"), grid[best], strict=True))
+    return Probe(predicted=predicted, settings=settings, validation=float(correct[best] / seen))
+
+
+def vote(cosines: np.ndarray, labels: np.ndarray, temperature: float, n_classes: int) -> np.ndarray:
+    """Score of every class [m, C] from the neighbors' cosines [m, k] and class numbers [m, k]."""
+    weights = np.exp((cosines - cosines.max(axis=1, keepdims=True)) / temperature)
+    cells = labels + n_classes * np.arange(len(labels))[:, None]
+    scores = np.bincount(cells.ravel(), weights.ravel(), minlength=n_classes * len(labels))
+    return scores.reshape(len(labels), n_classes)
+
+
+def _votes(
+    base: np.ndarray, labels: np.ndarray, queries: np.ndarray, grid: list[tuple[int, float]]
+) -> list[np.ndarray]:
+    """Predictions [m] under every setting, from one search."""
+    distances, rows = nearest(queries, base, max(k for k, _ in grid))
+    cosines, near, n_classes = 1 - distances / 2, labels[rows], int(labels.max()) + 1
+    return [vote(cosines[:, :k], near[:, :k], t, n_classes).argmax(axis=1) for k, t in grid]
+
+
+def _grid(n: int) -> list[tuple[int, float]]:
+    """(k, T) with k no larger than the images to search among."""
+    return list(product([k for k in NEIGHBORS if k <= n], TEMPERATURES))
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    """Rows at length 1, float32; a zero row stays zero."""
+    wide = np.asarray(features, dtype=np.float32)
+    length = np.linalg.norm(wide, axis=1, keepdims=True)
+    unit: np.ndarray = wide / np.where(length > 0, length, 1)
+    return unit

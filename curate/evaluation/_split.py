@@ -1,0 +1,193 @@
+"""Which labeled images train a probe and which test it, and on which part of the training images settings are chosen.
+
+Images that belong together (one group, exact copies of a file or of its pixels) form a unit, and a unit is never cut.
+Without a test part, units in the order of sha256 of their name (group, else key) go to the training part until it holds
+about 70% of the images: the same images whatever the file order and whatever the encoder. A given test part stays as it
+is; training images that are copies of test images are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from embeddings.errors import TooFewImagesError, UsageError
+from embeddings.moments import block_names
+from embeddings.store import EmbeddingStore
+
+TRAIN_SHARE = 0.7
+MIN_IMAGES = 10  # labeled images in each part
+FOLDS = 5
+CROSS_VALIDATED = 2_000  # with more training images one held-out fifth settles the choice as well
+
+Parts = list[tuple[np.ndarray, np.ndarray]]  # (rows to fit on, rows held out), as positions in the training part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A labeled set cut into a training and a test part."""
+
+    train: np.ndarray  # int64 row numbers, ascending
+    test: np.ndarray
+    labels: np.ndarray  # int64 [n] class number of every row, -1 where there is no label
+    units: np.ndarray  # int64 [n] unit of every row, numbered in hash order
+    held_out: Parts
+    facts: dict[str, Any]  # n_train, n_test, classes, how, what was left out
+
+    @property
+    def n_classes(self) -> int:
+        """Classes in either part."""
+        return len(self.facts["class_names"])
+
+
+def split_labeled(rows: pa.Table, n_train: int | None = None) -> Split:
+    """Cuts labeled rows into a training and a test part.
+
+    Args:
+        rows: Rows of a store [n], schema ROWS; with a given test part, the training rows followed by the test rows.
+        n_train: How many of them are the given training part; None splits here.
+
+    Raises:
+        TooFewImagesError: fewer than 10 labeled images in a part, no class with two training images, or one unit only.
+        UsageError: no labels, or one class only.
+    """
+    labels, names = _class_numbers(rows["label"].to_pylist())
+    units = _in_hash_order(block_names(rows))
+    labeled = np.flatnonzero(labels >= 0)
+    if n_train is None:
+        train, test = _cut(labeled, units)
+        facts: dict[str, Any] = {"how": f"{TRAIN_SHARE:.0%} of the images train, by {_basis(rows)}"}
+    else:
+        given, test = labeled[labeled < n_train], labeled[labeled >= n_train]
+        train = given[~np.isin(given, _copies_of(rows, given, test))]
+        facts = {
+            "how": "the test part was given",
+            "copies_left_out": len(given) - len(train),
+            "groups_in_both": len(np.intersect1d(units[train], units[test])),
+        }
+    facts = {**_counts(labels, names, train, test), "unlabeled_left_out": len(labels) - len(labeled), **facts}
+    _check(labels, train, test)
+    facts["test_units"] = len(np.unique(units[test]))
+    held_out = hold_out(_separable(rows, units, train))
+    return Split(train=train, test=test, labels=labels, units=units, held_out=held_out, facts=facts)
+
+
+def split_store(store: EmbeddingStore) -> tuple[EmbeddingStore, EmbeddingStore]:
+    """Training and test part of one labeled store, as ``evaluate`` would cut it.
+
+    Raises:
+        TooFewImagesError: fewer than 10 labeled images in a part, no class with two training images, or one unit only.
+        UsageError: no labels, or one class only.
+    """
+    split = split_labeled(store.rows())
+    return store.take(split.train), store.take(split.test)
+
+
+def hold_out(units: np.ndarray) -> Parts:
+    """Parts to choose settings on: five-fold cross-validation, or one fold where images abound; units stay whole.
+
+    Args:
+        units: int [n], numbered in hash order.
+
+    Returns:
+        (rows to fit on, rows held out) per fold, balanced in size.
+    """
+    _, unit, sizes = np.unique(units, return_inverse=True, return_counts=True)
+    load, fold_of_unit = np.zeros(FOLDS, np.int64), np.empty(len(sizes), np.int64)
+    for number, size in enumerate(sizes):
+        fold_of_unit[number] = load.argmin()
+        load[fold_of_unit[number]] += size
+    fold = fold_of_unit[unit]
+    used = range(FOLDS if len(units) <= CROSS_VALIDATED else 1)
+    parts = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in used]
+    return [(fit, held) for fit, held in parts if len(fit) and len(held)]
+
+
+def _class_numbers(labels: list[str | None]) -> tuple[np.ndarray, list[str]]:
+    names = sorted({label for label in labels if label is not None})
+    if not names:
+        raise UsageError(
+            "No image has a label.", hint="Sort images into class folders, or name the column: SOURCE#label:COLUMN."
+        )
+    number = {name: i for i, name in enumerate(names)}
+    return np.array([-1 if label is None else number[label] for label in labels], np.int64), names
+
+
+def _in_hash_order(blocks: np.ndarray) -> np.ndarray:
+    unique, inverse = np.unique(blocks, return_inverse=True)
+    order = sorted(range(len(unique)), key=lambda i: hashlib.sha256(f"split:{unique[i]}".encode()).digest())
+    rank = np.empty(len(unique), np.int64)
+    rank[order] = np.arange(len(unique))
+    return np.asarray(rank[inverse])
+
+
+def _cut(labeled: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the first units in hash order that come closest to the share, and the others; neither is empty."""
+    numbers, sizes = np.unique(units[labeled], return_counts=True)
+    if len(numbers) < 2:
+        raise TooFewImagesError(
+            f"All {len(labeled)} labeled images belong to one group, or are copies of one image.",
+            hint="Give a test part of its own: TRAIN::TEST.",
+        )
+    trained = np.cumsum(sizes)[:-1]
+    last = numbers[np.abs(trained - TRAIN_SHARE * len(labeled)).argmin()]
+    is_train = units[labeled] <= last
+    return labeled[is_train], labeled[~is_train]
+
+
+def _copies_of(rows: pa.Table, given: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Given training rows whose bytes or pixels are those of a test row."""
+    copied = np.zeros(len(given), bool)
+    for column in ("sha256", "pixels"):
+        values = np.array(rows[column].to_pylist(), dtype=object)
+        known = {value for value in values[test] if value is not None}
+        copied |= np.array([value in known for value in values[given]], dtype=bool)
+    return given[copied]
+
+
+def _separable(rows: pa.Table, units: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Units of the training rows; copies alone where groups are too few to hold some out."""
+    if len(np.unique(units[train])) >= FOLDS:
+        return np.asarray(units[train])
+    ungrouped = rows.set_column(rows.schema.get_field_index("group"), "group", pa.nulls(len(rows), pa.string()))
+    return np.asarray(_in_hash_order(block_names(ungrouped))[train])
+
+
+def _basis(rows: pa.Table) -> str:
+    return "group" if rows["group"].null_count < len(rows) else "key"
+
+
+def _counts(labels: np.ndarray, names: list[str], train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
+    in_train, in_test = (set(np.unique(labels[part]).tolist()) for part in (train, test))
+    return {
+        "n_train": len(train),
+        "n_test": len(test),
+        "classes": len(names),
+        "classes_missing_in_train": len(in_test - in_train),
+        "classes_missing_in_test": len(in_train - in_test),
+        "class_names": names,
+    }
+
+
+def _check(labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> None:
+    for part, name in ((train, "training"), (test, "test")):
+        if len(part) < MIN_IMAGES:
+            raise TooFewImagesError(
+                f"The {name} part has {len(part)} labeled images; at least {MIN_IMAGES} are needed.",
+                hint="Label more images, or give parts of your own: TRAIN::TEST.",
+            )
+    sizes = np.bincount(labels[train])
+    if (sizes > 0).sum() < 2:
+        raise UsageError(
+            f"All {len(train)} training images have one label.",
+            hint="Name another label column (SOURCE#label:COLUMN), or add images of a second class.",
+        )
+    if sizes.max() < 2:
+        raise TooFewImagesError(
+            f"{len(train)} training images have {len(train)} different labels; no class can be learned from one image.",
+            hint="Name a coarser label column: SOURCE#label:COLUMN.",
+        )

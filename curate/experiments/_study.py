@@ -1,0 +1,151 @@
+"""A file of arms, executed: score once, select and pretrain per arm at the same budget, evaluate together.
+
+Every step writes into its own folder below ``out`` and returns at once if it is there already, so the same command
+continues where it stopped:
+
+    score.json    selections/SELECT/    runs/ARM/    evaluate.json
+
+Images of every evaluation's test part are kept out of every selection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from curate import evaluation, pretraining, scoring, selection
+from curate.config import ArmConfig, Config, EvaluateConfig
+from curate.reporting.text import TextTable, evaluation_table, run_table, score_table, selection_table
+from curate.results import Run, Selection, ShiftReport
+from embeddings.errors import ConfigError
+from embeddings.pipeline import as_store
+from embeddings.progress import Progress, silent
+from embeddings.store import EmbeddingStore
+
+Step = Literal["score", "select", "pretrain", "evaluate"]
+STEPS: tuple[Step, ...] = ("score", "select", "pretrain", "evaluate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One file of arms and where its results go."""
+
+    config: Config
+    out: Path
+    encoder: str = "lite0"
+    seed: int = 0
+    until: Step = "evaluate"
+
+    def __post_init__(self) -> None:
+        for step, holds, missing in (
+            ("score", self.config.pools, "[pools.NAME] tables"),
+            ("select", self.config.arms, "[[arms]] tables"),
+            ("select", self.config.budget, "a [budget] table"),
+            ("evaluate", self.config.evaluate, "[evaluate.NAME] tables"),
+        ):
+            if self._reaches(step) and not holds:
+                raise ConfigError(f"The file has no {missing}.", hint=f"Add them, or stop before {step} with --until.")
+
+    def plan(self) -> dict[str, Any]:
+        """What ``execute`` would do, as plain JSON."""
+        config = self.config
+        return {
+            "schema": "curate.run-plan/1",
+            "steps": [step for step in STEPS if self._reaches(step)],
+            "target": config.target.address(config.root),
+            "pools": {name: pool.address(config.root) for name, pool in config.pools.items()},
+            "evaluate": {name: labeled.address(config.root) for name, labeled in config.evaluate.items()},
+            "budget": config.budget.images if config.budget else None,
+            "arms": [vars(arm) for arm in config.arms],
+        }
+
+    def plan_lines(self) -> list[str]:
+        """The plan in words."""
+        plan = self.plan()
+        arms = [
+            f"  {a['name']}: {a['select']}, {a['method']} from {a['init']}, C = {a['samples']:,}" for a in plan["arms"]
+        ]
+        return [
+            f"Steps: {', '.join(plan['steps'])}; {len(plan['pools'])} pools, budget {plan['budget']:,} images.",
+            *arms,
+            "Nothing was done (--dry-run).",
+        ]
+
+    def execute(
+        self, *, work: Path, device: str = "auto", workers: int | None = None, progress: Progress = silent
+    ) -> list[TextTable]:
+        """Runs every step up to ``until``; returns their tables."""
+        embedding = {"work": work, "device": device, "workers": workers, "progress": progress}
+        report = self._score(embedding)
+        tables = [score_table(report)]
+        if self._reaches("select"):
+            selections = self._select(report, embedding)
+            tables += [selection_table(s) for s in selections.values()]
+        if self._reaches("pretrain"):
+            runs = {arm.name: self._pretrain(arm, selections[arm.select], device, progress) for arm in self.config.arms}
+            tables += [run_table(run) for run in runs.values()]
+        if self._reaches("evaluate"):
+            tables.append(self._evaluate(runs, embedding))
+        return tables
+
+    def _score(self, embedding: dict[str, Any]) -> ShiftReport:
+        config = self.config
+        pools = {name: pool.address(config.root) for name, pool in config.pools.items()}
+        report = scoring.score(config.target.address(config.root), pools, encoder=self.encoder, **embedding)
+        report.save(self.out)
+        return report
+
+    def _select(self, report: ShiftReport, embedding: dict[str, Any]) -> dict[str, Selection]:
+        """One selection per distinct ``select`` of the arms."""
+        config, budget = self.config, self.config.budget
+        assert budget is not None
+        excluded = [self._test_part(labeled, embedding) for labeled in config.evaluate.values()]
+        pools = {name: pool.address(config.root) for name, pool in config.pools.items()}
+        return {
+            method: selection.select(
+                config.target.address(config.root),
+                pools,
+                budget=budget.images,
+                method=method,
+                exclude=excluded,
+                encoder=self.encoder,
+                report=report,
+                seed=self.seed,
+                out=self.out / "selections" / method,
+                **embedding,
+            )
+            for method in dict.fromkeys(arm.select for arm in config.arms)
+        }
+
+    def _test_part(self, labeled: EvaluateConfig, embedding: dict[str, Any]) -> str | EmbeddingStore:
+        """The images that this evaluation tests on: those given, or those it will hold out."""
+        train, _, test = labeled.address(self.config.root).partition("::")
+        if test:
+            return test
+        return evaluation.split_store(as_store(train, name="labeled", encoder=self.encoder, **embedding))[1]
+
+    def _pretrain(self, arm: ArmConfig, chosen: Selection, device: str, progress: Progress) -> Run:
+        def named(stage: str, done: int, total: int, note: str = "") -> None:
+            progress(f"{stage} {arm.name}", done, total, note)
+
+        return pretraining.pretrain(
+            chosen,
+            samples=arm.samples,
+            method=arm.method,
+            backbone=arm.backbone,
+            init=arm.init,
+            seed=self.seed,
+            out=self.out / "runs" / arm.name,
+            device=device,
+            progress=named,
+        )
+
+    def _evaluate(self, runs: dict[str, Run], embedding: dict[str, Any]) -> TextTable:
+        sets = {name: labeled.address(self.config.root) for name, labeled in self.config.evaluate.items()}
+        report = evaluation.evaluate(runs, sets, encoder=self.encoder, seed=self.seed, **embedding)
+        report.save(self.out)
+        return evaluation_table(report)
+
+    def _reaches(self, step: Step) -> bool:
+        return STEPS.index(step) <= STEPS.index(self.until)

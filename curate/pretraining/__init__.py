@@ -1,0 +1,23 @@
+"""Self-supervised training on a selection, at a budget counted in samples seen.
+
+run = curate.pretrain(selection, samples=200_000, out="runs/a")
+print(curate.pretraining.plan(selection, samples=200_000))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from curate.pretraining.budget import Plan, plan
+    from curate.pretraining.loop import pretrain
+
+__all__ = ["Plan", "plan", "pretrain"]
+_HOMES = {"Plan": "budget", "plan": "budget", "pretrain": "loop"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,49 @@
+"""curves.jsonl: one line per logged step, rewound on restart so that no step stands twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from embeddings import files
+
+MAX_ROWS = 500
+
+
+class Curves:
+    """The logged steps of a run; about every (steps / 500)th, and always the last."""
+
+    def __init__(self, path: Path, *, steps: int, samples_seen: int = 0) -> None:
+        """Opens the file and forgets what came after ``samples_seen``."""
+        self._path, self._steps = path, steps
+        self._every = -(-steps // MAX_ROWS)
+        self.rows = [row for row in read_curves(path) if row["samples_seen"] <= samples_seen]
+        with files.atomic_path(path) as temporary:
+            temporary.write_text("".join(map(_line, self.rows)), encoding="utf-8")
+
+    def wants(self, step: int) -> bool:
+        """True if this step (from 0) is to be logged."""
+        return (step + 1) % self._every == 0 or step + 1 == self._steps
+
+    def append(self, row: dict[str, float]) -> None:
+        """Adds one step.
+
+        Raises:
+            StorageError: no space.
+        """
+        self.rows.append(row)
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(_line(row))
+        except OSError as error:
+            raise files.storage_error(self._path, error) from error
+
+
+def read_curves(path: Path) -> list[dict[str, float]]:
+    """The rows of a curves file, [] if there is none; a last line cut off by a crash is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _line(row: dict[str, float]) -> str:
+    return json.dumps(row, sort_keys=True) + "\n"

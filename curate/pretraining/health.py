@@ -1,0 +1,59 @@
+"""Is it learning? A verdict in words from the curves of a run.
+
+diverged       a loss that is not finite
+collapsed      all images give nearly the same features
+not learning   the loss sits at its chance value, that of a network that tells nothing apart
+healthy        none of these
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+COLLAPSED_SPREAD = 0.02
+LEARNED_SHARE = 0.02  # of the chance loss, that must be gained for the run to count as learning
+TAIL = 0.1  # share of the logged steps that is judged: the last ones
+
+
+@dataclass(frozen=True)
+class Health:
+    """A verdict and its reason."""
+
+    verdict: str  # healthy, not learning, collapsed or diverged
+    detail: str
+
+
+def feature_spread(features: torch.Tensor) -> float:
+    """Root mean squared distance of the normalized features [n, d] from their mean: 0 = all alike, at most 1.
+
+    sqrt(1 - |mean(f / |f|)|^2)
+    """
+    center = F.normalize(features.detach().float(), dim=1).mean(dim=0)
+    return math.sqrt(max(0.0, 1.0 - float(center.square().sum())))
+
+
+def judge(curves: Sequence[dict[str, float]]) -> Health:
+    """The verdict on a run from its logged steps, each with ``loss``, ``chance_loss`` and ``feature_spread``."""
+    bad = [row for row in curves if not math.isfinite(row["loss"])]
+    if bad:
+        return Health("diverged", f"The loss was {bad[0]['loss']} after {bad[0]['samples_seen']:,} samples.")
+    tail = curves[-max(1, round(TAIL * len(curves))) :]
+    loss, chance, spread = (_mean(tail, name) for name in ("loss", "chance_loss", "feature_spread"))
+    if spread < COLLAPSED_SPREAD:
+        return Health("collapsed", f"All images give nearly the same features (spread {spread:.3f} of at most 1).")
+    if loss > chance * (1 - LEARNED_SHARE):
+        return Health(
+            "not learning",
+            f"The loss ends at {loss:.3f}, its chance value is {chance:.3f}: views of one image are not recognized. "
+            "Try more samples, or another learning rate.",
+        )
+    return Health("healthy", f"The loss ends at {loss:.3f}, below its chance value {chance:.3f}; spread {spread:.2f}.")
+
+
+def _mean(rows: Sequence[dict[str, float]], name: str) -> float:
+    return sum(row[name] for row in rows) / len(rows)

@@ -1,0 +1,115 @@
+"""SimCLR: two views of an image must find each other among all other views of the batch.
+
+    L = -1/(2B) sum_i log( exp(s(i, p(i)) / T) / sum_{j != i} exp(s(i, j) / T) ),   s = cosine, p(i) = the other view
+
+over the 2B views of B images: the mean over anchors, as in the paper (the released code sums the two directions, which
+is twice this value). Only the view itself is left out of the denominator, the partner stays in. Views that cannot be
+told apart give ln(2B - 1).
+
+Head: Linear - BN - ReLU - Linear - BN, as wide as the features, 128 out; dropped after training. Both views pass the
+network as one batch, so batch norm sees 2B views.
+
+Source: Chen, Kornblith, Norouzi, Hinton, "A simple framework for contrastive learning of visual representations",
+ICML 2020 (arXiv 2002.05709). Reported there: ResNet-50 on ImageNet, linear probe 69.3 at batch 4096 and 1000 epochs.
+Deviations: see ``recipe``; the last batch norm keeps its bias.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from curate.pretraining.augment.presets import Preset, preset
+from curate.pretraining.methods import Output
+from curate.pretraining.recipe import Training
+from embeddings.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The knobs of SimCLR."""
+
+    training: Training
+    temperature: float = 0.2
+    dim: int = 128  # of the projections that are compared
+    augmentation: str = "natural"
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or self.dim < 1:
+            raise UsageError(f"temperature {self.temperature} and dim {self.dim} must be positive.")
+        preset(self.augmentation)
+
+
+class SimCLR(nn.Module):
+    """Backbone and projection head; called with two views it gives their loss."""
+
+    def __init__(self, backbone: nn.Module, dim: int, config: Config) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Sequential(
+            nn.Linear(dim, dim, bias=False),
+            nn.BatchNorm1d(dim),
+            nn.ReLU(inplace=True),
+            nn.Linear(dim, config.dim, bias=False),
+            nn.BatchNorm1d(config.dim),
+        )
+        self._temperature = config.temperature
+
+    def forward(self, views: Sequence[torch.Tensor]) -> Output:
+        """Loss and features of two views [B, 3, S, S]."""
+        features = self.backbone(torch.cat(list(views)))
+        first, second = self.head(features).chunk(2)
+        return Output(nt_xent(first, second, temperature=self._temperature), features)
+
+
+def recipe(init: str) -> Config:
+    """Defaults by where the weights come from."""
+    return RECIPES["scratch" if init == "scratch" else "continued"]
+
+
+def views(config: Config) -> tuple[Preset, Preset]:
+    """Both views are drawn alike."""
+    return preset(config.augmentation), preset(config.augmentation)
+
+
+def chance_loss(batch: int) -> float:
+    """ln(2B - 1): every other view is as likely to be the partner."""
+    return math.log(2 * batch - 1)
+
+
+def build(backbone: nn.Module, dim: int, config: Config) -> nn.Module:
+    """The learner around a backbone with ``dim`` features."""
+    return SimCLR(backbone, dim, config)
+
+
+def nt_xent(first: torch.Tensor, second: torch.Tensor, *, temperature: float) -> torch.Tensor:
+    """Normalized temperature-scaled cross entropy, the mean over all 2B views; at least float32 throughout.
+
+    Args:
+        first: [B, d], one view of each image; any length, it is normalized here.
+        second: [B, d], the other view, in the same order.
+        temperature: T > 0.
+
+    Returns:
+        A scalar >= 0, in nats; ln(2B - 1) if all views are equal.
+
+    Source: arXiv 2002.05709, equation 1.
+    """
+    with torch.autocast(first.device.type, enabled=False):
+        views = torch.cat([first, second])
+        views = F.normalize(views if views.dtype == torch.float64 else views.float(), dim=1)
+        logits = views @ views.mT / temperature
+        itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
+        partner = torch.arange(len(views), device=views.device).roll(len(first))
+        return F.cross_entropy(logits.masked_fill(itself, -math.inf), partner)
+
+
+RECIPES = {
+    "scratch": Config(training=Training(optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2)),
+    "continued": Config(training=Training(optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2)),
+}

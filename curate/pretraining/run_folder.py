@@ -1,0 +1,55 @@
+"""A run's folder: whose it is, and what it says when the run is done.
+
+config.json           what was asked for, fully resolved; written first, so that the folder has an owner
+images/               the decoded images; deleted at the end
+errors.parquet        selected images that could not be read, with the reason
+curves.jsonl          one line per logged step
+checkpoints/          the last two states
+backbone.safetensors  the trained network without heads, and backbone.json, how to use it
+run.json              facts and verdict; written last
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from curate.results import Run
+from embeddings import files
+from embeddings.errors import ForeignFolderError
+
+CONFIG, RUN = "config.json", "run.json"
+
+
+def find_run(folder: Path, document: dict[str, Any]) -> Run | None:
+    """The finished run of this configuration in the folder; None if it is unfinished or not begun.
+
+    Raises:
+        ForeignFolderError: another configuration's run (names the first field that differs), or other files.
+    """
+    if (folder / CONFIG).exists():
+        _require_same(folder, files.read_json(folder / CONFIG), document)
+        return Run.open(folder) if (folder / RUN).exists() else None
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ForeignFolderError(
+            f"{folder} is not empty and holds no pretraining run.", hint="Choose a new folder for --out."
+        )
+    return None
+
+
+def _require_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    theirs, ours = _flat(found), _flat(wanted)
+    for field in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(field) != ours.get(field):
+            raise ForeignFolderError(
+                f"{folder} belongs to another run: {field} is {theirs.get(field)!r} there, {ours.get(field)!r} here.",
+                hint="Choose a new folder for --out, or give the settings of the run in it.",
+            )
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,91 @@
+"""Everything a run depends on, resolved from what the user gave."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from curate.pretraining.backbones import Backbone, resolve_backbone
+from curate.pretraining.methods import MethodConfig, load_method
+from curate.pretraining.schedule import largest_batch
+from curate.results import Selection
+from embeddings.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The configuration of one run; the same settings give the same run."""
+
+    method: str
+    recipe: MethodConfig
+    backbone: Backbone
+    samples: int
+    seed: int
+    selection: str  # digest
+
+    def document(self) -> dict[str, Any]:
+        """Plain JSON object; holds no path."""
+        backbone = self.backbone
+        return {
+            "schema": "curate.pretrain/1",
+            "method": self.method,
+            "recipe": asdict(self.recipe),
+            "backbone": backbone.network,
+            "size": backbone.size,
+            "init": backbone.init,
+            "init_weights": backbone.weights,
+            "samples": self.samples,
+            "seed": self.seed,
+            "selection": self.selection,
+        }
+
+
+class Options(TypedDict, total=False):
+    """What ``plan`` and ``pretrain`` both take beside the budget."""
+
+    method: str  # a name in METHODS; default simclr
+    backbone: str | None  # tiny-resnet, resnet18, resnet18-small, resnet50 or lite0; default lite0 for public weights
+    init: str  # scratch (default), public or run:DIR
+    batch: int | None  # images per step; default the recipe's
+    size: int | None  # edge of the views in pixels; default the backbone's
+    seed: int  # of weights, order and views; default 0
+    config: MethodConfig | None  # the method's knobs; default its recipe for this init
+
+
+def resolve_settings(selection: Selection, *, samples: int, **options: Unpack[Options]) -> Settings:
+    """Fills in defaults and refuses what cannot be met, before anything is written.
+
+    Raises:
+        UnknownNameError: method, backbone or init.
+        TooFewImagesError: fewer than 8 images.
+        UsageError: less than one batch of samples, or a config of another method.
+    """
+    method, init = options.get("method", "simclr"), options.get("init", "scratch")
+    backbone = resolve_backbone(options.get("backbone"), init=init, size=options.get("size"))
+    recipe = _resolve_recipe(method, backbone.init, options.get("config"), options.get("batch"))
+    largest_batch(len(selection), samples=samples, wished=recipe.training.batch)
+    return Settings(
+        method=method,
+        recipe=recipe,
+        backbone=backbone,
+        samples=samples,
+        seed=options.get("seed", 0),
+        selection=selection.digest,
+    )
+
+
+def _resolve_recipe(method: str, init: str, config: MethodConfig | None, batch: int | None) -> MethodConfig:
+    recipe = load_method(method).recipe(init)
+    if config is not None and type(config) is not type(recipe):
+        raise UsageError(
+            f"The config is a {type(config).__qualname__}, not one of method {method!r}.",
+            hint=f"Use {type(recipe).__module__}.Config.",
+        )
+    recipe = config or recipe
+    return recipe if batch is None else replace(recipe, training=replace(recipe.training, batch=batch))
+
+
+def open_selection(selection: Selection | str | Path) -> Selection:
+    """The selection itself, or the one saved in a folder."""
+    return selection if isinstance(selection, Selection) else Selection.open(selection)

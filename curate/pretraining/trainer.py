@@ -1,0 +1,90 @@
+"""One optimizer step: images to views, views to loss, loss to weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from curate.pretraining.augment.draws import VIEW_DRAWS, draw, uniforms
+from curate.pretraining.augment.views import augment
+from curate.pretraining.health import feature_spread
+from curate.pretraining.methods import load_method
+from curate.pretraining.optimizers import build_optimizer, set_learning_rate
+from curate.pretraining.settings import Settings
+from embeddings.encoders.networks import seeded
+from embeddings.encoders.torch_encoder import Placement
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The images of one step and what their draws depend on."""
+
+    pixels: np.ndarray  # uint8 [b, 3, S, S]
+    hashes: np.ndarray  # uint64 [b]
+    visits: np.ndarray  # int64 [b]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one step yielded."""
+
+    loss: float
+    learning_rate: float
+    chance_loss: float
+    features: torch.Tensor  # [views x b, d]
+
+    def to_json(self) -> dict[str, float]:
+        """The figures that go into the curves."""
+        return {
+            "loss": self.loss,
+            "chance_loss": self.chance_loss,
+            "learning_rate": self.learning_rate,
+            "feature_spread": feature_spread(self.features),
+        }
+
+
+class Trainer:
+    """A learner and its optimizer on one device: bfloat16 on a GPU, float32 elsewhere."""
+
+    def __init__(self, settings: Settings, device: str = "auto") -> None:
+        method = load_method(settings.method)
+        self.settings, self.placement = settings, Placement.choose(device)
+        self.network = settings.backbone.build(settings.seed)
+        with seeded(settings.seed):
+            learner = method.build(self.network.module, self.network.dim, settings.recipe)
+        self.learner = learner.train().to(self.placement.device)
+        self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = build_optimizer(self.learner, settings.recipe.training)
+        self._presets, self._chance_loss = method.views(settings.recipe), method.chance_loss
+        self._mean, self._std = (self._per_channel(v) for v in (self.network.mean, self.network.std))
+
+    def step(self, sample: Sample, *, share: float, batch: int) -> Measured:
+        """Trains on one batch at a share of C; ``batch`` is the run's nominal size, which scales the learning rate."""
+        training = self.settings.recipe.training
+        rate = set_learning_rate(self.optimizer, training, share=share, batch=batch)
+        views = self._views(sample)
+        place = self.placement
+        with torch.autocast(place.device.type, torch.bfloat16, enabled=place.precision == "bfloat16"):
+            output = self.learner(views)
+        self.optimizer.zero_grad()
+        output.loss.backward()
+        self.optimizer.step()
+        if after_step := getattr(self.learner, "after_step", None):
+            after_step(share)
+        return Measured(float(output.loss.detach()), rate, self._chance_loss(len(sample.pixels)), output.features)
+
+    def _views(self, sample: Sample) -> list[torch.Tensor]:
+        size, pixels = self.settings.backbone.size, torch.from_numpy(sample.pixels).to(self.placement.device)
+        views = []
+        for number, preset in enumerate(self._presets):
+            u = uniforms(self.settings.seed, sample.hashes, sample.visits, stream=number + 1, count=VIEW_DRAWS)
+            view = augment(pixels, draw(preset, u, stored=pixels.shape[-1], size=size), size=size)
+            view = view.mul_(255).sub_(self._mean).div_(self._std)
+            views.append(view.contiguous(memory_format=torch.channels_last))
+        return views
+
+    def _per_channel(self, value: float | Sequence[float]) -> torch.Tensor:
+        return torch.tensor(value, dtype=torch.float32, device=self.placement.device).reshape(-1, 1, 1)

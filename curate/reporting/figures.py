@@ -1,0 +1,137 @@
+"""Geometry of the report's figures: positions in per cent of their box, as plain numbers that the templates draw.
+
+Drawn as inline SVG with relative positions, so that a figure fills any width while its text keeps its size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from curate.reporting.sentences import ordered_metrics
+from curate.reporting.wording import Figure
+
+COLORS = 9  # classes c0 to c8 of the style sheet; "ct" is the target, "cx" everything beyond
+FULL_WIDTH_INDEX = 50.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear axis from ``low`` to ``high`` with its ticks."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    def at(self, value: float) -> float:
+        """Position in per cent of the axis, held to its ends."""
+        return round(min(100.0, max(0.0, 100 * (value - self.low) / (self.high - self.low))), 2)
+
+    def interval(self, figure: Figure) -> dict[str, float | None]:
+        """Positions of a figure's value and interval ends; None where it has none."""
+        return {k: None if figure[k] is None else self.at(figure[k]) for k in ("value", "low", "high")}
+
+    @property
+    def decimals(self) -> int:
+        """Digits behind the point that tell two ticks apart."""
+        step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
+        return max(0, -math.floor(math.log10(step) + 1e-9))
+
+
+def fitted_scale(values: Iterable[float | None], *, steps: int = 5) -> Scale:
+    """A scale that holds all values and ends on ticks of 1, 2 or 5 times a power of ten."""
+    known = [v for v in values if v is not None and math.isfinite(v)] or [0.0]
+    low, high = min(known), max(known)
+    if high - low < 1e-9 * max(1.0, abs(low), abs(high)):
+        low, high = low - 0.5, high + 0.5
+    step = _round_step((high - low) / steps)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = tuple(round(i * step, 10) for i in range(first, last + 1))
+    return Scale(ticks[0], ticks[-1], ticks)
+
+
+def pool_chart(shift: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
+    """The index of every pool as a dot with its interval, over the bands near, middle and far and the floor."""
+    figures = [pool["index"] for pool in shift["pools"]]
+    floor = shift["floor_index"]
+    ends = [f[k] for f in [*figures, *([floor] if floor else [])] for k in ("value", "low", "high") if f[k] is not None]
+    low, high = min([0.0, *ends]), max([FULL_WIDTH_INDEX, *ends])
+    margin = 0.02 * (high - low)
+    scale = Scale(low - margin, high + margin, (0.0, limits["near"], limits["middle"], FULL_WIDTH_INDEX))
+    edges = [0.0, scale.at(limits["near"]), scale.at(limits["middle"]), 100.0]
+    return {
+        "scale": scale,
+        "bands": [
+            {"name": n, "start": a, "width": b - a}
+            for n, (a, b) in zip(("near", "middle", "far"), pairwise(edges), strict=True)
+        ],
+        "floor": scale.interval(floor) if floor else None,
+        "rows": [{"pool": pool, **scale.interval(pool["index"])} for pool in shift["pools"]],
+    }
+
+
+def accuracy_chart(labeled: Mapping[str, Any]) -> dict[str, Any]:
+    """Leading accuracy and k-NN accuracy of every arm, and the frozen encoder's as the line to beat."""
+    scores = labeled["scores"]
+    columns = ordered_metrics(scores)
+    shown = columns[:1] + [m for m in columns[1:] if m == "knn"]
+    figures = [s["metrics"][m] for s in scores for m in shown if m in s["metrics"]]
+    scale = fitted_scale(f[k] for f in figures for k in ("value", "low", "high"))
+    rows = [
+        {"score": s, "marks": [{"metric": m, **scale.interval(s["metrics"][m])} for m in shown if m in s["metrics"]]}
+        for s in scores
+    ]
+    frozen = next((s["metrics"].get(metric) for s in scores for metric in columns[:1] if s["kind"] == "frozen"), None)
+    to_beat = None if not frozen or frozen["value"] is None else scale.at(frozen["value"])
+    return {"scale": scale, "columns": columns, "metrics": shown, "rows": rows, "to_beat": to_beat}
+
+
+def loss_chart(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Loss against samples seen, one line per run, and the chance values; None if no run has a curve."""
+    drawn = [(number, run) for number, run in enumerate(runs) if run["curve"]]
+    if not drawn:
+        return None
+    chances = sorted({round(run["chance"], 4) for _, run in drawn if run["chance"] is not None})
+    x = fitted_scale([0.0, *(run["curve"][-1][0] for _, run in drawn)], steps=4)
+    y = fitted_scale([*chances, *(loss for _, run in drawn for _, loss in run["curve"])], steps=4)
+    lines = [
+        {
+            "name": run["name"],
+            "color": color_class(number),
+            "points": " ".join(f"{x.at(seen):g},{round(100 - y.at(loss), 2):g}" for seen, loss in run["curve"]),
+        }
+        for number, run in drawn
+    ]
+    return {"x": x, "y": y, "lines": lines, "chances": [{"value": c, "at": round(100 - y.at(c), 2)} for c in chances]}
+
+
+def composition(counts: Mapping[str, int], colors: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Segments of a stacked bar in the order of the colors; ``start`` and ``share`` in per cent."""
+    total, done, segments = sum(counts.values()), 0, []
+    for name, color in colors.items():
+        if n := counts.get(name, 0):
+            start, share = round(100 * done / total, 3), round(100 * n / total, 3)
+            segments.append({"name": name, "n": n, "start": start, "share": share, "color": color})
+            done += n
+    return segments
+
+
+def source_colors(summary: Mapping[str, Any]) -> dict[str, str]:
+    """One color class per source, the same in every figure: the target's own, then pools by rank, then the others."""
+    ranked = [pool["name"] for pool in (summary["shift"] or {"pools": []})["pools"]]
+    others = sorted({name for selection in summary["selections"] for name in selection["counts"]})
+    names = [name for name in dict.fromkeys([*ranked, *others]) if name != "target"]
+    return {"target": "ct", **{name: color_class(i) for i, name in enumerate(names)}}
+
+
+def color_class(number: int) -> str:
+    """Style class of the number-th thing in a figure."""
+    return f"c{number}" if number < COLORS else "cx"
+
+
+def _round_step(least: float) -> float:
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))

@@ -1,0 +1,41 @@
+"""A summary as one self-contained HTML page: no script, no network, styles and pictures inside."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from curate.reporting import figures, wording
+
+
+def render_html(summary: dict[str, Any]) -> str:
+    """The report as an HTML document. Every text in it is escaped; the same summary gives the same bytes."""
+    colors = figures.source_colors(summary)
+    shift = summary["shift"]
+    drawn = {
+        "pools": figures.pool_chart(shift, summary["limits"]) if shift and shift["pools"] else None,
+        "loss": figures.loss_chart(summary["runs"]),
+        "sources": {name for s in summary["selections"] for name in s["counts"]},
+        "accuracy": [
+            figures.accuracy_chart(labeled) for labeled in (summary["evaluation"] or {"labeled": []})["labeled"]
+        ],
+        "composition": [figures.composition(s["counts"], colors) for s in summary["selections"]],
+    }
+    return _environment().get_template("report.html.jinja").render(r=summary, figures=drawn, colors=colors)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("curate.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = ("number", "percent", "points", "span", "with_error", "listed", "counted")
+    environment.filters |= {name: getattr(wording, name) for name in names}
+    environment.globals["decimals_for"] = wording.decimals_for
+    return environment

@@ -1,0 +1,233 @@
+"""Three plain sentences for someone who decides: what the data are worth, what to do, how sure that is.
+
+Written from the numbers of a summary alone. A gain whose interval holds zero is called noise; what pretraining has to
+beat is the frozen public encoder, which costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from curate.reporting.wording import Figure, counted, listed, number, one_of, percent, points, span
+
+METRICS = ("linear", "linear_balanced", "knn", "knn_balanced")  # the first one there is decides
+FULL_RESOLUTION = 256  # target images from which the distance uses all its directions
+VERDICTS = {
+    "same": "cannot be told from the target",
+    "near": "near it",
+    "middle": "at middle distance",
+    "far": "far",
+    "unclear": "unclear, the interval spanning a limit",
+    "copies": "mostly copies of target images",
+}
+
+
+def headline(summary: dict[str, Any]) -> list[str]:
+    """What the data are worth, what to do, how sure: one sentence each."""
+    shift, outcomes = summary["shift"], _outcomes(summary["evaluation"])
+    return [_worth(shift), _action(shift, outcomes), _certainty(summary, outcomes)]
+
+
+def _worth(shift: dict[str, Any] | None) -> str:
+    if shift is None:
+        return "No pool was compared with the target here."
+    pools, target = shift["pools"], shift["target"]
+    if not pools:
+        classes = f" in {counted(len(target['classes']), 'class', 'classes')}" if target.get("classes") else ""
+        return f"No pool was compared: this is a profile of the target alone, {counted(target['n'], 'image')}{classes}."
+    groups = []
+    for verdict, meaning in VERDICTS.items():
+        names = [f"{p['name']} {number(p['index']['value'])}" for p in pools if p["verdict"] == verdict]
+        if names:
+            count = f"{len(names)} {one_of(len(names), 'is', 'are')} " if verdict != "same" else f"{len(names)} "
+            groups.append(f"{count}{meaning} ({listed(names)})")
+    scale = "on an index where 0 is the target itself and 50 as far as its own total variance"
+    return f"Of {counted(len(pools), 'pool')} compared with the target, {listed(groups, most=9)}, {scale}."
+
+
+def _action(shift: dict[str, Any] | None, outcomes: Sequence[Outcome]) -> str:
+    known = [o for o in outcomes if o.kind != "unknown"]
+    wins = [o for o in known if o.kind == "beats"]
+    if not outcomes:
+        return _advice(shift)
+    if not known:
+        return f"Whether pretraining pays is open, {outcomes[0].detail}; {_lowered(_advice(shift))}"
+    details = listed([o.detail for o in (wins or known)], most=3)
+    if len(wins) == len(known):
+        return f"Pretrain: it beat doing nothing, the frozen public encoder; {details}; {_lowered(_advice(shift))}"
+    if wins:
+        rest = listed([o.labeled for o in known if o.kind != "beats"])
+        return f"Pretrain where it paid: it beat doing nothing, the frozen public encoder; {details}; not so on {rest}."
+    verb = "gained nothing beyond the noise over" if all(o.kind == "noise" for o in known) else "did not beat"
+    return f"Keep the frozen public encoder: pretraining {verb} doing nothing; {details}{_another_try(shift)}."
+
+
+def _advice(shift: dict[str, Any] | None) -> str:
+    """What to do with the pools, as a sentence."""
+    if shift is None:
+        return "Score the pools before you choose among them."
+    if not shift["pools"]:
+        return "Add at least one pool to learn whether anything is worth pretraining on."
+    named = _by_verdict(shift)
+    use, leave = named["same"] + named["near"], named["middle"] + named["far"]
+    parts = [f"use {listed(use)}"] if use else ["no pool is near: do not pretrain on these"]
+    if use and leave:
+        parts.append(f"leave {listed(leave)}")
+    if named["unclear"]:
+        parts.append(f"add images to {listed(named['unclear'])} before deciding on {_them(named['unclear'])}")
+    if named["copies"]:
+        repeat = one_of(len(named["copies"]), "repeats", "repeat")
+        parts.append(f"count nothing on {listed(named['copies'])}, which {repeat} the target")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _another_try(shift: dict[str, Any] | None) -> str:
+    if shift is None or not shift["pools"]:
+        return ""
+    named = _by_verdict(shift)
+    near = named["same"] + named["near"]
+    if not near:
+        return "; no pool is near: do not pretrain on these"
+    return f"; of the pools, only {listed(near)} {one_of(len(near), 'is', 'are')} near enough for another try"
+
+
+def _certainty(summary: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
+    shift = summary["shift"]
+    parts = [*_resolution(shift), *_unsettled(shift), *_arms(summary, outcomes)]
+    if shift and shift["pools"]:
+        name = shift["encoder"].get("name", "one encoder")
+        parts.append(f"all distances are one encoder's view ({name})")
+    if not parts:
+        return "Nothing here has been measured against a target yet."
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _resolution(shift: dict[str, Any] | None) -> list[str]:
+    if shift is None:
+        return []
+    target = shift["target"]
+    n = f"{'only ' if target['n'] < FULL_RESOLUTION else ''}{counted(target['n'], 'target image')}"
+    if not shift["pools"]:
+        lacking = [c["measure"] for c in target.get("carries") or [] if not c["ok"]]
+        return [f"{n} cannot carry: {listed(lacking)}" if lacking else f"{n} can carry every measure"]
+    floor = span(shift["floor_index"]) if shift["floor_index"] else ""
+    halves = f", whose two halves read {floor} against each other" if floor else ""
+    return [f"intervals are 95% and rest on {n}{halves}"]
+
+
+def _unsettled(shift: dict[str, Any] | None) -> list[str]:
+    """Neighbors in the ranking whose order the errors leave open."""
+    chains: list[list[str]] = []
+    for pool in sorted(shift["pools"] if shift else [], key=lambda p: p["rank"]):
+        tied = bool(chains) and chains[-1][-1] in pool["tied_with"]
+        chains = [*chains[:-1], [*chains[-1], pool["name"]]] if tied else [*chains, [pool["name"]]]
+    open_chains = [listed(chain) for chain in chains if len(chain) > 1]
+    comma = "," if len(open_chains) > 1 else ""
+    return [f"the order of {', and of '.join(open_chains)}{comma} is not settled"] if open_chains else []
+
+
+def _arms(summary: dict[str, Any], outcomes: Sequence[Outcome]) -> list[str]:
+    ill = [f"{r['name']} ({r['health']['verdict']})" for r in summary["runs"] if not _is_healthy(r)]
+    subject, says = one_of(len(ill), "run", "runs"), one_of(len(ill), "says", "say")
+    parts = [f"the {subject} {listed(ill)} did not train properly and {says} little"] if ill else []
+    if len((summary["evaluation"] or {}).get("samples_seen", [])) > 1:
+        parts.append("the arms saw unequal numbers of samples, so they compare only roughly")
+    compared = [o for o in outcomes if o.runs > 1]
+    if compared and all(o.overlapping for o in compared):
+        parts.append("the runs' own intervals overlap, so none is the winner among them")
+    if compared and any(o.kind == "beats" for o in compared):
+        parts.append("the best run was picked on these same test images, which flatters it")
+    if any(o.runs for o in outcomes):
+        parts.append("each run was trained once")
+    return parts
+
+
+def _is_healthy(run: dict[str, Any]) -> bool:
+    return not run["health"] or run["health"]["verdict"] == "healthy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the best run did on one labeled set, against the frozen public encoder."""
+
+    labeled: str
+    kind: str  # beats, noise, loses or unknown
+    detail: str
+    runs: int
+    overlapping: bool = False  # the runs' intervals all overlap
+
+
+def _outcomes(evaluation: dict[str, Any] | None) -> list[Outcome]:
+    return [_outcome(labeled) for labeled in evaluation["labeled"] if labeled["scores"]] if evaluation else []
+
+
+def _outcome(labeled: dict[str, Any]) -> Outcome:
+    name, scores = labeled["name"], labeled["scores"]
+    metric = next(iter(ordered_metrics(scores)), "")
+    frozen = next((s for s in scores if s["kind"] == "frozen"), None)
+    runs = [s for s in scores if s["kind"] == "run" and s["metrics"].get(metric, {}).get("value") is not None]
+    if not runs or frozen is None or metric not in frozen["metrics"]:
+        missing = f"no run was evaluated on {name}" if not runs else f"nothing stands beside the runs on {name}"
+        return Outcome(labeled=name, kind="unknown", detail=missing, runs=len(runs))
+    best = max(runs, key=lambda s: s["metrics"][metric]["value"])
+    gain = best["against_frozen"].get(metric)
+    kind = _kind(gain)
+    accuracy, to_beat = (s["metrics"][metric]["value"] for s in (best, frozen))
+    return Outcome(
+        labeled=name,
+        kind=kind,
+        detail=f"{best['arm']} reads {percent(accuracy)} on {name} against {percent(to_beat)}, {_gain(gain, kind)}"
+        + _labels_worth(best, kind),
+        runs=len(runs),
+        overlapping=all(_overlap(a["metrics"][metric], b["metrics"][metric]) for a, b in combinations(runs, 2)),
+    )
+
+
+def ordered_metrics(scores: Sequence[dict[str, Any]]) -> list[str]:
+    """All accuracies that any arm has, the deciding one first: linear, its balanced form, k-NN, then others by name."""
+    known = {metric for score in scores for metric in score["metrics"]}
+    return [m for m in METRICS if m in known] + sorted(known.difference(METRICS))
+
+
+def _kind(gain: Figure | None) -> str:
+    if gain is None or gain["low"] is None or gain["high"] is None:
+        return "unknown"
+    return "beats" if gain["low"] > 0 else "loses" if gain["high"] < 0 else "noise"
+
+
+def _gain(gain: Figure | None, kind: str) -> str:
+    if gain is None or kind == "unknown":
+        return "a difference without an interval"
+    within = ", within the noise" if kind == "noise" else ""
+    return f"{points(gain['value'])} points ({span(gain, 1, scale=100, plus=True)}){within}"
+
+
+def _labels_worth(score: dict[str, Any], kind: str) -> str:
+    labels = score["label_equivalents"]
+    if labels is None or kind != "beats":
+        return ""
+    count = labels["reason"] if labels["value"] is None else f"about {number(labels['value'])}"
+    return f", for which the frozen one would need {count} labels" if count else ""
+
+
+def _overlap(a: Figure, b: Figure) -> bool:
+    if None in (a["low"], b["low"], a["high"], b["high"]):
+        return False
+    return bool(a["low"] <= b["high"] and b["low"] <= a["high"])
+
+
+def _by_verdict(shift: dict[str, Any]) -> dict[str, list[str]]:
+    return {v: [p["name"] for p in shift["pools"] if p["verdict"] == v] for v in VERDICTS}
+
+
+def _them(names: Sequence[str]) -> str:
+    return one_of(len(names), "it", "them")
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:]

@@ -1,0 +1,185 @@
+"""Every result of a study as one plain dict (schema ``curate.report/1``): all that the report says, in any format.
+
+    schema, headline [3], limits {near, middle}, versions
+    shift       ShiftReport as JSON; the floor also as an index; pools and target each with a ``gallery``
+    selections  [{name, n, counts, method, budget, stopped, left_out, sheets, digest, ...}]
+    runs        [{name, method, unique_images N, epochs E, samples_seen C, diversity D, health, curve, chance, ...}]
+    evaluation  {labeled: [{name, facts, scores}], samples_seen}
+    images      name -> data URI (not in report.json);  missing  name -> why there is none
+
+A gallery or sheet is ``{pictures: [{key, image, ...}], problem}``, ``image`` being a name in images or missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from curate.reporting.sentences import headline
+from curate.reporting.thumbnails import Album
+from curate.results import EvalReport, Run, Selection, ShiftReport
+from curate.scoring import MIDDLE, NEAR, shift_index
+
+SCHEMA = "curate.report/1"
+SHEET = 12  # pictures on a contact sheet
+CURVE_POINTS = 200
+LEFT_OUT = {  # how a reason begins -> what it is called
+    "duplicate of": "exact duplicates",
+    "also in excluded": "images also in an excluded source",
+    "": "for other reasons",
+}
+PACKAGES = ("curate-pretraining", "numpy", "torch", "timm", "pillow")
+
+
+def summarize(
+    *,
+    shift: ShiftReport | None = None,
+    selections: Mapping[str, Selection] | None = None,
+    runs: Mapping[str, Run] | None = None,
+    evaluation: EvalReport | None = None,
+    thumbnails: bool = True,
+) -> dict[str, Any]:
+    """One plain dict of everything that was measured; the same input gives the same dict.
+
+    Args:
+        shift: How far the pools are from the target.
+        selections: Name -> what was selected.
+        runs: Arm -> finished pretraining run.
+        evaluation: Accuracies by arm.
+        thumbnails: Read pictures from the sources; at most 6 MB of them, smaller or fewer beyond.
+
+    Returns:
+        JSON-serializable dict; see the module for its keys. Nothing given is nothing said: absent parts are None or [].
+    """
+    album = Album() if thumbnails else None
+    summary: dict[str, Any] = {
+        "schema": SCHEMA,
+        "limits": {"near": NEAR, "middle": MIDDLE},
+        "shift": _shift(shift, album) if shift else None,
+        "selections": [_selection(name, s, album) for name, s in (selections or {}).items()],
+        "runs": [_run(name, run) for name, run in (runs or {}).items()],
+        "evaluation": _evaluation(evaluation) if evaluation else None,
+        "versions": _versions(),
+    }
+    summary["images"], summary["missing"] = album.develop() if album else ({}, {})
+    return {**summary, "headline": headline(summary)}
+
+
+def without_images(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary as report.json holds it: all of it but the pictures themselves."""
+    return {key: value for key, value in summary.items() if key != "images"}
+
+
+def _shift(report: ShiftReport, album: Album | None) -> dict[str, Any]:
+    document = report.to_json()
+    total_variance = report.target.get("total_variance")
+    return {
+        **document,
+        "target": {**document["target"], "gallery": _gallery(report.target, album)},
+        "pools": [
+            {**pool, "gallery": _gallery(scored.facts, album)}
+            for pool, scored in zip(document["pools"], report.pools, strict=True)
+        ],
+        "floor_index": None if total_variance is None else shift_index(report.floor, total_variance).to_json(),
+    }
+
+
+def _gallery(facts: Mapping[str, Any], album: Album | None) -> dict[str, Any] | None:
+    return album.sample(str(facts.get("source") or "")) if album else None
+
+
+def _selection(name: str, selection: Selection, album: Album | None) -> dict[str, Any]:
+    facts = selection.facts
+    return {
+        "name": name,
+        "n": len(selection),
+        "counts": selection.counts(),
+        **{key: facts.get(key) for key in ("method", "seed", "budget", "stopped")},
+        "left_out": _left_out(selection),
+        "sheets": _sheets(selection, album) if album else [],
+        "digest": selection.digest,
+        "facts": facts,
+        "sources": selection.sources,
+    }
+
+
+def _left_out(selection: Selection) -> list[dict[str, Any]]:
+    """How many candidates were left out, by kind of reason and by source."""
+    rows = zip(*(selection.left_out[c].to_pylist() for c in ("reason", "source")), strict=True)
+    counts = Counter((next((k for k in LEFT_OUT if reason.startswith(k)), ""), source) for reason, source in rows)
+    return [
+        {"reason": meaning, "n": sum(by_source.values()), "sources": by_source}
+        for kind, meaning in LEFT_OUT.items()
+        if (by_source := {source: n for (k, source), n in sorted(counts.items()) if k == kind})
+    ]
+
+
+def _sheets(selection: Selection, album: Album) -> list[dict[str, Any]]:
+    """First, middle and last picks; all of them where three sheets would hold them."""
+    n = len(selection)
+    starts = {"first": 0, "middle": (n - SHEET) // 2, "last": n - SHEET} if n > 3 * SHEET else {"all": 0}
+    sheets = []
+    for title, start in starts.items():
+        rows = selection.rows().slice(start, SHEET if n > 3 * SHEET else n).to_pylist()
+        sheets.append({"title": title, "pictures": [_pick(row, selection.sources, album) for row in rows]})
+    return sheets
+
+
+def _pick(row: dict[str, Any], sources: Mapping[str, str], album: Album) -> dict[str, Any]:
+    image = album.add(sources.get(row["source"], ""), row["uri"] or "")
+    return {**{key: row[key] for key in ("source", "key", "rank", "reason", "target_key")}, "image": image}
+
+
+def _run(name: str, run: Run) -> dict[str, Any]:
+    facts, curve = run.facts, run.curves()
+    config = facts.get("config", {})
+    unique, samples = facts["unique_images"], facts["samples_seen"]
+    points = [[row["samples_seen"], row["loss"]] for row in curve if math.isfinite(row["loss"])]
+    chances = [row["chance_loss"] for row in curve if row.get("chance_loss") is not None]
+    return {
+        "name": name,
+        **{key: facts.get(key, config.get(key)) for key in ("method", "backbone", "init", "seed", "batch")},
+        "unique_images": unique,
+        "samples_seen": samples,
+        "epochs": samples / unique,
+        "diversity": unique / samples,
+        "health": facts.get("health"),
+        "warnings": facts.get("warnings", []),
+        "curve": _thinned(points, CURVE_POINTS),
+        "chance": chances[-1] if chances else None,
+        "selection": facts.get("selection") or config.get("selection"),
+    }
+
+
+def _thinned(points: Sequence[Any], most: int) -> list[Any]:
+    """At most ``most`` of the points, evenly spaced, first and last among them."""
+    if len(points) <= most:
+        return list(points)
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+def _evaluation(report: EvalReport) -> dict[str, Any]:
+    scores = [score.to_json() for score in report.scores]
+    names = list(dict.fromkeys([*report.labeled, *(s["labeled"] for s in scores)]))
+    seen = {s["facts"].get("samples_seen") for s in scores if s["kind"] == "run"} - {None}
+    return {
+        "labeled": [
+            {"name": n, "facts": report.labeled.get(n, {}), "scores": [s for s in scores if s["labeled"] == n]}
+            for n in names
+        ],
+        "samples_seen": sorted(seen),  # one value: the arms were compared at equal C
+        "seed": report.seed,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,74 @@
+"""Numbers and lists as people read them: sensible digits, a real minus sign, "n/a" where there is nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+NOTHING = "n/a"
+MINUS = "\N{MINUS SIGN}"
+Figure = dict[str, Any]  # an Estimate as plain JSON
+
+
+def number(value: float | None, decimals: int = 0) -> str:
+    """1,234.5 with a minus sign where one is due, never "-0"."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    text = f"{value:,.{decimals}f}"
+    negative = text.startswith("-") and any(c in "123456789" for c in text)
+    return (MINUS if negative else "") + text.lstrip("-")
+
+
+def signed(value: float | None, decimals: int = 1) -> str:
+    """The number with its sign, also when positive; zero has none."""
+    text = number(value, decimals)
+    positive = value is not None and value > 0 and any(c in "123456789" for c in text)
+    return f"+{text}" if positive else text
+
+
+def percent(share: float | None, decimals: int = 1) -> str:
+    """A share in 0..1 as per cent."""
+    return NOTHING if share is None else f"{number(100 * share, decimals)}%"
+
+
+def points(share: float | None) -> str:
+    """A difference of shares in percentage points."""
+    return signed(None if share is None else 100 * share)
+
+
+def span(figure: Figure, decimals: int = 0, *, scale: float = 1.0, plus: bool = False) -> str:
+    """The figure's interval, "5 to 7"; empty where it has none."""
+    low, high = figure["low"], figure["high"]
+    if low is None or high is None:
+        return ""
+    show = signed if plus else number
+    return f"{show(scale * low, decimals)} to {show(scale * high, decimals)}"
+
+
+def with_error(figure: Figure, decimals: int = 0) -> str:
+    """Value and standard error, "38 ± 6"."""
+    error = "" if figure["se"] is None else f" ± {number(figure['se'], decimals)}"
+    return number(figure["value"], decimals) + error
+
+
+def decimals_for(values: Iterable[float | None]) -> int:
+    """Decimals for a whole column, so that its smallest value above zero keeps two digits; 0 to 4."""
+    sizes = [abs(v) for v in values if v and math.isfinite(v)]
+    return min(4, max(0, 1 - math.floor(math.log10(min(sizes))))) if sizes else 0
+
+
+def listed(names: Sequence[str], *, most: int = 5) -> str:
+    """a, b and c; beyond ``most`` names the rest is counted."""
+    shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + f" and {shown[-1]}"
+
+
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """1 pool, 2 pools."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def one_of(n: int, singular: str, plural: str) -> str:
+    """The form of a word that goes with n things."""
+    return singular if n == 1 else plural

@@ -1,0 +1,136 @@
+"""What a selection method sees, and what it gives back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from curate.results import TARGET, ShiftReport
+from embeddings.progress import Progress, silent
+from embeddings.store import EmbeddingStore
+
+BLOCK_ROWS = 4096
+SAMPLE_ROWS = 32_768  # enough for a mean and 64 principal directions, whatever the size of the pools
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """Every image a method may choose: no two of them the same picture, none of them an excluded one.
+
+    They stand in one order whatever the order of the arguments: the target's own images first, then the pools by name,
+    by key within a source. A row is the number of a candidate in that order.
+    """
+
+    stores: Mapping[str, EmbeddingStore]  # target first, then the pools by name
+    source: np.ndarray  # [n] int64, number of the candidate's store
+    place: np.ndarray  # [n] int64, its row in that store
+    copies: np.ndarray  # [n] int64, how many candidates were this very picture, itself included
+    queries: np.ndarray  # [m] int64, rows of the target store to select for: each picture once, no excluded one
+    report: ShiftReport | None = None  # for the methods in NEEDS_REPORT
+    progress: Progress = silent
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the sources, by number."""
+        return list(self.stores)
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """Key [n] of every candidate."""
+        return self.column("key", np.arange(len(self)))
+
+    @property
+    def target_keys(self) -> np.ndarray:
+        """Key [m] of every target image to select for."""
+        keys: np.ndarray = self.stores[TARGET].rows()["key"].to_numpy()[self.queries]
+        return keys
+
+    @property
+    def target_vectors(self) -> np.ndarray:
+        """Vectors [m, d] float32 of the target images to select for."""
+        return np.asarray(self.stores[TARGET].vectors()[self.queries], np.float32)
+
+    def column(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """One column of the stores' rows, for some candidates [r]."""
+        out = np.empty(len(rows), dtype=object)
+        for store, where, places in self._by_store(rows):
+            out[where] = store.rows()[name].to_numpy()[places]
+        return out
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Vectors [r, d] float32 of some candidates."""
+        out = np.empty((len(rows), self.stores[TARGET].spec.dim), np.float32)
+        for store, where, places in self._by_store(rows):
+            out[where] = store.vectors()[places]
+        return out
+
+    def rows_of(self, *names: str) -> np.ndarray:
+        """Rows [r] of the candidates from some sources."""
+        return np.flatnonzero(np.isin(self.source, [self.names.index(name) for name in names]))
+
+    def counts(self) -> dict[str, int]:
+        """Candidates per source."""
+        return dict(zip(self.names, np.bincount(self.source, minlength=len(self.names)).tolist(), strict=True))
+
+    def draws(self, seed: int) -> np.ndarray:
+        """A random number [n] uint64 per candidate that depends on (seed, source, key) alone.
+
+        Taking the lowest is a uniform draw without replacement. It does not depend on what else is there, and the first
+        n of a larger draw are the smaller draw.
+        """
+        names = [self.names[i] for i in self.source]
+        return counter_hash(f"{seed}\0{name}\0{key}" for name, key in zip(names, self.keys, strict=True))
+
+    @cached_property
+    def pool_sample(self) -> np.ndarray:
+        """Vectors [s, d] of the pools' candidates, a fixed random sample of at most 32,768: what the pools look like.
+
+        Where every pool image is a copy of a target image, the target's own candidates stand in.
+        """
+        rows = np.flatnonzero(self.source > 0)
+        rows = rows if len(rows) else np.arange(len(self))
+        if len(rows) > SAMPLE_ROWS:
+            rows = np.sort(rows[np.argsort(self.draws(0)[rows], kind="stable")[:SAMPLE_ROWS]])
+        return self.vectors(rows)
+
+    def _by_store(self, rows: np.ndarray) -> Iterator[tuple[EmbeddingStore, np.ndarray, np.ndarray]]:
+        for number in np.unique(self.source[rows]):
+            where = np.flatnonzero(self.source[rows] == number)
+            yield self.stores[self.names[number]], where, self.place[rows[where]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Choice:
+    """What a method took, in the order it took it."""
+
+    rows: np.ndarray  # [r] int64, at most the budget
+    scores: np.ndarray  # [r] float64, the method's own; lower = nearer or drawn earlier
+    reasons: list[str]
+    parameters: dict[str, Any] = field(default_factory=dict)  # JSON; what the method used beside the candidates
+    stopped: str = ""  # why there are fewer rows than the budget
+
+
+def drawn(candidates: Candidates, rows: np.ndarray, *, budget: int, seed: int, reason: str) -> Choice:
+    """A uniform draw without replacement among some candidates; score = the random number, in [0, 1)."""
+    numbers = candidates.draws(seed)[rows]
+    order = np.argsort(numbers, kind="stable")[:budget]
+    return Choice(rows=rows[order], scores=unit_interval(numbers[order]), reasons=[reason] * len(order))
+
+
+def unit_interval(numbers: np.ndarray) -> np.ndarray:
+    """uint64 to [0, 1)."""
+    return np.ldexp(numbers.astype(np.float64), -64)
+
+
+def counter_hash(texts: Iterator[str]) -> np.ndarray:
+    """uint64 of every text, from sha256."""
+    digests = b"".join(hashlib.sha256(text.encode()).digest()[:8] for text in texts)
+    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)

@@ -1,0 +1,45 @@
+"""The output folder of a selection: reused if it holds the same one, refused if it holds anything else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from curate.results import Selection
+from embeddings import files
+from embeddings.errors import CorruptError, ForeignFolderError
+
+MARKER = "selection.json"
+PARTS = (MARKER, "selection.parquet", "left_out.parquet")
+REPORTS = ("score.json", "report.html", "report.json", "report.md")  # may stand beside them
+
+
+def find_selection(folder: Path, request: dict[str, Any], sources: dict[str, str]) -> Selection | None:
+    """The selection of this very request in the folder; None if there is none yet, or an unfinished one.
+
+    Raises:
+        ForeignFolderError: another selection (names the first field that differs), a damaged one, or other files.
+    """
+    if not (folder / MARKER).exists():
+        _refuse_others(folder)
+        return None
+    try:
+        found = Selection.open(folder)
+    except CorruptError as error:
+        raise ForeignFolderError(error.message, hint="Choose another --out, or delete this folder.") from None
+    for name, wanted in {**request, "truncated": None}.items():
+        if found.facts.get(name) != wanted:
+            raise ForeignFolderError(
+                f"{folder} holds another selection: {name} is {found.facts.get(name)!r} there, {wanted!r} here.",
+                hint="Choose another --out, or give the settings of the selection in it.",
+            )
+    return found if found.sources == sources else replace(found, sources=sources).save(folder)
+
+
+def _refuse_others(folder: Path) -> None:
+    foreign = [name for name in files.list_names(str(folder)) if name not in (*PARTS, *REPORTS)]
+    if foreign:
+        raise ForeignFolderError(
+            f"{folder} is not empty and holds no selection ({foreign[0]}).", hint="Choose a new folder for --out."
+        )

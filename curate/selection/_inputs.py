@@ -1,0 +1,102 @@
+"""What a selection is made from: the target, the pools, and what must not be chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.results import TARGET, ShiftReport, check_pool_names
+from embeddings.errors import UsageError
+from embeddings.pipeline import Embeddable
+from embeddings.store import EmbeddingStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Opened stores of one encoder, in an order that does not depend on that of the arguments."""
+
+    stores: dict[str, EmbeddingStore]  # target first, then the pools by name
+    excluded: list[tuple[str, EmbeddingStore]]  # by name, then by content
+
+    @property
+    def target(self) -> EmbeddingStore:
+        """The target's store."""
+        return self.stores[TARGET]
+
+    @property
+    def pools(self) -> dict[str, EmbeddingStore]:
+        """The pools' stores, by name."""
+        return {name: store for name, store in self.stores.items() if name != TARGET}
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where the images are."""
+        return {name: store.source for name, store in self.stores.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Encoder, sizes and digests, as JSON."""
+        return {
+            "encoder": asdict(self.target.spec),
+            "target": _describe(self.target),
+            "pools": {name: _describe(pool) for name, pool in self.pools.items()},
+            "excluded": [{"name": name, **_describe(store)} for name, store in self.excluded],
+        }
+
+    def require_report(self, report: ShiftReport) -> None:
+        """Refuses a report that is not of these images.
+
+        Raises:
+            UsageError: a pool that the report does not know, or other images than those it measured.
+        """
+        digests = {pool.name: pool.facts.get("digest") for pool in report.pools}
+        digests[TARGET] = report.target.get("digest")
+        for name, store in self.stores.items():
+            if digests.get(name) != store.digest:
+                found = "of other images under that name" if name in digests else f"of {', '.join(sorted(digests))}"
+                raise UsageError(
+                    f"The report given does not tell of {name!r}: it is {found}.",
+                    hint="Score the same target and pools, or leave the report out.",
+                )
+
+
+def open_inputs(
+    target: Embeddable,
+    pools: Mapping[str, Embeddable],
+    exclude: Embeddable | Sequence[Embeddable],
+    opener: Callable[..., EmbeddingStore],
+) -> Inputs:
+    """Opens or embeds everything.
+
+    Args:
+        target: What to select for.
+        pools: What to select from, by name.
+        exclude: What not to select, one thing or several.
+        opener: ``opener(thing, name=...) -> EmbeddingStore``.
+
+    Raises:
+        UsageError: no pool, or a name that no pool may have.
+        EncoderMismatchError: stores from different encoders.
+    """
+    if not pools:
+        raise UsageError("No pool to select from.", hint="Give at least one: --pool NAME=SOURCE.")
+    check_pool_names(pools)
+    stores = {TARGET: opener(target, name=TARGET)} | {name: opener(pools[name], name=name) for name in sorted(pools)}
+    things = [exclude] if isinstance(exclude, EmbeddingStore | str | Path | np.ndarray) else exclude
+    excluded = [(_name_of(thing), opener(thing, name=_name_of(thing))) for thing in things]
+    for name, store in [*stores.items(), *excluded]:
+        stores[TARGET].spec.require_same(store.spec, (TARGET, name))
+    return Inputs(stores=stores, excluded=sorted(excluded, key=lambda pair: (pair[0], pair[1].digest)))
+
+
+def _describe(store: EmbeddingStore) -> dict[str, Any]:
+    return {"n": len(store), "digest": store.digest}
+
+
+def _name_of(thing: Embeddable) -> str:
+    """What to call an excluded source: the last part of its address."""
+    address = thing.source if isinstance(thing, EmbeddingStore) else "" if isinstance(thing, np.ndarray) else str(thing)
+    return address.partition("#")[0].rstrip("/").rpartition("/")[2] or "images"

@@ -1,0 +1,59 @@
+"""The manifest: one row per chosen image, with its nearest target image and the reason why it was taken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from curate.results import SELECTION
+from curate.selection._candidates import BLOCK_ROWS, Candidates, Choice
+from embeddings.neighbors import nearest
+
+DECIMALS = 6
+
+
+def build_manifest(candidates: Candidates, choice: Choice) -> pa.Table:
+    """Table of schema SELECTION, in the order of the choice."""
+    rows, n = choice.rows, len(choice.rows)
+    near, cosine = nearest_target(candidates, rows)
+    names = np.array(candidates.names, dtype=object)
+    columns = {
+        "source": names[candidates.source[rows]],
+        "key": candidates.keys[rows],
+        "uri": candidates.column("uri", rows),
+        "stage": np.zeros(n, np.int32),
+        "rank": np.arange(n),
+        "score": choice.scores.round(DECIMALS),
+        "target_key": candidates.target_keys[near],
+        "similarity": cosine,
+        "duplicates": candidates.copies[rows],
+        "cost": np.zeros(n),
+        "repeats": np.ones(n, np.int32),
+        "reason": np.array(choice.reasons, dtype=object),
+    }
+    return pa.table(columns, schema=SELECTION)
+
+
+def nearest_target(candidates: Candidates, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest target image of some candidates [r], and the cosine between them, both seen from the pools' mean.
+
+    Centering takes out what all images have in common, which else makes every cosine nearly 1. An image at the very
+    mean has no direction: its cosine is 0.
+
+    Returns:
+        Numbers [r] among the target images, and cosines float64 [r] rounded to 1e-6; higher = closer.
+    """
+    center = candidates.pool_sample.mean(axis=0, dtype=np.float64)
+    target = _unit(candidates.target_vectors - center)
+    near, cosine = np.empty(len(rows), np.int64), np.empty(len(rows))
+    for start in range(0, len(rows), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        image = _unit(candidates.vectors(rows[part]) - center)
+        near[part] = nearest(image, target, 1)[1][:, 0]
+        cosine[part] = (image * target[near[part]]).sum(axis=1).round(DECIMALS)
+    return near, cosine + 0.0  # no -0.0 in the file
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(norms > 0, norms, 1.0)

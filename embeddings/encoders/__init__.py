@@ -1,0 +1,48 @@
+"""Encoders: an RGB image in, a vector out, and a spec that says exactly how.
+
+Names are ``library:name`` (``torchvision:resnet50``); ``lite0`` is built in and needs no network.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from embeddings.store import EncoderSpec
+
+if TYPE_CHECKING:
+    from embeddings.encoders.networks import Network, build_network
+    from embeddings.encoders.registry import encoder_names, encoder_spec, get_encoder
+
+__all__ = ["Encoder", "Network", "build_network", "encoder_names", "encoder_spec", "get_encoder"]
+_EXPORTS = {
+    "Network": "networks",
+    "build_network": "networks",
+    "encoder_names": "registry",
+    "encoder_spec": "registry",
+    "get_encoder": "registry",
+}
+
+
+class Encoder(Protocol):
+    """One encoder on one device; in eval mode, without gradients, each image independent of its batch."""
+
+    spec: EncoderSpec
+    batch_size: int  # batches are always padded to this size, so results do not depend on it
+    precision: str  # "float32" or "bfloat16": not part of the spec, but never mixed within one store
+    parallel: bool  # True if several threads gain from calling ``encode`` at once (a CPU)
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        """RGB image -> uint8 [size, size, 3], on the CPU, in any thread."""
+
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        """uint8 [batch_size, size, size, 3] -> float32 [batch_size, d]."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)

@@ -1,0 +1,39 @@
+"""Selections over generated images, and pictures whose classes a small network can learn without labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curate.results import LEFT_OUT, SELECTION, Selection
+from embeddings.sources import open_source
+
+
+@pytest.fixture(scope="session")
+def select():
+    """``select(source address, repeats=1)``: a Selection of all its images."""
+
+    def _select(address, repeats=1):
+        listing = open_source(str(address)).listing().images
+        n = len(listing)
+        columns = {field.name: pa.nulls(n, field.type) for field in SELECTION}
+        columns |= {
+            "source": pa.array(["pool"] * n),
+            "key": listing["key"],
+            "uri": listing["uri"],
+            "stage": pa.array([0] * n, pa.int32()),
+            "rank": pa.array(range(n)),
+            "repeats": pa.array(np.broadcast_to(repeats, n), pa.int32()),
+        }
+        table = pa.table(columns, schema=SELECTION)
+        facts = {"method": "all", "n": n}
+        return Selection(table=table, left_out=LEFT_OUT.empty_table(), facts=facts, sources={"pool": str(address)})
+
+    return _select
+
+
+@pytest.fixture
+def selection(select, image_folder, pictures):
+    """Sixteen small images in a folder."""
+    return select(image_folder(pictures(16, size=(24, 20))))

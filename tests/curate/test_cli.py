@@ -1,0 +1,241 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from curate import cli, scoring
+from curate.cli import main
+from embeddings.encoders import encoder_names
+
+FLAGS = {
+    "embed": {"source", "out", "encoder", "max-errors"},
+    "score": {"target", "pool", "out", "encoder", "fail-above"},
+    "select": {"out", "budget", "target", "pool", "method", "exclude", "include-target", "encoder"},
+    "pretrain": {"selection", "samples", "out", "method", "backbone", "init", "batch", "size"},
+    "evaluate": {"labeled", "arm", "out", "encoder", "allow-unequal"},
+    "run": {"file", "out", "until"},
+    "demo": {"out", "until"},
+    "report": {"folder"},
+    "encoders": {"pattern"},
+}
+SHARED = {"config", "seed", "device", "workers", "work", "json", "dry-run", "quiet", "debug"}
+
+
+@pytest.fixture
+def curate(capsys, tmp_path, monkeypatch):
+    """``curate(*words)`` -> (exit code, stdout, stderr), in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CURATE_ENCODER", "lite0@32")  # 16 times cheaper than the default 128
+
+    def run(*words):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(w) for w in words])
+        out, err = capsys.readouterr()
+        return stopped.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def folders(image_folder, pictures):
+    """A target, a pool like it and a pool unlike it."""
+    return {
+        "target": image_folder(pictures(40, seed=1), "target"),
+        "like": image_folder(pictures(40, seed=1, size=(18, 14)), "like"),
+        "unlike": image_folder(pictures(30, seed=7, classes=("a", "b", "c")), "unlike"),
+    }
+
+
+def words_of(text):
+    return " ".join(text.split())
+
+
+def test_flags_are_frozen():
+    for name, flags in FLAGS.items():
+        command = cli.app[name]
+        found = {n.lstrip("-") for a in command.assemble_argument_collection() for n in a.names if n.startswith("--")}
+        positional = flags & {"source", "file", "folder", "pattern"}
+        assert {f for f in found if not f.startswith("no-")} | positional == flags | SHARED, name
+        assert len(flags) <= 8
+
+
+def test_help_is_quick_because_torch_is_not_imported():
+    code = "import sys; from curate.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
+    assert "Exit codes: 0 done" in words_of(done.stdout)
+
+
+def test_from_folders_to_a_selection(curate, folders):
+    pools = ["--pool", f"like={folders['like']}", "--pool", f"unlike={folders['unlike']}"]
+    code, out, _ = curate("score", "--target", folders["target"], *pools, "--out", "scored", "--quiet")
+    assert code == 0
+    assert "1. like" in out
+    assert Path("scored/report.html").exists()
+    code, out, _ = curate("score", "--target", folders["target"], *pools, "--json", "--quiet")
+    document = json.loads(out)
+    assert document["schema"] == "curate.score/1"
+    assert [p["name"] for p in document["pools"]] == ["like", "unlike"]
+    assert document == json.loads(Path("scored/score.json").read_text())
+    wanted = ["select", "--target", folders["target"], *pools, "--budget", 20, "--out", "chosen", "--json", "--quiet"]
+    code, out, _ = curate(*wanted)
+    assert code == 0
+    assert sum(json.loads(out)["counts"].values()) == 20
+    assert curate(*wanted)[1] == out  # the same command again
+    code, _, err = curate(*[21 if w == 20 else w for w in wanted])  # another budget in the same folder
+    assert code == 2
+    assert "budget" in err
+
+
+def test_a_store_made_by_embed_is_a_source(curate, folders):
+    code, out, _ = curate("embed", folders["target"], "--out", "store", "--quiet")
+    assert (code, "40 x 1280" in out) == (0, True)
+    code, out, _ = curate("score", "--target", "store", "--json", "--quiet")
+    assert json.loads(out)["target"]["n"] == 40
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["score", "--target", "absent"], 2, "absent"),
+        (["score"], 2, "No target was given. Say --target"),
+        (["score", "--targt", "x"], 2, "--target"),
+        (["skore"], 2, "score"),
+        (["score", "--target", "{target}", "--pool", "{like}"], 2, "found no name. Write --pool NAME="),
+        (["score", "--target", "{target}", "--pool", "a={like}", "--pool", "a={like}"], 2, "names 'a' twice"),
+        (["score", "--target", "{target}", "--pool", "target={like}"], 2, "cannot name a pool"),
+        (["score", "--target", "{target}", "--encoder", "lite1"], 2, "Did you mean lite0"),
+        (["score", "--target", "empty"], 2, "empty"),
+        (
+            ["score", "--target", "{target}", "--pool", "one=one"],
+            2,
+            "pool 'one' has 1 image; a distance needs at least 20",
+        ),
+        (["score", "--target", "one", "--pool", "a={like}"], 2, "target has 1 image;"),
+        (["score", "--target", "corrupt"], 4, "None of the 3 images"),
+        (["select", "--target", "{target}", "--out", "o"], 2, "No budget was given"),
+        (["select", "--target", "{target}", "--budget", "0", "--out", "o"], 2, "budget"),
+        (["select", "--target", "{target}", "--pool", "a={like}", "--budget", "4000", "--out", "o"], 2, "4,000"),
+        (["select", "--target", "{target}", "--budget", "5", "--method", "near-frist", "--out", "o"], 2, "near-first"),
+        (["pretrain", "--selection", "absent", "--samples", "100", "--out", "o"], 1, "absent"),
+        (["evaluate"], 2, "No labeled set was given"),
+        (["run", "absent.toml"], 2, "No config file at absent.toml"),
+        (["report", "empty"], 2, "empty"),
+    ],
+)
+def test_bad_input_gives_one_clear_message_and_its_code(curate, folders, words, code, said):
+    Path("empty").mkdir()
+    Path("one").mkdir()
+    Path("one/a.png").write_bytes((next(iter(folders["target"].rglob("*.png")))).read_bytes())
+    Path("corrupt").mkdir()
+    for name in "abc":
+        Path(f"corrupt/{name}.png").write_bytes(b"not an image")
+    found, out, err = curate(*[w.format(**folders) for w in words], "--quiet")
+    assert found == code, err
+    assert said in words_of(err)
+    assert "Traceback" not in err
+    assert out == ""
+    assert not Path("o").exists() or not any(Path("o").iterdir())
+
+
+def test_stores_of_different_encoders_are_never_compared(curate, folders):
+    curate("embed", folders["target"], "--out", "one", "--quiet")
+    curate("embed", folders["like"], "--out", "other", "--encoder", "lite0@64", "--quiet")
+    code, _, err = curate("score", "--target", "one", "--pool", "like=other", "--quiet")
+    assert code == 2
+    assert "lite0@64" in words_of(err)
+
+
+def test_errors_are_json_too_when_asked(curate):
+    code, out, _ = curate("score", "--target", "absent", "--json")
+    document = json.loads(out)
+    assert (code, document["schema"], document["exit_code"]) == (2, "curate.error/1", 2)
+
+
+def test_a_gate_fails_with_code_3_after_the_result_is_printed(curate, folders):
+    words = ["score", "--target", folders["target"], "--pool", f"unlike={folders['unlike']}", "--quiet"]
+    code, out, err = curate(*words, "--fail-above", 1)
+    assert code == 3
+    assert "1. unlike" in out
+    assert "gate is 1" in words_of(err)
+    assert curate(*words, "--fail-above", 99)[0] == 0
+
+
+def test_too_many_failures_exit_4_and_keep_a_usable_store(curate, folders):
+    for i in range(10):
+        (folders["target"] / f"bad{i}.png").write_bytes(b"broken")
+    code, _, err = curate("embed", folders["target"], "--out", "store", "--quiet")
+    assert code == 4
+    assert "10 of 50 images failed" in words_of(err)
+    assert curate("embed", folders["target"], "--out", "store", "--max-errors", 0.5, "--quiet")[0] == 0
+
+
+def test_dry_run_does_nothing(curate, folders):
+    before = sorted(Path().rglob("*"))
+    for words in (
+        ["score", "--target", folders["target"], "--pool", f"like={folders['like']}"],
+        ["select", "--target", folders["target"], "--pool", f"like={folders['like']}", "--budget", 5, "--out", "o"],
+        ["embed", folders["target"], "--out", "o"],
+        ["evaluate", "--labeled", f"x={folders['target']}"],
+        ["demo", "--out", "o"],
+    ):
+        code, out, _ = curate(*words, "--dry-run", "--quiet")
+        assert (code, "Nothing was done" in out) == (0, True)
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_precedence_is_flag_then_environment_then_file_then_default(curate, monkeypatch, tmp_path):
+    (tmp_path / "c.toml").write_text('seed = 1\nwork = "from-file"\n[target]\nuri = "t"\n')
+
+    def seed(*words):
+        seen = {}
+        monkeypatch.setattr(
+            cli, "_show_sources", lambda session, sources: seen.update(seed=session.seed, work=session.work)
+        )
+        assert curate("score", "--target", "t", "--dry-run", "--quiet", *words)[0] == 0
+        return seen["seed"], str(seen["work"])
+
+    assert seed() == (0, ".curate")
+    assert seed("--config", "c.toml") == (1, "from-file")
+    monkeypatch.setenv("CURATE_SEED", "2")
+    assert seed("--config", "c.toml") == (2, "from-file")
+    assert seed("--config", "c.toml", "--seed", 0) == (0, "from-file")  # also when equal to the default
+
+
+def test_ctrl_c_exits_130_and_says_what_happens_next(curate, folders, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoring, "score", interrupted)
+    code, _, err = curate("score", "--target", folders["target"])
+    assert code == 130
+    assert "the same command continues" in words_of(err)
+
+
+def test_a_defect_is_one_line_without_debug(curate, folders, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(scoring, "score", broken)
+    code, _, err = curate("score", "--target", folders["target"])
+    assert (code, "Unexpected RuntimeError: boom" in words_of(err)) == (1, True)
+
+
+def test_encoders_are_listed(curate):
+    code, out, _ = curate("encoders", "lite*", "--json")
+    assert code == 0
+    assert json.loads(out)["encoders"] == encoder_names("lite*")
+    assert "lite0" in out
+
+
+def test_named_flags_split_at_the_first_equals_sign():
+    assert cli.parse_named(["a=x#half=B"], "--pool") == {"a": "x#half=B"}
+
+
+def test_random_numbers_do_not_touch_the_global_generators(curate, folders):
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    curate("score", "--target", folders["target"], "--quiet")
+    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002

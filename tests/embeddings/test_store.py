@@ -1,0 +1,244 @@
+"""Stores: vectors in shards as one array, digests, roles, selections, and what does not read back."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embeddings import files
+from embeddings.errors import CorruptError, EncoderMismatchError, SourceError
+from embeddings.sources import REJECTED
+from embeddings.store import (
+    ROWS,
+    SCHEMA,
+    EmbeddingStore,
+    EncoderSpec,
+    ShardedVectors,
+    blocks,
+    digest_columns,
+    shard_path,
+)
+
+SPEC = EncoderSpec(name="e", dim=3, size=8, preprocessing="p", weights="w")
+SIZES = (4, 0, 1, 5)
+
+
+def shards(sizes=SIZES, dim=3):
+    whole = np.arange(sum(sizes) * dim, dtype=np.float16).reshape(-1, dim)
+    return whole, ShardedVectors(np.split(whole, np.cumsum(sizes)[:-1]))
+
+
+def rows(n, **columns):
+    table = {field.name: pa.nulls(n, field.type) for field in ROWS}
+    table["key"] = pa.array([f"k{i:03d}" for i in range(n)])
+    table["sha256"] = pa.array([f"s{i}" for i in range(n)])
+    return pa.table({**table, **columns}, schema=ROWS)
+
+
+def store_of(n=10, **columns):
+    return EmbeddingStore(spec=SPEC, rows=rows(n, **columns), vectors=np.eye(n, 3, dtype=np.float16))
+
+
+def write_store(folder, sizes=(4, 6)):
+    table, start = rows(sum(sizes)), 0
+    for i, size in enumerate(sizes):
+        files.write_table(shard_path(folder, "rows", f"{i}"), table.slice(start, size))
+        np.save(shard_path(folder, "vectors", f"{i}"), np.full((size, 3), i, np.float16))
+        start += size
+    files.write_table(folder / "errors.parquet", REJECTED.empty_table())
+    described = [{"name": f"{i}", "rows": size} for i, size in enumerate(sizes)]
+    document = {"schema": SCHEMA, "source": "", "encoder": SPEC.__dict__, "shards": described}
+    files.write_json(folder / "store.json", document)
+    return folder
+
+
+@given(st.integers(-13, 13) | st.none(), st.integers(-13, 13) | st.none(), st.integers(-4, 4).filter(bool) | st.none())
+def test_slices_are_those_of_the_whole_array(start, stop, step):
+    whole, sharded = shards()
+    found = sharded[start:stop:step]
+    np.testing.assert_array_equal(found, whole[start:stop:step])
+    assert found.dtype == whole.dtype
+
+
+@given(st.lists(st.integers(-10, 9)))
+def test_row_numbers_are_those_of_the_whole_array(numbers):
+    whole, sharded = shards()
+    np.testing.assert_array_equal(sharded[np.array(numbers, dtype=int)], whole[np.array(numbers, dtype=int)])
+    np.testing.assert_array_equal(sharded[numbers], whole[np.array(numbers, dtype=int)])
+
+
+def test_single_rows_masks_and_the_whole():
+    whole, sharded = shards()
+    assert (sharded.shape, len(sharded), sharded.dtype) == ((10, 3), 10, np.float16)
+    np.testing.assert_array_equal(sharded[4], whole[4])
+    np.testing.assert_array_equal(sharded[np.int64(-1)], whole[-1])
+    np.testing.assert_array_equal(sharded[whole[:, 0] > 9], whole[whole[:, 0] > 9])
+    np.testing.assert_array_equal(np.asarray(sharded), whole)
+    assert np.asarray(sharded, dtype=np.float64).dtype == np.float64
+
+
+@pytest.mark.parametrize("index", [10, -11, [0, 10], np.ones(9, bool)])
+def test_what_lies_outside_is_an_error(index):
+    with pytest.raises(IndexError):
+        shards()[1][index]
+
+
+def test_a_slice_inside_one_shard_is_not_copied():
+    whole, sharded = shards()
+    assert np.shares_memory(sharded[1:3], whole)
+
+
+def test_blocks_cover_all_rows_once_in_order():
+    whole, sharded = shards()
+    found = list(blocks(sharded, 4))
+    assert [start for start, _ in found] == [0, 4, 8]
+    np.testing.assert_array_equal(np.concatenate([block for _, block in found]), whole)
+    assert {block.dtype for _, block in found} == {np.dtype(np.float32)}
+
+
+def test_the_digest_is_of_keys_contents_and_encoder():
+    store = store_of()
+    assert store.digest == store_of().digest
+    assert (
+        store.digest != EmbeddingStore(spec=replace(SPEC, weights="v"), rows=rows(10), vectors=store.vectors()).digest
+    )
+    assert store.digest != store_of(sha256=pa.array(["x"] * 10)).digest
+    assert store.digest != store_of(key=pa.array([f"j{i}" for i in range(10)])).digest
+    assert store.digest == store_of(label=pa.array(["cat"] * 10)).digest  # of the images, not of what they are called
+
+
+def test_digests_do_not_depend_on_chunks_and_cannot_be_confused():
+    table = rows(10)
+    chunked = pa.concat_tables([table.slice(0, 3), table.slice(3)])
+    assert digest_columns(table, ("key", "label")) == digest_columns(chunked, ("key", "label"))
+    first, second = pa.table({"a": ["x,y"], "b": ["z"]}), pa.table({"a": ["x"], "b": ["y,z"]})
+    assert digest_columns(first, ("a", "b")) != digest_columns(second, ("a", "b"))
+    assert digest_columns(first, ("a",), salt="1") != digest_columns(first, ("a",), salt="2")
+
+
+def test_the_digest_of_many_rows_is_quick():
+    n = 200_000
+    table = pa.table({"key": [f"folder/{i:08d}.png" for i in range(n)], "sha256": ["0" * 64] * n})
+    started = time.process_time()
+    digest_columns(table, ("key", "sha256"))
+    assert time.process_time() - started < 2
+
+
+def test_from_vectors_sorts_by_key_and_keeps_the_pairing():
+    array = np.arange(24, dtype=np.float32).reshape(12, 2)
+    store = EmbeddingStore.from_vectors(array)
+    assert store.column("key") == sorted(str(i) for i in range(12))
+    np.testing.assert_array_equal(store.vectors(), array[[int(k) for k in store.column("key")]])
+    order = np.random.default_rng(0).permutation(12)
+    shuffled = EmbeddingStore.from_vectors(array[order], keys=[str(i) for i in order])
+    assert shuffled.digest == store.digest
+    np.testing.assert_array_equal(shuffled.vectors(), store.vectors())
+
+
+@pytest.mark.parametrize(
+    ("vectors", "keys", "message"),
+    [
+        (np.zeros(3), None, "shape"),
+        (np.zeros((0, 3)), None, "shape"),
+        (np.zeros((2, 3)), ["a"], "2 vectors with 1 keys"),
+        (np.zeros((2, 3)), ["a", "a"], "1 distinct"),
+        (np.array([[0.0, np.nan], [0, 0]]), ["a", "b"], "'a' is not finite"),
+    ],
+)
+def test_vectors_that_do_not_hold_up_are_refused(vectors, keys, message):
+    with pytest.raises(SourceError, match=message):
+        EmbeddingStore.from_vectors(vectors, keys=keys)
+
+
+def test_roles_take_any_column_and_leave_the_rest():
+    meta = pa.array([json.dumps({"lot": str(i % 3)}) for i in range(10)])
+    store = store_of(label=pa.array(["cat", "dog"] * 5), meta=meta)
+    other = store.with_roles(label="lot", group="label")
+    assert other.column("label")[:4] == ["0", "1", "2", "0"]
+    assert other.column("group")[:2] == ["cat", "dog"]  # as the column stood before
+    assert store.column("label")[0] == "cat"
+    assert store.with_roles().rows() == store.rows()
+    assert store.column_names == ["label", "group", "lot"]
+    with pytest.raises(SourceError, match="No column 'color'"):
+        store.with_roles(label="color")
+
+
+def test_where_keeps_rows_by_any_column():
+    meta = pa.array([json.dumps({"lot": str(i % 3)}) for i in range(10)])
+    store = store_of(label=pa.array(["cat", None] * 5), meta=meta)
+    assert store.where([("lot", ("0", "1")), ("label", ("cat",))]).column("key") == ["k000", "k004", "k006"]
+    assert len(store.where([("label", ("",))])) == 5
+    with pytest.raises(SourceError, match="No row has lot = 7 and label = cat"):
+        store.where([("lot", ("7",)), ("label", ("cat",))])
+
+
+def test_take_keeps_rows_and_vectors_together():
+    part = store_of().take(np.array([1, 2, 7]))
+    assert part.column("key") == ["k001", "k002", "k007"]
+    np.testing.assert_array_equal(part.vectors(), np.eye(10, 3)[[1, 2, 7]])
+    assert part.path is None
+
+
+def test_specs_that_differ_are_named_with_the_field():
+    SPEC.require_same(replace(SPEC), ("a", "b"))
+    with pytest.raises(
+        EncoderMismatchError, match=r"target was embedded by e and web by e \(weights: 'w' against 'v'\)"
+    ):
+        SPEC.require_same(replace(SPEC, weights="v"), ("target", "web"))
+    assert SPEC.fingerprint != replace(SPEC, size=9).fingerprint
+
+
+def test_a_store_reads_back(tmp_path):
+    store = EmbeddingStore.open(write_store(tmp_path))
+    assert (len(store), store.spec, store.path, len(store.errors)) == (10, SPEC, tmp_path, 0)
+    np.testing.assert_array_equal(store.vectors()[3:5], [[0, 0, 0], [1, 1, 1]])
+    assert store.column("key")[-1] == "k009"
+
+
+def damage_rows(folder):
+    shard_path(folder, "rows", "1").write_bytes(b"PAR1 no more")
+
+
+def cut_vectors(folder):
+    path = shard_path(folder, "vectors", "0")
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def swap_vectors(folder):
+    np.save(shard_path(folder, "vectors", "0"), np.zeros((5, 3), np.float16))
+
+
+def lose_rows(folder):
+    facts = files.read_json(folder / "store.json")
+    files.write_json(folder / "store.json", {**facts, "shards": [{"name": "0", "rows": 5}, {"name": "1", "rows": 6}]})
+
+
+def future_schema(folder):
+    files.write_json(folder / "store.json", {"schema": "curate.store/9"})
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        damage_rows,
+        cut_vectors,
+        swap_vectors,
+        lose_rows,
+        future_schema,
+        lambda folder: (folder / "store.json").unlink(),
+        lambda folder: (folder / "store.json").write_text("{"),
+        lambda folder: shard_path(folder, "vectors", "1").unlink(),
+        lambda folder: (folder / "errors.parquet").unlink(),
+    ],
+)
+def test_what_does_not_read_back_is_said(tmp_path, spoil):
+    spoil(write_store(tmp_path))
+    with pytest.raises(CorruptError):
+        EmbeddingStore.open(tmp_path)
