@@ -157,9 +157,10 @@ class Embedder:
 
 def image_facts(image: Image.Image) -> dict[str, Any]:
     """Size, digest of the pixels, and whether red = green = blue everywhere, of an RGB image."""
-    pixels = hashlib.sha256(f"{image.width}x{image.height} ".encode() + image.tobytes()).hexdigest()
+    pixels = hashlib.sha256(f"{image.width}x{image.height} ".encode())
+    pixels.update(image.tobytes())
     red, green, blue = (band.tobytes() for band in image.split())
-    return {"width": image.width, "height": image.height, "pixels": pixels, "gray": red == green == blue}
+    return {"width": image.width, "height": image.height, "pixels": pixels.hexdigest(), "gray": red == green == blue}
 
 
 def ordered(pool: ThreadPoolExecutor, task: Callable[[T], R], items: Iterable[T], *, ahead: int) -> Iterator[R]:

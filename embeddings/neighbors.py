@@ -177,7 +177,7 @@ class _Search:
         |y| <= |x| + sqrt(limit).
         """
         norms = [np.sqrt(_norms2(block)) for _, block in self._blocks(self.queries, self.engine.query_rows)]
-        scale = 2 * np.concatenate(norms, dtype=np.float64) + np.sqrt(limit)
+        scale = 2 * np.concatenate([np.zeros(0), *norms]) + np.sqrt(limit)
         bound: np.ndarray = (len(self.center) + 16) * 2.0**-24 * scale**2
         return bound
 
@@ -185,8 +185,10 @@ class _Search:
 def _centered(vectors: np.ndarray, center: np.ndarray) -> np.ndarray:
     """float32 [b, d]; float64 input is centered before it loses digits."""
     wide = vectors.dtype.itemsize > 4 or vectors.dtype.kind != "f"
-    block = (vectors - center if wide else vectors - center.astype(np.float32)).astype(np.float32, copy=False)
-    if not (_norms2(block) < 1e37).all():
+    with np.errstate(invalid="ignore", over="ignore"):
+        block = (vectors - center if wide else vectors - center.astype(np.float32)).astype(np.float32, copy=False)
+        fits = _norms2(block) < 1e37
+    if not fits.all():
         raise UsageError("Vectors hold values that are not finite, or are beyond 1e18.", hint="Embed the source again.")
     return np.ascontiguousarray(block)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import asdict
 from itertools import groupby
 from operator import itemgetter
@@ -81,7 +82,7 @@ def as_store(
     *,
     name: str,
     encoder: str | Encoder | None = "lite0",
-    work: Path | None = Path(".curate"),
+    work: str | Path | None = Path(".curate"),
     device: str = "auto",
     workers: int | None = None,
     progress: Progress = silent,
@@ -116,7 +117,7 @@ def as_store(
         _refuse_unfinished(Path(address.path))
         encoder = "lite0" if encoder is None else encoder
         rows = _rows_of(address)
-        out = work / "stores" / _folder_name(rows, _spec(encoder)) if work else None
+        out = None if work is None else Path(work) / "stores" / _folder_name(rows, _spec(encoder))
         report = _titled(progress, name)
         store = embed(rows, encoder=encoder, out=out, device=device, workers=workers, progress=report)
     return store.with_roles(label=address.label, group=address.group)
@@ -173,19 +174,21 @@ class _Job:
         todo = [shard for shard in planned if shard.rows_done(folder) is None]
         done = sum(len(shard.records) for shard in planned) - sum(len(shard.records) for shard in todo)
         embedder = Embedder(self._source, encoder, workers=self._workers, known=known)
-        for number, part, timing in self._run(embedder, [shard.records for shard in todo], done=done):
-            todo[number].write(folder, part)
-            shards.add_timing(folder, timing)
-        if not any(shard.rows_done(folder) for shard in planned):
+        with closing(self._run(embedder, [shard.records for shard in todo], done=done)) as results:
+            for number, part, timing in results:
+                todo[number].write(folder, part)
+                shards.add_timing(folder, timing)
+        sizes = {shard: shard.rows_done(folder) or 0 for shard in planned}
+        if not any(sizes.values()):
             errors = [shard.errors(folder) for shard in planned]
             shards.tidy(folder)
             raise self._nothing_decoded(errors)
-        self._plan.finish(folder, planned, encoder.precision)
+        self._plan.finish(folder, sizes, encoder.precision)
         return EmbeddingStore.open(folder)
 
     def _run(
         self, embedder: Embedder, tables: list[pa.Table], *, done: int
-    ) -> Iterator[tuple[int, Part, dict[str, float]]]:
+    ) -> Generator[tuple[int, Part, dict[str, float]]]:
         """(number of the table, what came of it, its timing), while telling the progress."""
         total, fresh = len(self._plan.listing.images), 0
         begun = started = perf_counter()

@@ -30,7 +30,7 @@ KINDS = ("rows", "vectors", "errors")
 CLAIM, STORE, ERRORS, TIMINGS = "unfinished.json", "store.json", "errors.parquet", "timings.jsonl"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shard:
     """Consecutive records of a listing, and the name under which their results are kept."""
 
@@ -86,9 +86,9 @@ class Plan:
         """Marks the folder as this store's, unfinished."""
         files.write_json(folder / CLAIM, {"schema": SCHEMA, "source": self.source, "encoder": asdict(self.spec)})
 
-    def finish(self, folder: Path, shards: list[Shard], precision: str) -> None:
-        """Makes a store of finished shards, then removes what it does not refer to."""
-        failed = [shard.errors(folder) for shard in shards]
+    def finish(self, folder: Path, sizes: dict[Shard, int], precision: str) -> None:
+        """Makes a store of finished shards and their numbers of rows, then removes what it does not refer to."""
+        failed = [shard.errors(folder) for shard in sizes]
         errors = pa.concat_tables([self.listing.rejected, *failed]).sort_by("key")
         files.write_table(folder / ERRORS, errors)
         document = {
@@ -97,7 +97,7 @@ class Plan:
             "listing": self.digest,
             "encoder": asdict(self.spec),
             "precision": precision,
-            "shards": [{"name": shard.name, "rows": shard.rows_done(folder)} for shard in shards],
+            "shards": [{"name": shard.name, "rows": rows} for shard, rows in sizes.items()],
             "versions": {name: version(name) for name in ("numpy", "pillow", "timm", "torch", "torchvision")},
         }
         files.write_json(folder / STORE, document)

@@ -31,7 +31,7 @@ def root_trace(root: np.ndarray, covariance: np.ndarray) -> float:
 def spectrum(root: np.ndarray) -> np.ndarray:
     """Positive eigenvalues [<= r] of L L', ascending."""
     values = linalg.eigvalsh(root.T @ root) if root.shape[1] else np.zeros(0)
-    return values[values > values.max(initial=0.0) * len(root) * np.finfo(float).eps]
+    return np.asarray(values[values > values.max(initial=0.0) * len(root) * np.finfo(float).eps])
 
 
 def principal_directions(root: np.ndarray, k: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from curate.evaluation._probe import Probe
 from curate.evaluation._split import Parts
 from embeddings.neighbors import nearest
 
-NEIGHBORS = (1, 3, 5, 10, 20, 50, 100, 200)
+NEIGHBORS = (1, 3, 5, 10, 20, 50, 100)
 TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 0.5)
 
 

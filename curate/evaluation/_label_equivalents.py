@@ -14,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from curate.evaluation._intervals import LEVEL, MIN_UNITS, TAILS, Measured, Resamples
 from curate.results import Estimate
 
 SMALLEST = 10  # labels at the low end of the curve
 SIZES = 10  # at most
-SUBSETS = 8  # draws of subsets
+SUBSETS = 6  # draws of subsets
 ROUNDING = 1e-12
 
 Fit = Callable[[np.ndarray], np.ndarray]  # training rows -> predicted class numbers of the test images [m]
@@ -81,8 +82,6 @@ def labels_needed(sizes: np.ndarray, accuracy: np.ndarray, wanted: float) -> flo
     Returns:
         A number of labels; 0 below the curve's start, infinity above its end.
     """
-    from scipy.optimize import isotonic_regression
-
     fitted = isotonic_regression(accuracy).x
     if wanted < fitted[0] - ROUNDING:
         return 0.0

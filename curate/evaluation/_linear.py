@@ -13,7 +13,7 @@ from curate.evaluation._probe import Probe
 from curate.evaluation._split import Parts
 from embeddings.store import blocks
 
-PENALTIES = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)  # strongest first: each warm-starts the next
+PENALTIES = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)  # strongest first: each warm-starts the next
 ROUGHLY = 1e-3  # tolerance while choosing
 FLOAT64_VALUES = 1 << 25  # larger features are fitted in float32, at half the memory
 CONSTANT = 1e-9  # a deviation below this share of the mean is rounding

@@ -5,7 +5,8 @@
 The optimum lies in the row space of the features, so the fit runs in the basis of their singular vectors: with n < d
 images it has n coordinates instead of d, exactly. In that basis the curvature is near diagonal, s_j^2 h_c / n +
 penalty with h_c = mean p_c (1 - p_c), and scaling by its root lets L-BFGS converge in a tenth of the steps. Each
-penalty starts from the solution of the one before. scikit-learn's C is 1 / (n penalty).
+penalty starts from a solution for one at most ten times stronger. scikit-learn's C is 1 / (n penalty),
+with two classes 2 / (n penalty).
 
 Source: Liu, Nocedal 1989 (L-BFGS); Böhning 1992 (curvature of the multinomial likelihood).
 """
@@ -14,15 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from scipy.optimize import minimize
+from threadpoolctl import ThreadpoolController
 
+STRONG = 10.0  # with this penalty the curvature is that of zero weights
+ROUGH = 1e-2
 TOLERANCE = 1e-4  # of the scaled gradient; at 1e-3 an image or two in 300 are still undecided
 RANK = 1e-12  # directions with less than this share of the largest squared singular value carry rounding only
-SMALL = (
-    1 << 26
-)  # multiplications per product; below it threads only wait for each other, 10 times as long on busy cores
+SMALL = 1 << 26  # multiplications per product; below it threads mostly wait, on busy cores ten times as long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +62,16 @@ def logistic_path(
         One model per penalty.
     """
     n, d = features.shape
-    with threadpool_limits(1 if n * min(n, d) * n_classes < SMALL else None):
+    with _threads().limit(limits=1 if n * min(n, d) * n_classes < SMALL else None):
         present, compact = np.unique(labels, return_inverse=True)
         basis = _row_space(features)
         problem = _Problem(features @ basis, compact, len(present))
-        coefficients, models = problem.start(), []
+        coefficients, reached, models = problem.start(), STRONG, []
         for penalty in penalties:
+            while reached > 10.001 * penalty:  # in steps of ten, or the curvature at the start misleads
+                reached /= 10
+                coefficients = problem.solve(reached, coefficients, max(tolerance, ROUGH))
+            reached = penalty
             coefficients = problem.solve(penalty, coefficients, tolerance)
             weights = np.zeros((d, n_classes), features.dtype)
             weights[:, present] = basis @ coefficients[:-1]
@@ -72,6 +79,11 @@ def logistic_path(
             bias[present] = coefficients[-1]
             models.append(Logistic(weights=weights, bias=bias))
     return models
+
+
+@cache  # it takes milliseconds to find the loaded libraries
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _row_space(features: np.ndarray) -> np.ndarray:
@@ -102,8 +114,6 @@ class _Problem:
 
     def solve(self, penalty: float, coefficients: np.ndarray, tolerance: float) -> np.ndarray:
         """The optimum for one penalty, from a start; a single class needs no weights."""
-        from scipy.optimize import minimize
-
         if self.n_classes == 1:
             return coefficients
         scale = self._scale(penalty, coefficients)
@@ -121,7 +131,7 @@ class _Problem:
     def value(self, coefficients: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
         """Objective and gradient [r + 1, C]."""
         logits, total, odds = self._softmax(coefficients)
-        loss = np.log(total).mean() - (logits * self.hot).sum(dtype=np.float64) / len(logits)
+        loss = np.log(total).mean(dtype=np.float64) - (logits * self.hot).sum(dtype=np.float64) / len(logits)
         residual = (odds / total - self.hot) / len(logits)
         gradient = np.vstack([self.x.T @ residual, residual.sum(axis=0)], dtype=np.float64)
         gradient[:-1] += penalty * coefficients[:-1]

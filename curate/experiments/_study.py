@@ -38,12 +38,13 @@ class Study:
     until: Step = "evaluate"
 
     def __post_init__(self) -> None:
-        for step, holds, missing in (
+        needs: tuple[tuple[Step, object, str], ...] = (
             ("score", self.config.pools, "[pools.NAME] tables"),
             ("select", self.config.arms, "[[arms]] tables"),
             ("select", self.config.budget, "a [budget] table"),
             ("evaluate", self.config.evaluate, "[evaluate.NAME] tables"),
-        ):
+        )
+        for step, holds, missing in needs:
             if self._reaches(step) and not holds:
                 raise ConfigError(f"The file has no {missing}.", hint=f"Add them, or stop before {step} with --until.")
 

@@ -1,7 +1,7 @@
 """Which network is trained, at which size, from which weights.
 
-Weights come from ``scratch``, from the network's ``public`` ImageNet weights, or from an earlier run (``run:DIR``). What
-was trained is written under the network's own parameter names, without heads, for the encoder ``run:DIR`` to read.
+Weights come from ``scratch``, from the network's ``public`` ImageNet weights, or from an earlier run (``run:DIR``).
+What was trained is written under the network's own parameter names, without heads, for the encoder ``run:DIR`` to read.
 """
 
 from __future__ import annotations

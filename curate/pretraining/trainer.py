@@ -10,6 +10,7 @@ import torch
 
 from curate.pretraining.augment.draws import VIEW_DRAWS, draw, uniforms
 from curate.pretraining.augment.views import augment
+from curate.pretraining.depthwise import speed_up_small_maps
 from curate.pretraining.health import feature_spread
 from curate.pretraining.methods import load_method
 from curate.pretraining.optimizers import build_optimizer, set_learning_rate
@@ -53,6 +54,7 @@ class Trainer:
         method = load_method(settings.method)
         self.settings, self.placement = settings, Placement.choose(device)
         self.network = settings.backbone.build(settings.seed)
+        speed_up_small_maps(self.network.module)
         with seeded(settings.seed):
             learner = method.build(self.network.module, self.network.dim, settings.recipe)
         self.learner = learner.train().to(self.placement.device)

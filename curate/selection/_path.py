@@ -6,7 +6,7 @@ for any order of arguments, rows and shards, with and without FAISS.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 
 from curate.results import Selection, ShiftReport
 from curate.scoring import score
-from curate.selection._candidates import Candidates, Choice
+from curate.selection._candidates import Choice
 from curate.selection._folder import find_selection
 from curate.selection._gather import Gathered, gather
 from curate.selection._inputs import Inputs, open_inputs
@@ -81,16 +81,27 @@ def select(  # noqa: PLR0913 - the public face is flat; inside, what belongs tog
     found = find_selection(Path(out), request, inputs.sources) if out is not None else None
     if found is not None:
         return found
-    gathered = _gather(inputs, include_target, budget)
+    selection = _make(inputs, request, choose, report, progress)
+    return selection if out is None else selection.save(Path(out))
+
+
+def _make(
+    inputs: Inputs,
+    request: dict[str, Any],
+    choose: Callable[..., Choice],
+    report: ShiftReport | None,
+    progress: Progress,
+) -> Selection:
+    """The selection of a request: candidates, choice, manifest."""
+    gathered = _gather(inputs, request["include_target"], request["budget"])
     candidates = replace(gathered.candidates, report=report, progress=progress)
-    choice = choose(candidates, budget=budget, seed=seed)
-    selection = Selection(
-        table=build_manifest(candidates, _require_some(choice)),
+    choice = _require_some(choose(candidates, budget=request["budget"], seed=request["seed"]))
+    return Selection(
+        table=build_manifest(candidates, choice),
         left_out=gathered.left_out,
         facts={**request, **_outcome(gathered, choice)},
         sources=inputs.sources,
     )
-    return selection if out is None else selection.save(Path(out))
 
 
 def _checked(budget: int) -> int:
@@ -140,7 +151,7 @@ def _require_some(choice: Choice) -> Choice:
 def _outcome(gathered: Gathered, choice: Choice) -> dict[str, Any]:
     """What came of a request, as JSON."""
     stopped = {"reason": choice.stopped, "at": len(choice.rows)} if choice.stopped else None
-    candidates: Candidates = gathered.candidates
+    candidates = gathered.candidates
     chosen = np.bincount(candidates.source[choice.rows], minlength=len(candidates.names)).tolist()
     return {
         "candidates": candidates.counts(),

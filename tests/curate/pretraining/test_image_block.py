@@ -78,7 +78,7 @@ def test_all_bad_says_so_with_a_reason(tmp_path, select, image_folder, pictures)
     chosen = select(root)
     for path in root.rglob("*.png"):
         path.write_bytes(b"broken")
-    with pytest.raises(TrainingError, match="None of the 3 selected images could be read; the first says: .+"):
+    with pytest.raises(TrainingError, match=r"None of the 3 selected images could be read; the first says: .+"):
         load(chosen, tmp_path / "block")
 
 

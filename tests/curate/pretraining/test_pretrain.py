@@ -1,5 +1,6 @@
 """Whole runs on a few small images: what they write, how they stop, and that they go on bit for bit."""
 
+import itertools
 import json
 import math
 import os
@@ -67,9 +68,8 @@ def _few_checkpoints(monkeypatch):
 
 
 def test_what_a_run_writes(whole, selection):
-    assert sorted(p.name for p in whole.path.iterdir()) == [
-        "backbone.json", "backbone.safetensors", "checkpoints", "config.json", "curves.jsonl", "errors.parquet", "run.json"
-    ]  # fmt: skip
+    names = "backbone.json backbone.safetensors checkpoints config.json curves.jsonl errors.parquet run.json"
+    assert sorted(p.name for p in whole.path.iterdir()) == names.split()
     facts = Run.open(whole.path).facts
     assert facts == whole.facts
     assert facts["schema"] == "curate.run/1"
@@ -288,7 +288,7 @@ def naive_run(selection, folder, seed=0):
         high, low = uniforms(seed, block.hashes, np.full(16, visit), stream=0, count=2).T
         passes += [(row, visit) for row in np.argsort(high + low * 2.0**-32)]
     edges = [SAMPLES * s // 11 for s in range(12)]
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in itertools.pairwise(edges):
         rows, visits = np.array(passes[start:end]).T
         share, warmup = (start + end) / 2 / SAMPLES, config.training.warmup
         cosine = (1 + math.cos(math.pi * (share - warmup) / (1 - warmup))) / 2

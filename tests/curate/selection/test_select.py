@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from selection_data import make_store, make_world, near_modes
 
+import curate.selection._candidates as candidates
 import curate.selection._path as path
 from curate.results import Selection
 from curate.selection import select
@@ -107,6 +108,19 @@ def test_excluded_target_images_are_not_searched_for(world):
     assert chosen.facts["parameters"]["target_images"] == 78
     assert not {"0003", "0004"} & set(chosen.rows()["target_key"].to_pylist())
     assert not any(r.endswith((" 0003", " 0004")) for r in chosen.rows()["reason"].to_pylist())
+
+
+def test_the_basis_is_fitted_on_the_pools_alone(world):
+    facts = pick(world, 9, exclude=world.exclude).facts
+    assert facts["candidates"]["target"] == 78
+    assert facts["parameters"]["fitted_on"] == 199 + 177 + 217
+
+
+def test_large_pools_are_looked_at_through_a_sample_that_no_order_changes(world, monkeypatch):
+    monkeypatch.setattr(candidates, "SAMPLE_ROWS", 100)
+    sampled, again = pick(world, 60), pick(world.shuffled(1), 60)
+    assert sampled.facts["parameters"]["fitted_on"] == 100
+    assert sampled.rows().equals(again.rows())
 
 
 def test_facts_tell_the_whole_request_and_its_outcome(world):

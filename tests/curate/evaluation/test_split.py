@@ -1,0 +1,173 @@
+"""Splits: nothing that belongs together is cut, whatever the order of the rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from curate.evaluation import split_labeled, split_store
+from curate.evaluation._split import FOLDS, hold_out
+from embeddings.errors import TooFewImagesError, UsageError
+from embeddings.store import ROWS, EmbeddingStore
+
+
+def rows_of(labels, keys=None, groups=None, sha256=None, pixels=None):
+    n = len(labels)
+    columns = {field.name: pa.nulls(n, field.type) for field in ROWS}
+    columns["key"] = pa.array(keys or [f"k{i:04d}" for i in range(n)])
+    columns["label"] = pa.array(labels, pa.string())
+    columns["group"] = pa.array(groups or [None] * n, pa.string())
+    columns["sha256"] = pa.array(sha256 or [f"s{i}" for i in range(n)])
+    columns["pixels"] = pa.array(pixels or [f"p{i}" for i in range(n)])
+    return pa.table(columns, schema=ROWS)
+
+
+def two_classes(n):
+    return ["a" if i % 2 else "b" for i in range(n)]
+
+
+@st.composite
+def labeled_rows(draw):
+    """Rows whose groups, bytes and pixels repeat in all combinations."""
+    n = draw(st.integers(25, 80))
+    column = st.lists(st.integers(0, 2 * n), min_size=n, max_size=n)
+    groups = [None if g > n else f"g{g}" for g in draw(column)]
+    shas, pixels = ([f"x{value}" for value in draw(column)] for _ in range(2))
+    return rows_of(two_classes(n), groups=groups, sha256=shas, pixels=pixels)
+
+
+def try_split(rows, n_train=None):
+    try:
+        return split_labeled(rows, n_train)
+    except (TooFewImagesError, UsageError):
+        assume(False)
+
+
+@given(labeled_rows())
+def test_groups_and_copies_never_straddle(rows):
+    split = try_split(rows)
+    for column in ("group", "sha256", "pixels"):
+        values = rows[column].to_pylist()
+        train, test = ({values[i] for i in part} - {None} for part in (split.train, split.test))
+        assert not train & test
+    assert sorted([*split.train, *split.test]) == list(range(len(rows)))
+
+
+@given(labeled_rows())
+def test_held_out_parts_never_straddle_either(rows):
+    split = try_split(rows)
+    seen = np.zeros(len(split.train), int)
+    shas = np.array(rows["sha256"].to_pylist())[split.train]
+    for fit, held in split.held_out:
+        assert not set(shas[fit]) & set(shas[held])
+        assert sorted([*fit, *held]) == list(range(len(split.train)))
+        seen[held] += 1
+    assert (seen == 1).all()
+
+
+@given(labeled_rows(), st.randoms(use_true_random=False))
+def test_the_split_does_not_depend_on_row_order(rows, random):
+    split = try_split(rows)
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    other = split_labeled(rows.take(pa.array(order)))
+    keys = np.array(rows["key"].to_pylist())
+    assert set(keys[split.train]) == set(keys[order][other.train])
+    assert split.facts == other.facts
+
+
+def test_by_key_about_70_to_30():
+    split = split_labeled(rows_of(two_classes(1000)))
+    assert (len(split.train), len(split.test)) == (700, 300)
+    assert split.facts["how"] == "70% of the images train, by key"
+    assert (split.facts["n_train"], split.facts["n_test"]) == (700, 300)
+
+
+def test_by_group_as_near_as_groups_allow():
+    groups = [f"lot{i // 25}" for i in range(100)]
+    split = split_labeled(rows_of(two_classes(100), groups=groups))
+    assert len(split.train) == 75
+    assert split.facts["how"] == "70% of the images train, by group"
+    assert split.facts["test_units"] == 1
+
+
+def test_unlabeled_images_are_counted_and_left_out():
+    labels = [None, *two_classes(60), None]
+    split = split_labeled(rows_of(labels))
+    assert split.facts["unlabeled_left_out"] == 2
+    assert not {0, 61} & {*split.train, *split.test}
+    assert (split.labels[[0, 61]] == -1).all()
+
+
+def test_a_given_test_part_stays_and_its_copies_leave_the_training_part():
+    train, test = two_classes(30), two_classes(12)
+    shas = [f"s{i}" for i in range(42)]
+    shas[30] = shas[4]
+    pixels = [f"p{i}" for i in range(42)]
+    pixels[31] = pixels[5]
+    groups = [None] * 42
+    groups[7] = groups[33] = "lot"
+    split = split_labeled(rows_of(train + test, sha256=shas, pixels=pixels, groups=groups), n_train=30)
+    assert split.test.tolist() == list(range(30, 42))
+    assert split.train.tolist() == [i for i in range(30) if i not in (4, 5)]
+    assert (split.facts["copies_left_out"], split.facts["groups_in_both"]) == (2, 1)
+
+
+def test_classes_missing_on_either_side_are_counted():
+    labels = ["a", "b"] * 10 + ["only-train"] * 2 + ["a", "b"] * 6 + ["only-test"]
+    split = split_labeled(rows_of(labels), n_train=22)
+    facts = split.facts
+    assert (facts["classes"], facts["classes_missing_in_train"], facts["classes_missing_in_test"]) == (4, 1, 1)
+    assert facts["class_names"] == ["a", "b", "only-test", "only-train"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "n_train", "error", "message"),
+    [
+        (rows_of([None] * 40), None, UsageError, "No image has a label"),
+        (rows_of(["a"] * 40), None, UsageError, "All 28 training images have one label"),
+        (rows_of(two_classes(20)), None, TooFewImagesError, "The test part has 6 labeled images; at least 10"),
+        (rows_of(two_classes(8)), None, TooFewImagesError, "The training part has 6 labeled images"),
+        (rows_of([f"c{i}" for i in range(50)]), None, TooFewImagesError, "35 different labels"),
+        (rows_of(two_classes(50), groups=["one"] * 50), None, TooFewImagesError, "belong to one group"),
+        (rows_of(two_classes(50), sha256=["same"] * 50), 25, TooFewImagesError, "The training part has 0"),
+        (rows_of(["a"] * 25 + ["b"] * 25), 25, UsageError, "one label"),
+    ],
+)
+def test_what_cannot_be_evaluated(rows, n_train, error, message):
+    with pytest.raises(error, match=message) as caught:
+        split_labeled(rows, n_train)
+    assert caught.value.hint
+
+
+def test_folds_are_balanced_and_five():
+    units = np.repeat(np.arange(40), np.random.default_rng(0).integers(1, 6, 40))
+    parts = hold_out(units)
+    assert len(parts) == FOLDS
+    sizes = [len(held) for _, held in parts]
+    assert max(sizes) - min(sizes) <= 5
+
+
+def test_many_images_are_judged_on_one_fifth():
+    parts = hold_out(np.arange(5_000))
+    assert [(len(fit), len(held)) for fit, held in parts] == [(4_000, 1_000)]
+
+
+def test_too_few_groups_to_hold_out_fall_back_to_images():
+    groups = ["lot0"] * 30 + ["lot1"] * 30
+    split = split_labeled(rows_of(two_classes(60), groups=groups), n_train=30)
+    assert len(split.held_out) == FOLDS
+
+
+def test_the_parts_of_a_store():
+    vectors = np.arange(120, dtype=np.float32).reshape(60, 2)
+    plain = EmbeddingStore.from_vectors(vectors, keys=[f"k{i:04d}" for i in range(60)])
+    rows = plain.rows().set_column(2, "label", pa.array(two_classes(60)))
+    store = EmbeddingStore(spec=plain.spec, rows=rows, vectors=vectors)
+    train, test = split_store(store)
+    split = split_labeled(rows)
+    assert train.column("key") == [f"k{i:04d}" for i in split.train]
+    np.testing.assert_array_equal(test.vectors(), vectors[split.test])
