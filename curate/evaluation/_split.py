@@ -22,7 +22,7 @@ from embeddings.store import EmbeddingStore
 TRAIN_SHARE = 0.7
 MIN_IMAGES = 10  # labeled images in each part
 FOLDS = 5
-CROSS_VALIDATED = 2_000  # with more training images one held-out fifth settles the choice as well
+HELD_OUT = 1_000  # images settle the choice; folds beyond them are not used
 
 Parts = list[tuple[np.ndarray, np.ndarray]]  # (rows to fit on, rows held out), as positions in the training part
 
@@ -88,7 +88,9 @@ def split_store(store: EmbeddingStore) -> tuple[EmbeddingStore, EmbeddingStore]:
 
 
 def hold_out(units: np.ndarray) -> Parts:
-    """Parts to choose settings on: five-fold cross-validation, or one fold where images abound; units stay whole.
+    """Parts to choose settings on: fifths, of which as many are used as hold 1,000 images together; units stay whole.
+
+    Up to 1,000 training images this is five-fold cross-validation; from 5,000 on it is one held-out fifth.
 
     Args:
         units: int [n], numbered in hash order.
@@ -102,9 +104,8 @@ def hold_out(units: np.ndarray) -> Parts:
         fold_of_unit[number] = load.argmin()
         load[fold_of_unit[number]] += size
     fold = fold_of_unit[unit]
-    used = range(FOLDS if len(units) <= CROSS_VALIDATED else 1)
-    parts = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in used]
-    return [(fit, held) for fit, held in parts if len(fit) and len(held)]
+    used = 1 + int(np.searchsorted(np.cumsum(load), HELD_OUT))
+    return [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(min(used, FOLDS)) if load[f]]
 
 
 def _class_numbers(labels: list[str | None]) -> tuple[np.ndarray, list[str]]:

@@ -144,16 +144,19 @@ def test_what_cannot_be_evaluated(rows, n_train, error, message):
 
 
 def test_folds_are_balanced_and_five():
-    units = np.repeat(np.arange(40), np.random.default_rng(0).integers(1, 6, 40))
+    units = np.repeat(np.arange(40), np.random.default_rng(0).integers(1, 6, 40))  # about 120 images
     parts = hold_out(units)
     assert len(parts) == FOLDS
     sizes = [len(held) for _, held in parts]
     assert max(sizes) - min(sizes) <= 5
 
 
-def test_many_images_are_judged_on_one_fifth():
-    parts = hold_out(np.arange(5_000))
-    assert [(len(fit), len(held)) for fit, held in parts] == [(4_000, 1_000)]
+@pytest.mark.parametrize(("n", "folds"), [(10, 5), (1_000, 5), (1_250, 4), (2_000, 3), (5_000, 1), (20_000, 1)])
+def test_no_more_is_held_out_than_settles_the_choice(n, folds):
+    parts = hold_out(np.arange(n))
+    assert len(parts) == folds
+    assert {len(held) for _, held in parts} == {n // FOLDS}
+    assert all(len(np.union1d(fit, held)) == n for fit, held in parts)
 
 
 def test_too_few_groups_to_hold_out_fall_back_to_images():

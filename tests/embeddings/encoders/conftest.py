@@ -30,11 +30,22 @@ class HubCache:
         return path
 
 
+def make_hub_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> HubCache:
+    """A cache in this folder that torch uses while the patch lasts."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(folder))
+    monkeypatch.setattr(hub_weights, "_check_hash", lambda path: None)  # seeded weights are not the promised ones
+    return HubCache(folder)
+
+
 @pytest.fixture
 def hub_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(hub_weights, "_check_hash", lambda path: None)  # seeded weights are not the promised ones
-    return HubCache(tmp_path / "hub")
+    return make_hub_cache(tmp_path / "hub", monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def module_hub_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield make_hub_cache(tmp_path_factory.mktemp("hub"), monkeypatch)
 
 
 @pytest.fixture

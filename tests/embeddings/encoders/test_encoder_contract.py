@@ -9,22 +9,23 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from embeddings.encoders import build_network, get_encoder
+from embeddings.encoders import build_network, get_encoder, registry
 from embeddings.store import EncoderSpec
 
 NAMES = ("lite0", "lite0@64", "lite0:untrained", "random", "random:7", "torchvision:resnet18@64", "run")
 
 
-@pytest.fixture(params=NAMES)
-def encoder(request, hub_cache, tmp_path):
-    hub_cache("resnet18")
+@pytest.fixture(scope="module", params=NAMES)
+def encoder(request, module_hub_cache, tmp_path_factory):
+    if request.param.startswith("torchvision"):
+        module_hub_cache("resnet18")
     if request.param != "run":
         return get_encoder(request.param, device="cpu")
-    network = build_network("tiny-resnet", seed=1)
-    save_file(network.module.state_dict(), tmp_path / "backbone.safetensors")
+    folder, network = tmp_path_factory.mktemp("run"), build_network("tiny-resnet", seed=1)
+    save_file(network.module.state_dict(), folder / "backbone.safetensors")
     facts = {"schema": "curate.backbone/1", "network": network.name, "dim": network.dim, "size": 32}
-    (tmp_path / "backbone.json").write_text(json.dumps({**facts, "mean": network.mean, "std": network.std}))
-    return get_encoder(f"run:{tmp_path}", device="cpu")
+    (folder / "backbone.json").write_text(json.dumps({**facts, "mean": network.mean, "std": network.std}))
+    return get_encoder(f"run:{folder}", device="cpu")
 
 
 def images(n, seed=0):
@@ -50,8 +51,6 @@ def test_shapes_and_types(encoder):
     vectors = encoder.encode(np.stack([pixels] * encoder.batch_size))
     assert (vectors.shape, vectors.dtype) == ((encoder.batch_size, spec.dim), np.float32)
     assert np.isfinite(vectors.astype(np.float16)).all()
-    assert vectors.flags.writeable
-    assert vectors.flags.owndata or vectors.base is not None
 
 
 def test_the_spec_is_filled_in(encoder):
@@ -88,9 +87,7 @@ def test_different_images_get_different_vectors_and_copies_the_same(encoder):
     np.testing.assert_array_equal(vectors[0], vectors[2])
 
 
-def test_a_rebuilt_encoder_is_the_same(encoder, hub_cache):
-    from embeddings.encoders import registry
-
+def test_a_rebuilt_encoder_is_the_same(encoder):
     if encoder.spec.name.startswith("run"):
         pytest.skip("built anew every time, see test_run_encoder")
     pixels = [encoder.prepare(i) for i in images(2)]
@@ -101,7 +98,7 @@ def test_a_rebuilt_encoder_is_the_same(encoder, hub_cache):
 
 def test_bfloat16_stays_close():
     """What a GPU does by default: the vectors keep their direction."""
-    exact, rough = (get_encoder("lite0", device="cpu", precision=p) for p in ("float32", "bfloat16"))
+    exact, rough = (get_encoder("lite0@64", device="cpu", precision=p) for p in ("float32", "bfloat16"))
     pixels = [exact.prepare(image) for image in images(4)]
     x, y = encode(exact, pixels), encode(rough, pixels)
     assert rough.spec == exact.spec
