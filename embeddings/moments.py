@@ -123,7 +123,7 @@ class Moments:
         return int(self.n.sum())
 
     def as_kept(self) -> Moments:
-        """These moments as they read back from a file, so that the first use gives the same figures as every later one."""
+        """These moments as they read back from a file, so that a first use gives the figures of every later one."""
         return replace(self, scatter=self.scatter.astype(np.float32).astype(np.float64))
 
     def save(self, path: Path, digest: str) -> None:

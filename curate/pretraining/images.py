@@ -7,7 +7,6 @@ read or decoded are left out and listed with their reason in errors.parquet of t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from PIL import Image
 from curate.pretraining.augment.draws import image_hash
 from curate.results import Selection
 from embeddings import files
+from embeddings.batches import core_count
 from embeddings.decode import decode
 from embeddings.errors import ImageError, TrainingError, UsageError
 from embeddings.progress import Progress
@@ -101,7 +101,7 @@ def load_images(
 def _write_shard(path: Path, rows: pa.Table, sources: Mapping[str, Source], *, edge: int) -> None:
     """Decodes some rows; writes the reasons for those that fail, then the pixels of the others."""
     names, uris = rows["source"].to_pylist(), rows["uri"].to_pylist()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(core_count()) as pool:
         results = list(pool.map(lambda name, uri: _square(sources[name], uri, edge), names, uris))
     reasons = [result if isinstance(result, str) else None for result in results]
     failed = rows.select(ERRORS.names[:3]).append_column("reason", pa.array(reasons, pa.string()))

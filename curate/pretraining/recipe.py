@@ -19,7 +19,7 @@ class Training:
     batch: int = 256  # images per step; a quarter of the images if that is less
     warmup: float = 0.05  # share of C
     momentum: float = 0.9  # of sgd
-    clip: float = 1.0  # largest norm of the gradient
+    keep_statistics: bool = False  # of the backbone's batch norms, as they came with its weights
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -30,7 +30,6 @@ class Training:
             "weight_decay": self.weight_decay >= 0,
             "warmup": 0 <= self.warmup < 1,
             "momentum": 0 <= self.momentum < 1,
-            "clip": self.clip > 0,
         }
         for name, holds in wanted.items():
             if not holds:

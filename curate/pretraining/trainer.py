@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from curate.pretraining.augment.draws import VIEW_DRAWS, draw, uniforms
 from curate.pretraining.augment.views import augment
@@ -58,6 +59,8 @@ class Trainer:
         with seeded(settings.seed):
             learner = method.build(self.network.module, self.network.dim, settings.recipe)
         self.learner = learner.train().to(self.placement.device)
+        if settings.recipe.training.keep_statistics:
+            _keep_statistics(self.network.module)
         self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.learner, settings.recipe.training)
         self._presets, self._chance_loss = method.views(settings.recipe), method.chance_loss
@@ -67,7 +70,7 @@ class Trainer:
         """Trains on one batch at a share of C; ``batch`` is the run's nominal size, which scales the learning rate."""
         training = self.settings.recipe.training
         rate = set_learning_rate(self.optimizer, training, share=share, batch=batch)
-        views = self._views(sample)
+        views = self.views(sample)
         place = self.placement
         with torch.autocast(place.device.type, torch.bfloat16, enabled=place.precision == "bfloat16"):
             output = self.learner(views)
@@ -78,7 +81,8 @@ class Trainer:
             after_step(share)
         return Measured(float(output.loss.detach()), rate, self._chance_loss(len(sample.pixels)), output.features)
 
-    def _views(self, sample: Sample) -> list[torch.Tensor]:
+    def views(self, sample: Sample) -> list[torch.Tensor]:
+        """The normalized views of a batch, each float32 [b, 3, S, S], channels last."""
         size, pixels = self.settings.backbone.size, torch.from_numpy(sample.pixels).to(self.placement.device)
         views = []
         for number, preset in enumerate(self._presets):
@@ -90,3 +94,10 @@ class Trainer:
 
     def _per_channel(self, value: float | Sequence[float]) -> torch.Tensor:
         return torch.tensor(value, dtype=torch.float32, device=self.placement.device).reshape(-1, 1, 1)
+
+
+def _keep_statistics(backbone: nn.Module) -> None:
+    """Lets batch norms use the means and variances they have, and leave them; their scales and shifts still train."""
+    for layer in backbone.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()

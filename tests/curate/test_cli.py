@@ -63,7 +63,8 @@ def test_flags_are_frozen():
 
 
 def test_help_is_quick_because_torch_is_not_imported():
-    code = "import sys; from curate.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    code = "import sys; from curate.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("False\n")
     assert "Exit codes: 0 done" in words_of(done.stdout)

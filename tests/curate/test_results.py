@@ -111,7 +111,7 @@ def test_a_foreign_or_unfinished_folder_is_refused(tmp_path):
         with pytest.raises(CorruptError, match="is missing"):
             kind.open(tmp_path)
     (tmp_path / "run.json").write_text('{"schema": "curate.run/9"}')
-    with pytest.raises(CorruptError, match="curate.run/9"):
+    with pytest.raises(CorruptError, match=r"curate\.run/9"):
         Run.open(tmp_path)
 
 

@@ -37,7 +37,7 @@ class Config:
     training: Training
     temperature: float = 0.2
     dim: int = 128  # of the projections that are compared
-    augmentation: str = "natural"
+    augmentation: str = "natural-half"
 
     def __post_init__(self) -> None:
         if self.temperature <= 0 or self.dim < 1:
@@ -109,7 +109,13 @@ def nt_xent(first: torch.Tensor, second: torch.Tensor, *, temperature: float) ->
         return F.cross_entropy(logits.masked_fill(itself, -math.inf), partner)
 
 
+# Measured on 1,500 emoji of three styles, judged on a fourth (cross-validated linear probe, standard error .01):
+# scratch, tiny-resnet@32, C = 10,000: .55 untrained, .58 to .60; AdamW and SGD alike, temperature .5 learns slower.
+# continued, lite0@64, C = 3,000: frozen .743; .750 as below; .741 at full augmentation; .667 if the backbone's batch
+# norms take the statistics of the views.
 RECIPES = {
-    "scratch": Config(training=Training(optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2)),
-    "continued": Config(training=Training(optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2)),
+    "scratch": Config(training=Training(optimizer="adamw", learning_rate=8e-3, weight_decay=1e-2)),
+    "continued": Config(
+        training=Training(optimizer="adamw", learning_rate=5e-4, weight_decay=1e-2, batch=64, keep_statistics=True)
+    ),
 }
