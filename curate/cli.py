@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,6 +27,7 @@ app = App(
     name="curate",
     help="Measure distribution shift, select pretraining images under a budget, pretrain, and see whether it paid.",
     help_epilogue=EXIT_CODES,
+    version=lambda: metadata.version("curate-pretraining"),
     suppress_keyboard_interrupt=False,  # Ctrl-C has an exit code of its own
 )
 
@@ -70,7 +72,9 @@ class Session:
         self.shared, self.progress = shared, progress
         self.config: Config | None = load_config(shared.config) if shared.config else None
         self.seed = self._first(shared.seed, "seed", 0)
-        self.work = Path(self._first(shared.work, "work", ".curate"))
+        if self.seed < 0:
+            raise UsageError(f"The seed is {self.seed}; wanted zero or more.", hint="Choose another --seed.")
+        self.work = self._work_folder()
         self.device = shared.device or "auto"
 
     def encoder(self, flag: str | None) -> str:
@@ -128,10 +132,24 @@ class Session:
         check_pool_names(pools)
         return pools
 
+    def test_parts(self, encoder: str) -> list[Any]:
+        """What the file's evaluations test on, which must never be selected."""
+        from curate.experiments import test_parts
+
+        return [] if self.config is None else test_parts(self.config, encoder=encoder, **self.embedding)
+
     @property
     def embedding(self) -> dict[str, Any]:
         """Keyword arguments of everything that may have to embed a source."""
         return {"work": self.work, "device": self.device, "workers": self.shared.workers, "progress": self.progress}
+
+    def _work_folder(self) -> Path:
+        """Where embeddings are kept; a folder that a file names is relative to the file."""
+        from curate.config import located
+
+        if self.shared.work is None and self.config is not None and self.config.work is not None:
+            return Path(located(self.config.work, self.config.root))
+        return self.shared.work or Path(".curate")
 
     def _first(self, flag: Any, key: str, default: Any) -> Any:
         from_file = getattr(self.config, key, None) if self.config else None
@@ -202,6 +220,7 @@ def score(
         if session.shared.dry_run:
             _show_sources(session, sources)
             return
+        _refuse_foreign(out, "score.json")
         pools = {name: address for name, address in sources.items() if name != "target"}
         report = scoring.score(sources["target"], pools, encoder=session.encoder(encoder), **session.embedding)
         lines = list(reporting.headline(reporting.summarize(shift=report, thumbnails=False)))
@@ -260,7 +279,7 @@ def select(
             pools,
             budget=wanted,
             method=method,
-            exclude=exclude or (),
+            exclude=[*(exclude or ()), *session.test_parts(name)],
             include_target=include_target,
             encoder=name,
             report=report,
@@ -345,6 +364,7 @@ def evaluate(
         if session.shared.dry_run:
             _show_sources(session, {f"{n} {p}": a for n, s in sets.items() for p, a in _parts(s).items()})
             return
+        _refuse_foreign(out, "evaluate.json")
         report = evaluation.evaluate(
             arms,
             sets,
@@ -361,29 +381,44 @@ def evaluate(
 
 
 @app.command
-def run(file: Path, *, out: Path | None = None, until: Step = "evaluate", shared: Shared | None = None) -> None:
+def run(
+    file: Path,
+    *,
+    out: Path | None = None,
+    until: Step = "evaluate",
+    encoder: Encoder = None,
+    shared: Shared | None = None,
+) -> None:
     """Run a file of arms: score, select, pretrain, evaluate, report; continues where it stopped.
 
     Args:
         file: The curate.toml.
         out: Folder of all results (default runs/NAME-OF-THE-FILE).
         until: Stop after score, select, pretrain or evaluate.
+        encoder: What embeds the images and is the frozen encoder to beat (default lite0).
         shared: Flags of every command.
     """
     from dataclasses import replace
 
     shared = replace(shared or Shared(), config=file)
     with _session(shared) as session:
-        _run_file(session, out or Path("runs") / file.stem, until)
+        _run_file(session, out or Path("runs") / file.stem, until, encoder)
 
 
 @app.command
-def demo(*, out: Path = Path("curate-demo"), until: Step = "evaluate", shared: Shared | None = None) -> None:
+def demo(
+    *,
+    out: Path = Path("curate-demo"),
+    until: Step = "evaluate",
+    encoder: Encoder = None,
+    shared: Shared | None = None,
+) -> None:
     """Run everything on a small real data set that comes with the package.
 
     Args:
         out: Folder of all results.
         until: Stop after score, select (about a minute), pretrain or evaluate.
+        encoder: What embeds the images and is the frozen encoder to beat (default lite0).
         shared: Flags of every command.
     """
     from dataclasses import replace
@@ -393,7 +428,7 @@ def demo(*, out: Path = Path("curate-demo"), until: Step = "evaluate", shared: S
     shared = shared or Shared()
     work = shared.work or out / "work"
     with _session(replace(shared, config=demo_folder() / "curate.toml", work=work)) as session:
-        _run_file(session, out, until)
+        _run_file(session, out, until, encoder)
 
 
 @app.command
@@ -444,7 +479,7 @@ def parse_named(flags: Sequence[str], flag: str) -> dict[str, str]:
     named: dict[str, str] = {}
     for text in flags:
         name, equals, address = text.partition("=")
-        if not equals or not address or any(c in name for c in "/\\#"):
+        if not equals or not address or not name.strip() or any(c in name for c in "/\\#"):
             raise UsageError(f"{flag} {text!r}: found no name.", hint=f"Write {flag} NAME={text}.")
         if name in named:
             raise UsageError(f"{flag} names {name!r} twice.", hint="Give each its own name.")
@@ -461,7 +496,8 @@ def _exit_code(arguments: list[str]) -> int:
     except CurateError as error:
         if debug:
             terminal.error_console().print_exception()
-        terminal.print_error(error, as_json="--json" in arguments)
+        # A gate fails after its result was printed, and stdout holds one document only.
+        terminal.print_error(error, as_json="--json" in arguments and not isinstance(error, GateError))
         return error.exit_code
     except KeyboardInterrupt:
         terminal.print_notes(["Interrupted. What was finished is kept; the same command continues."])
@@ -502,14 +538,20 @@ def _show(session: Session, document: dict[str, Any], lines: Sequence[str], tabl
 
 def _show_sources(session: Session, sources: dict[str, str]) -> None:
     """Dry run: what each source holds."""
-    from embeddings.sources import open_source
+    from embeddings.pipeline import preview
 
-    listings = {name: open_source(address).listing() for name, address in sources.items()}
-    found = {name: {"images": len(each.images), "rejected": len(each.rejected)} for name, each in listings.items()}
+    found = {name: preview(address) for name, address in sources.items()}
     lines = [
         f"{name}: {f['images']:,} images, {f['rejected']:,} rejected ({sources[name]})" for name, f in found.items()
     ]
     _show(session, {"schema": "curate.dry-run/1", "sources": found}, [*lines, "Nothing was done (--dry-run)."])
+
+
+def _refuse_foreign(out: Path | None, marker: str) -> None:
+    from embeddings import files
+
+    if out is not None:
+        files.refuse_foreign(out, (marker,))
 
 
 def _parts(labeled: str) -> dict[str, str]:
@@ -517,7 +559,7 @@ def _parts(labeled: str) -> dict[str, str]:
     return {"train": train, "test": test} if test else {"train": train}
 
 
-def _run_file(session: Session, out: Path, until: Step, encoder: str | None = None) -> None:
+def _run_file(session: Session, out: Path, until: Step, encoder: str | None) -> None:
     """Executes the session's file of arms and prints what came out."""
     from curate import experiments, reporting
     from embeddings import files

@@ -108,6 +108,8 @@ def load_config(path: Path | str) -> Config:
     document = _parse(Path(path))
     _refuse_unknown(document, [f.name for f in fields(Config) if f.name != "root"], "the file")
     _require("target" in document, "target", "nothing", "a [target] table with a uri")
+    scalars = {key: _typed(document[key], kind, key) for key, kind in _SCALARS.items() if key in document}
+    _require(scalars.get("seed", 0) >= 0, "seed", scalars.get("seed"), "zero or more")
     return Config(
         root=Path(path).resolve().parent,
         target=_build(SourceConfig, document["target"], "target"),
@@ -115,7 +117,7 @@ def load_config(path: Path | str) -> Config:
         evaluate=_build_named(EvaluateConfig, document.get("evaluate", {}), "evaluate"),
         budget=_build(BudgetConfig, document["budget"], "budget") if "budget" in document else None,
         arms=_build_arms(document.get("arms", [])),
-        **{key: _typed(document[key], kind, key) for key, kind in _SCALARS.items() if key in document},
+        **scalars,
     )
 
 
@@ -124,7 +126,7 @@ _SCALARS = {"encoder": str, "work": str, "seed": int}
 
 def located(uri: str, root: Path) -> str:
     """A path relative to ``root``, made whole; remote addresses as they are."""
-    return uri if is_remote(uri) else str(root / Path(uri).expanduser())
+    return uri if is_remote(uri) else str(root / Path(uri.removeprefix("file://")).expanduser())
 
 
 def with_selectors(uri: str, where: str | None, label: str | None, group: str | None) -> str:
@@ -139,8 +141,8 @@ def with_selectors(uri: str, where: str | None, label: str | None, group: str | 
 def _parse(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise ConfigError(f"No config file at {path}.", hint="Check the path.") from None
+    except OSError as error:
+        raise ConfigError(f"No config file at {path}: {error.strerror}.", hint="Check the path.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.", hint="Mend that line.") from None
 

@@ -79,6 +79,8 @@ def score(
     }
     measured = Target(as_store(target, name=TARGET, **embedding))
     stores = {name: as_store(pool, name=name, **embedding) for name, pool in (pools or {}).items()}
+    if stores:
+        require_images(len(measured.store), TARGET)
     for name, store in stores.items():
         measured.store.spec.require_same(store.spec, (TARGET, name))
         require_images(len(store), f"pool {name!r}")
@@ -86,7 +88,8 @@ def score(
     for done, (name, store) in enumerate(sorted(stores.items())):
         progress("measure", done, len(stores), name)
         scored.append(_score_pool(name, store, measured, folder))
-    progress("measure", len(stores), len(stores))
+    if stores:
+        progress("measure", len(stores), len(stores))
     return ShiftReport(
         target=measured.profile(),
         encoder=asdict(measured.store.spec),
@@ -101,7 +104,9 @@ def shift_index(distance: Estimate, total_variance: float) -> Estimate:
     def mapped(f: float | None) -> float | None:
         if f is None:
             return None
-        scale = total_variance or 1.0  # a target without variance: every pool that differs is at 100
+        scale = max(
+            total_variance, np.finfo(float).tiny
+        )  # a target without variance: every pool that differs is at 100
         return 100 * f / (f + scale) if f > -scale / 2 else -100.0
 
     return Estimate(
@@ -133,9 +138,6 @@ class Target:
 
     store: EmbeddingStore
 
-    def __post_init__(self) -> None:
-        require_images(len(self.store), TARGET)
-
     @cached_property
     def moments(self) -> Moments:
         """Moments by fold."""
@@ -162,8 +164,10 @@ class Target:
         rows, vectors = self.store.rows(), self.store.vectors()
         side, folds = fold_of(rows) % 2, fold_of(rows, salt="floor")
         halves = [np.flatnonzero(side == s) for s in (0, 1)]
-        a, b = (Moments.from_vectors(vectors[half], folds[half]) for half in halves if len(half))
         try:
+            for half in halves:
+                require_images(len(half), "half of the target", 4)
+            a, b = (Moments.from_vectors(vectors[half], folds[half]) for half in halves)
             return frechet_to(TargetFrame.of(a), b, minimum=4)
         except TooFewImagesError as error:
             return Estimate(value=None, n=(len(halves[1]), len(halves[0])), reason=error.message)
@@ -173,8 +177,8 @@ class Target:
         store = self.store
         return {
             **describe(store),
-            "effective_rank": effective_rank(self.moments),
-            "total_variance": self.frame.total_variance,
+            "effective_rank": effective_rank(self.moments) if len(store) > 1 else None,
+            "total_variance": float(np.trace(self.moments.pooled()[2])) if len(store) > 1 else None,
             "carries": _carries(store),
         }
 

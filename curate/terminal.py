@@ -34,8 +34,8 @@ class BarProgress:
         self._tasks: dict[str, Any] = {}
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """Moves the stage's bar; a stage of one unit is an announcement."""
-        if total == 1 and note:
+        """Moves the stage's bar; a stage without units is an announcement."""
+        if not total:
             self._bars.console.print(Text(note))
             return
         if stage not in self._tasks:
@@ -51,8 +51,8 @@ class LineProgress:
         self._last: dict[str, float] = {}
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """Prints a line if one is due, and one when the stage is finished; a stage of one unit is an announcement."""
-        if total == 1 and note:
+        """Prints a line if one is due, and one when the stage is finished; a stage without units is an announcement."""
+        if not total:
             self._console.print(Text(note))
             return
         now, finished = time.monotonic(), done >= total
@@ -114,6 +114,7 @@ def print_error(error: CurateError, *, as_json: bool) -> None:
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    sys.stdout.flush()
 
 
 def print_notes(lines: Sequence[str]) -> None:

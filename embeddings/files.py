@@ -24,7 +24,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embeddings.errors import CorruptError, SourceError, StorageError
+from embeddings.errors import CorruptError, ForeignFolderError, SourceError, StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +222,34 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def refuse_foreign(folder: Path, markers: tuple[str, ...]) -> None:
+    """Refuses to write results into a folder that holds something else.
+
+    Raises:
+        ForeignFolderError: not empty, and without any of the files that mark a folder of this kind.
+    """
+    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if taken and not any((folder / marker).exists() for marker in markers):
+        raise ForeignFolderError(
+            f"{folder} is not empty and holds no earlier result of this command.", hint="Choose a new folder for --out."
+        )
+
+
+def require_same_config(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuses to continue in a folder that was begun with another configuration.
+
+    Raises:
+        ForeignFolderError: names the first field that differs and both values.
+    """
+    theirs, ours = _flat(found), _flat(wanted)
+    for field in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(field) != ours.get(field):
+            raise ForeignFolderError(
+                f"{folder} belongs to another run: {field} is {theirs.get(field)!r} there, {ours.get(field)!r} here.",
+                hint="Choose a new folder for --out, or give the settings of the run in it.",
+            )
+
+
 def remove_folder(path: Path) -> None:
     """Deletes a folder of our own making, if it is there."""
     shutil.rmtree(path, ignore_errors=True)
@@ -236,6 +264,14 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     return StorageError(
         f"Cannot write {path}: {error.strerror or error}.", hint="Check the permissions, or choose another --out."
     )
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
 
 
 def _locate(uri: str) -> tuple[Any, str]:

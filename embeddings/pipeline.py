@@ -285,7 +285,8 @@ def _check_errors(store: EmbeddingStore, max_errors: float) -> None:
         place = f"the store at {store.path} is usable as it is" if store.path else "nothing was kept"
         raise PartialError(
             f"{failed:,} of {total:,} images failed, allowed were {max_errors:.1%}: {_reasons(store.errors)}.",
-            hint=f"Mend the images or allow more with --max-errors; {place}.",
+            hint="Mend the images, or allow more with `curate embed SOURCE --out STORE --max-errors SHARE` and use the "
+            f"store in place of the source; {place}.",
         )
 
 

@@ -1,6 +1,7 @@
-"""Distances between a target and a pool, each with its error or its null.
+"""Distances between a target and a pool.
 
-Every function takes arrays [n, d] or stores and says in its docstring which direction is closer.
+Every function takes arrays [n, d] or stores, says in its docstring which direction is closer, and returns an Estimate
+with its error or its null; ``frechet_full`` alone returns the bare figure that other tools quote.
 """
 
 from curate.distances._copies import copies

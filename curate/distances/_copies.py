@@ -5,16 +5,17 @@ A pool that holds the target itself has an excellent distance and teaches nothin
 
 from __future__ import annotations
 
+from curate.distances._samples import Vectors, as_vectors
 from curate.results import Estimate
-from embeddings.store import EmbeddingStore
 
 
-def copies(target: EmbeddingStore, pool: EmbeddingStore) -> Estimate:
+def copies(target: Vectors, pool: Vectors) -> Estimate:
     """Share of pool images whose bytes or decoded pixels equal a target image's.
 
     Returns:
         Estimate in 0..1 without an interval (it is a count); 0 under the null.
     """
+    target, pool = as_vectors(target), as_vectors(pool)
     known = {digest for column in ("sha256", "pixels") for digest in target.column(column) if digest}
     pairs = zip(pool.column("sha256"), pool.column("pixels"), strict=True)
     count = sum(file in known or pixels in known for file, pixels in pairs)

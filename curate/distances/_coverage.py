@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from curate.distances._samples import Vectors, as_vectors
 from curate.results import Estimate
 from embeddings.errors import TooFewImagesError
 from embeddings.neighbors import nearest
@@ -52,12 +53,12 @@ class TargetBalls:
         return cls(centers, distances[:, -1], k)
 
 
-def coverage(target: EmbeddingStore, pool: EmbeddingStore, *, k: int = NEIGHBORS) -> Estimate:
+def coverage(target: Vectors, pool: Vectors, *, k: int = NEIGHBORS) -> Estimate:
     """Share of the target's images that the pool covers.
 
     Args:
-        target: Store of n > k images.
-        pool: Store from the same encoder.
+        target: Array [n, d] or store, n > k.
+        pool: The same, from the same encoder.
         k: Neighbors that set the radius.
 
     Returns:
@@ -68,8 +69,9 @@ def coverage(target: EmbeddingStore, pool: EmbeddingStore, *, k: int = NEIGHBORS
         TooFewImagesError: n <= k.
         EncoderMismatchError: different encoders.
     """
-    target.spec.require_same(pool.spec, ("target", "pool"))
-    return coverage_of(TargetBalls.of(target, k), pool)
+    ours, theirs = as_vectors(target), as_vectors(pool)
+    ours.spec.require_same(theirs.spec, ("target", "pool"))
+    return coverage_of(TargetBalls.of(ours, k), theirs)
 
 
 def coverage_of(balls: TargetBalls, pool: EmbeddingStore) -> Estimate:

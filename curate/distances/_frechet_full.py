@@ -45,7 +45,9 @@ def frechet_full(x: Sample, y: Sample, *, debias: bool = False) -> float:
         return _debiased(as_moments(x), as_moments(y))
     if isinstance(x, Moments) or isinstance(y, Moments):
         return _from_moments(as_moments(x), as_moments(y))
-    return _from_arrays(np.asarray(as_vectors(x).vectors()), np.asarray(as_vectors(y).vectors()))
+    a, b = as_vectors(x), as_vectors(y)
+    a.spec.require_same(b.spec, ("the first sample", "the second sample"))
+    return _from_arrays(np.asarray(a.vectors()), np.asarray(b.vectors()))
 
 
 class FullTarget:

@@ -7,7 +7,8 @@ import numpy as np
 from embeddings.moments import Moments, fold_of, store_moments
 from embeddings.store import EmbeddingStore
 
-Sample = np.ndarray | EmbeddingStore | Moments
+Vectors = np.ndarray | EmbeddingStore
+Sample = Vectors | Moments
 
 
 def as_moments(sample: Sample, *, seed: int = 0) -> Moments:
@@ -21,6 +22,6 @@ def as_moments(sample: Sample, *, seed: int = 0) -> Moments:
     return Moments.from_vectors(store.vectors(), folds, encoder=store.spec.fingerprint)
 
 
-def as_vectors(sample: np.ndarray | EmbeddingStore) -> EmbeddingStore:
+def as_vectors(sample: Vectors) -> EmbeddingStore:
     """The sample as a store."""
     return sample if isinstance(sample, EmbeddingStore) else EmbeddingStore.from_vectors(sample)

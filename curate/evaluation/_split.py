@@ -56,7 +56,7 @@ def split_labeled(rows: pa.Table, n_train: int | None = None) -> Split:
         UsageError: no labels, or one class only.
     """
     labels, names = _class_numbers(rows["label"].to_pylist())
-    units = _in_hash_order(block_names(rows))
+    units = _in_hash_order(block_names(rows if n_train is None else _with_part_in_key(rows, n_train)))
     labeled = np.flatnonzero(labels >= 0)
     if n_train is None:
         train, test = _cut(labeled, units)
@@ -67,7 +67,7 @@ def split_labeled(rows: pa.Table, n_train: int | None = None) -> Split:
         facts = {
             "how": "the test part was given",
             "copies_left_out": len(given) - len(train),
-            "groups_in_both": len(np.intersect1d(units[train], units[test])),
+            "groups_in_both": len(_groups(rows, train) & _groups(rows, test)),
         }
     facts = {**_counts(labels, names, train, test), "unlabeled_left_out": len(labels) - len(labeled), **facts}
     _check(labels, train, test)
@@ -85,6 +85,16 @@ def split_store(store: EmbeddingStore) -> tuple[EmbeddingStore, EmbeddingStore]:
     """
     split = split_labeled(store.rows())
     return store.take(split.train), store.take(split.test)
+
+
+def _with_part_in_key(rows: pa.Table, n_train: int) -> pa.Table:
+    """Rows of two sources: an image of one is not the image of the other that has the same key."""
+    keys = [f"{'train' if i < n_train else 'test'}/{key}" for i, key in enumerate(rows["key"].to_pylist())]
+    return rows.set_column(rows.schema.get_field_index("key"), "key", pa.array(keys))
+
+
+def _groups(rows: pa.Table, part: np.ndarray) -> set[str]:
+    return {group for group in rows["group"].take(pa.array(part)).to_pylist() if group is not None}
 
 
 def hold_out(units: np.ndarray) -> Parts:

@@ -3,8 +3,9 @@
 Every step writes into its own folder below ``out`` and returns at once if it is there already, so the same command
 continues where it stopped:
 
-    score.json    selections/SELECT/    runs/ARM/    evaluate.json
+    study.json    score.json    selections/SELECT/    runs/ARM/    evaluate.json
 
+study.json holds the configuration; another one is refused.
 Images of every evaluation's test part are kept out of every selection.
 """
 
@@ -15,15 +16,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from curate import evaluation, pretraining, scoring, selection
-from curate.config import ArmConfig, Config, EvaluateConfig
+from curate.config import ArmConfig, Config, located
+from curate.pretraining.methods import METHODS
 from curate.reporting.text import TextTable, evaluation_table, run_table, score_table, selection_table
-from curate.results import Run, Selection, ShiftReport
-from embeddings.errors import ConfigError
+from curate.results import Run, Selection, ShiftReport, check_pool_names
+from embeddings import files
+from embeddings.encoders.networks import BUILDERS
+from embeddings.encoders.registry import encoder_spec
+from embeddings.errors import ConfigError, UnknownNameError
 from embeddings.pipeline import as_store
 from embeddings.progress import Progress, silent
 from embeddings.store import EmbeddingStore
 
 Step = Literal["score", "select", "pretrain", "evaluate"]
+STUDY = "study.json"
+INITS = ("scratch", "public")
 STEPS: tuple[Step, ...] = ("score", "select", "pretrain", "evaluate")
 
 
@@ -44,6 +51,7 @@ class Study:
             ("select", self.config.budget, "a [budget] table"),
             ("evaluate", self.config.evaluate, "[evaluate.NAME] tables"),
         )
+        self._check_names()
         for step, holds, missing in needs:
             if self._reaches(step) and not holds:
                 raise ConfigError(f"The file has no {missing}.", hint=f"Add them, or stop before {step} with --until.")
@@ -54,6 +62,8 @@ class Study:
         return {
             "schema": "curate.run-plan/1",
             "steps": [step for step in STEPS if self._reaches(step)],
+            "encoder": self.encoder,
+            "seed": self.seed,
             "target": config.target.address(config.root),
             "pools": {name: pool.address(config.root) for name, pool in config.pools.items()},
             "evaluate": {name: labeled.address(config.root) for name, labeled in config.evaluate.items()},
@@ -68,7 +78,7 @@ class Study:
             f"  {a['name']}: {a['select']}, {a['method']} from {a['init']}, C = {a['samples']:,}" for a in plan["arms"]
         ]
         return [
-            f"Steps: {', '.join(plan['steps'])}; {len(plan['pools'])} pools, budget {plan['budget']:,} images.",
+            f"Steps: {', '.join(plan['steps'])}; {len(plan['pools'])} pools, budget {plan['budget'] or 'not given'}.",
             *arms,
             "Nothing was done (--dry-run).",
         ]
@@ -77,6 +87,7 @@ class Study:
         self, *, work: Path, device: str = "auto", workers: int | None = None, progress: Progress = silent
     ) -> list[TextTable]:
         """Runs every step up to ``until``; returns their tables."""
+        self._claim()
         embedding = {"work": work, "device": device, "workers": workers, "progress": progress}
         report = self._score(embedding)
         tables = [score_table(report)]
@@ -101,7 +112,7 @@ class Study:
         """One selection per distinct ``select`` of the arms."""
         config, budget = self.config, self.config.budget
         assert budget is not None
-        excluded = [self._test_part(labeled, embedding) for labeled in config.evaluate.values()]
+        excluded = test_parts(config, encoder=self.encoder, **embedding)
         pools = {name: pool.address(config.root) for name, pool in config.pools.items()}
         return {
             method: selection.select(
@@ -119,13 +130,6 @@ class Study:
             for method in dict.fromkeys(arm.select for arm in config.arms)
         }
 
-    def _test_part(self, labeled: EvaluateConfig, embedding: dict[str, Any]) -> str | EmbeddingStore:
-        """The images that this evaluation tests on: those given, or those it will hold out."""
-        train, _, test = labeled.address(self.config.root).partition("::")
-        if test:
-            return test
-        return evaluation.split_store(as_store(train, name="labeled", encoder=self.encoder, **embedding))[1]
-
     def _pretrain(self, arm: ArmConfig, chosen: Selection, device: str, progress: Progress) -> Run:
         def named(stage: str, done: int, total: int, note: str = "") -> None:
             progress(f"{stage} {arm.name}", done, total, note)
@@ -135,7 +139,7 @@ class Study:
             samples=arm.samples,
             method=arm.method,
             backbone=arm.backbone,
-            init=arm.init,
+            init=self._init(arm),
             seed=self.seed,
             out=self.out / "runs" / arm.name,
             device=device,
@@ -148,5 +152,52 @@ class Study:
         report.save(self.out)
         return evaluation_table(report)
 
+    def _init(self, arm: ArmConfig) -> str:
+        """Where an arm's weights come from; run:DIR is relative to the file."""
+        kind, _, folder = arm.init.partition(":")
+        return f"run:{located(folder, self.config.root)}" if kind == "run" else arm.init
+
+    def _claim(self) -> None:
+        """Makes the folder this study's own, or refuses one of another configuration."""
+        document = {key: value for key, value in self.plan().items() if key != "steps"}
+        if (self.out / STUDY).exists():
+            files.require_same_config(self.out, files.read_json(self.out / STUDY), document)
+        else:
+            files.refuse_foreign(self.out, ())
+            files.write_json(self.out / STUDY, document)
+
+    def _check_names(self) -> None:
+        """Every name and the equal budget, before anything is computed."""
+        check_pool_names(self.config.pools)
+        encoder_spec(self.encoder)
+        for arm in self.config.arms:
+            if arm.select not in selection.METHODS:
+                raise UnknownNameError("selection method", arm.select, selection.METHODS)
+            if arm.method not in METHODS:
+                raise UnknownNameError("pretraining method", arm.method, METHODS)
+            if arm.backbone is not None and arm.backbone not in BUILDERS:
+                raise UnknownNameError("backbone", arm.backbone, BUILDERS)
+            if arm.init not in INITS and not arm.init.startswith("run:"):
+                raise UnknownNameError("init", arm.init, (*INITS, "run:DIR"))
+        samples = {arm.samples for arm in self.config.arms}
+        if len(samples) > 1:
+            raise ConfigError(
+                f"The arms see unequal numbers of samples: {', '.join(f'{s:,}' for s in sorted(samples))}.",
+                hint="Give every arm the same samples: arms compare at equal C only.",
+            )
+
     def _reaches(self, step: Step) -> bool:
         return STEPS.index(step) <= STEPS.index(self.until)
+
+
+def test_parts(config: Config, *, encoder: str, work: Path | None, **embedding: Any) -> list[str | EmbeddingStore]:
+    """The images that a file's evaluations test on, those given and those held out: never to be selected."""
+    parts: list[str | EmbeddingStore] = []
+    for labeled in config.evaluate.values():
+        train, _, test = labeled.address(config.root).partition("::")
+        if test:
+            parts.append(test)
+        else:
+            store = as_store(train, name="labeled", encoder=encoder, work=work, **embedding)
+            parts.append(evaluation.split_store(store)[1])
+    return parts

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 
 COLLAPSED_SPREAD = 0.02
-LEARNED_SHARE = 0.02  # of the chance loss, that must be gained for the run to count as learning
-TAIL = 0.1  # share of the logged steps that is judged: the last ones
+TOLERANCE = 0.02  # share of the chance loss that counts as no difference
+TAIL = 0.1  # share of the logged steps that is averaged at either end
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,18 @@ def judge(curves: Sequence[dict[str, float]]) -> Health:
     bad = [row for row in curves if not math.isfinite(row["loss"])]
     if bad:
         return Health("diverged", f"The loss was {bad[0]['loss']} after {bad[0]['samples_seen']:,} samples.")
-    tail = curves[-max(1, round(TAIL * len(curves))) :]
-    loss, chance, spread = (_mean(tail, name) for name in ("loss", "chance_loss", "feature_spread"))
+    ends = max(1, round(TAIL * len(curves)))
+    start, loss = _mean(curves[:ends], "loss"), _mean(curves[-ends:], "loss")
+    chance, spread = _mean(curves[-ends:], "chance_loss"), _mean(curves[-ends:], "feature_spread")
     if spread < COLLAPSED_SPREAD:
         return Health("collapsed", f"All images give nearly the same features (spread {spread:.3f} of at most 1).")
-    if loss > chance * (1 - LEARNED_SHARE):
+    if abs(loss - chance) <= TOLERANCE * chance or (loss > chance and start - loss <= TOLERANCE * chance):
         return Health(
             "not learning",
-            f"The loss ends at {loss:.3f}, its chance value is {chance:.3f}: views of one image are not recognized. "
-            "Try more samples, or another learning rate.",
+            f"The loss went from {start:.3f} to {loss:.3f}, its chance value is {chance:.3f}: views of one image are "
+            "not recognized. Try more samples, or another learning rate.",
         )
-    return Health("healthy", f"The loss ends at {loss:.3f}, below its chance value {chance:.3f}; spread {spread:.2f}.")
+    return Health("healthy", f"The loss went from {start:.3f} to {loss:.3f}; its chance value is {chance:.3f}.")
 
 
 def _mean(rows: Sequence[dict[str, float]], name: str) -> float:

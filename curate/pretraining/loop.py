@@ -74,7 +74,7 @@ def pretrain(
     plan = make_plan(settings, schedule, seconds_per_sample=measure_seconds_per_sample(trainer, batch=schedule.batch))
     for warning in plan.warnings:
         log.warning(warning)
-    progress("plan", 1, 1, str(plan))
+    progress("plan", 0, 0, str(plan))
     curves, seconds = _train(trainer, images, schedule, folder, progress)
     save_backbone(folder, trainer.network, size=settings.backbone.size)
     files.write_table(folder / "errors.parquet", images.errors)

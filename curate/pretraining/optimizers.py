@@ -23,7 +23,7 @@ def build_optimizer(module: nn.Module, training: Training) -> torch.optim.Optimi
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, training: Training, *, share: float, batch: int) -> float:
     """Sets and returns the learning rate at a share of C for a run with this batch size."""
-    rate = training.learning_rate * batch / 256 * learning_rate_factor(share, warmup=training.warmup)
+    rate = training.peak(batch) * learning_rate_factor(share, warmup=training.warmup)
     for group in optimizer.param_groups:
         group["lr"] = rate
     return rate

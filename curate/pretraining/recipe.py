@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from embeddings.errors import UnknownNameError, UsageError
 
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = {"sgd": 1.0, "adamw": 0.5}  # the learning rate grows with this power of the batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,12 +15,16 @@ class Training:
     """The optimizer's side of a recipe; every method's Config holds one."""
 
     optimizer: str
-    learning_rate: float  # peak, at a batch of 256; scales linearly with the batch
+    learning_rate: float  # peak, at a batch of 256; scaled by the batch for sgd, by its square root for adamw
     weight_decay: float  # not on biases and norms
     batch: int = 256  # images per step; a quarter of the images if that is less
     warmup: float = 0.05  # share of C
     momentum: float = 0.9  # of sgd
     keep_statistics: bool = False  # of the backbone's batch norms, as they came with its weights
+
+    def peak(self, batch: int) -> float:
+        """The highest learning rate of a run with this batch size."""
+        return self.learning_rate * math.pow(batch / 256, OPTIMIZERS[self.optimizer])
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:

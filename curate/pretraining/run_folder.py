@@ -28,28 +28,10 @@ def find_run(folder: Path, document: dict[str, Any]) -> Run | None:
         ForeignFolderError: another configuration's run (names the first field that differs), or other files.
     """
     if (folder / CONFIG).exists():
-        _require_same(folder, files.read_json(folder / CONFIG), document)
+        files.require_same_config(folder, files.read_json(folder / CONFIG), document)
         return Run.open(folder) if (folder / RUN).exists() else None
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ForeignFolderError(
             f"{folder} is not empty and holds no pretraining run.", hint="Choose a new folder for --out."
         )
     return None
-
-
-def _require_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    theirs, ours = _flat(found), _flat(wanted)
-    for field in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(field) != ours.get(field):
-            raise ForeignFolderError(
-                f"{folder} belongs to another run: {field} is {theirs.get(field)!r} there, {ours.get(field)!r} here.",
-                hint="Choose a new folder for --out, or give the settings of the run in it.",
-            )
-
-
-def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

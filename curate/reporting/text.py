@@ -1,9 +1,10 @@
-"""Results as small tables for the terminal: the same figures as the page, nothing more."""
+"""Results as small tables for the terminal; the page has more of each."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from curate.reporting.wording import NOTHING, number, percent, signed, span, with_error
 from curate.results import Estimate, EvalReport, Run, Selection, ShiftReport
 
 
@@ -24,14 +25,14 @@ def score_table(report: ShiftReport) -> TextTable:
             [
                 f"{pool.rank}. {pool.name}",
                 pool.verdict,
-                _plus_minus(pool.index),
-                f"{_share(m['coverage'].value)} ({_share(m['coverage'].null)})",
-                _share(m["copies"].value),
-                f"{_number(m['frechet_full'].value, 0)} ({_number(m['frechet_full'].null, 0)})",
+                _half_width(pool.index),
+                f"{percent(m['coverage'].value, 0)} ({percent(m['coverage'].null, 0)})",
+                percent(m["copies"].value),
+                f"{number(m['frechet_full'].value, 0)} ({number(m['frechet_full'].null, 0)})",
                 f"{pool.n:,}",
             ]
         )
-    header = ["pool", "verdict", "index", "coverage (null)", "copies", "full FD (null)", "n"]
+    header = ["pool", "verdict", "index ±95%", "coverage (null)", "copies", "full FD (null)", "n"]
     return TextTable("Nearest first. Index: 0 = the target itself, 50 = its own total variance.", header, rows)
 
 
@@ -45,12 +46,12 @@ def profile_table(report: ShiftReport) -> TextTable:
         ["images", f"{target['n']:,}"],
         ["not readable", f"{target['errors']:,}"],
         ["exact duplicates", f"{target['duplicates']:,}"],
-        ["median size", " x ".join(_number(s[1], 0) for s in sizes) if all(sizes) else "-"],
-        ["gray", _share(target["gray_share"])],
+        ["median size", " x ".join(number(s[1], 0) for s in sizes) if all(sizes) else "-"],
+        ["gray", percent(target["gray_share"])],
         ["classes", f"{len(classes)} ({largest})" if classes else "no labels"],
         ["groups", f"{target['groups']:,}" if target["groups"] else "none"],
-        ["effective rank", _number(target["effective_rank"], 0)],
-        ["half against half", f"{_number(report.floor.value, 1)} ±{_number(report.floor.se, 1)} (truth 0)"],
+        ["effective rank", number(target["effective_rank"], 0)],
+        ["half against half", f"{with_error(report.floor.to_json(), 1)} standard error (truth 0)"],
         *[[c["measure"], "yes" if c["ok"] else f"no: {c['why']}"] for c in target["carries"]],
     ]
     return TextTable("Target", ["", ""], facts)
@@ -59,7 +60,7 @@ def profile_table(report: ShiftReport) -> TextTable:
 def selection_table(selection: Selection) -> TextTable:
     """Chosen images per source."""
     counts = selection.counts()
-    rows = [[name, f"{n:,}", _share(n / max(len(selection), 1))] for name, n in counts.items()]
+    rows = [[name, f"{n:,}", percent(n / max(len(selection), 1))] for name, n in counts.items()]
     return TextTable(f"{len(selection):,} images by {selection.facts['method']}", ["source", "images", "share"], rows)
 
 
@@ -69,9 +70,9 @@ def run_table(run: Run) -> TextTable:
     rows = [
         ["unique images N", f"{facts['unique_images']:,}"],
         ["samples seen C", f"{facts['samples_seen']:,}"],
-        ["epochs E = C / N", _number(facts["epochs_equivalent"], 1)],
-        ["diversity D = N / C", _number(facts["diversity"], 4)],
-        ["loss", f"{_number(facts['loss_first'], 3)} to {_number(facts['loss_last'], 3)}"],
+        ["epochs E = C / N", number(facts["epochs_equivalent"], 1)],
+        ["diversity D = N / C", number(facts["diversity"], 4)],
+        ["loss", f"{number(facts['loss_first'], 3)} to {number(facts['loss_last'], 3)}"],
         ["health", f"{facts['health']['verdict']}: {facts['health']['detail']}"],
     ]
     return TextTable(f"Run {run.path.name}", ["", ""], rows)
@@ -80,41 +81,36 @@ def run_table(run: Run) -> TextTable:
 def evaluation_table(report: EvalReport) -> TextTable:
     """Arms on every labeled set, the frozen public encoder first."""
     metrics = list(dict.fromkeys(name for s in report.scores for name in s.metrics))
-    rows = []
-    for s in report.scores:
-        cells = [_interval(m.value, m.low, m.high, 3) if (m := s.metrics.get(name)) else "-" for name in metrics]
-        gain = s.against_frozen.get("linear")
-        labels = s.label_equivalents
-        rows.append(
-            [
-                f"{s.labeled} / {s.arm}",
-                *cells,
-                _interval(gain.value, gain.low, gain.high, 3, signed=True) if gain else "-",
-                "-" if labels is None else _number(labels.value, 0) if labels.value is not None else labels.reason,
-            ]
-        )
+    rows = [
+        [
+            f"{s.labeled} / {s.arm}",
+            *(_accuracy(s.metrics.get(name)) for name in metrics),
+            _accuracy(s.against_frozen.get("linear"), plus=True) if s.against_frozen else "-",
+            _labels(s.label_equivalents),
+        ]
+        for s in report.scores
+    ]
     header = ["set / arm", *metrics, "linear against frozen", "worth how many labels"]
     return TextTable("Accuracy (95% interval)", header, rows)
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:,.{digits}f}"
+def _half_width(index: Estimate) -> str:
+    """The index and half the width of its 95% interval."""
+    if index.value is None or index.low is None or index.high is None:
+        return number(index.value, 1)
+    return f"{number(index.value, 1)} ±{number((index.high - index.low) / 2, 1)}"
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f}%"
+def _accuracy(estimate: Estimate | None, *, plus: bool = False) -> str:
+    if estimate is None or estimate.value is None:
+        return NOTHING
+    show = signed if plus else number
+    return f"{show(estimate.value, 3)} ({span(estimate.to_json(), 3, plus=plus)})"
 
 
-def _plus_minus(estimate: Estimate) -> str:
-    """Value and half the width of its interval."""
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return _number(estimate.value, 1)
-    return f"{estimate.value:.1f} ±{(estimate.high - estimate.low) / 2:.1f}"
-
-
-def _interval(value: float | None, low: float | None, high: float | None, digits: int, *, signed: bool = False) -> str:
-    if value is None:
+def _labels(estimate: Estimate | None) -> str:
+    if estimate is None:
         return "-"
-    sign = "+" if signed else ""
-    text = f"{value:{sign}.{digits}f}"
-    return text if low is None or high is None else f"{text} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+    value = estimate.reason if estimate.value is None else number(estimate.value)
+    interval = span(estimate.to_json())
+    return f"{value} ({interval})" if interval else value

@@ -3,7 +3,7 @@
     random       seed 0
     random:3     another seed
 
-At 128 px; pixels are scaled by ImageNet's mean and standard deviation; features are the pooled last stage, 512.
+At 64 px; pixels are scaled by ImageNet's mean and standard deviation; features are the pooled last stage, 512.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from embeddings.encoders.transform import Transform
 from embeddings.errors import UnknownNameError
 from embeddings.store import EncoderSpec
 
-SIZE = 128
+SIZE = 64
 
 
 def make_random(name: str, placement: Placement) -> TorchEncoder:

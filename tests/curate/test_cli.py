@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ FLAGS = {
     "select": {"out", "budget", "target", "pool", "method", "exclude", "include-target", "encoder"},
     "pretrain": {"selection", "samples", "out", "method", "backbone", "init", "batch", "size"},
     "evaluate": {"labeled", "arm", "out", "encoder", "allow-unequal"},
-    "run": {"file", "out", "until"},
-    "demo": {"out", "until"},
+    "run": {"file", "out", "until", "encoder"},
+    "demo": {"out", "until", "encoder"},
     "report": {"folder"},
     "encoders": {"pattern"},
 }
@@ -165,6 +166,32 @@ def test_a_gate_fails_with_code_3_after_the_result_is_printed(curate, folders):
     assert curate(*words, "--fail-above", 99)[0] == 0
 
 
+def test_a_failed_gate_leaves_one_json_document_on_stdout(curate, folders):
+    words = ["score", "--target", folders["target"], "--pool", f"unlike={folders['unlike']}", "--quiet", "--json"]
+    code, out, _ = curate(*words, "--fail-above", 1)
+    assert (code, json.loads(out)["schema"]) == (3, "curate.score/1")
+
+
+def test_results_are_never_written_into_a_folder_of_something_else(curate, folders):
+    code, _, err = curate("score", "--target", folders["target"], "--out", folders["like"], "--quiet")
+    assert (code, "is not empty" in words_of(err)) == (2, True)
+    assert not (folders["like"] / "score.json").exists()
+
+
+def test_select_by_a_file_keeps_out_what_the_file_tests_on(curate, folders, tmp_path):
+    (tmp_path / "c.toml").write_text(
+        f'[target]\nuri = "{folders["target"]}"\n[pools.like]\nuri = "{folders["like"]}"\n[budget]\nimages = 5\n'
+        f'[evaluate.x]\ntrain = "{folders["target"]}"\ntest = "{folders["like"]}"\n'
+    )
+    code, out, err = curate("select", "--config", "c.toml", "--out", "chosen", "--json", "--quiet")
+    assert code == 0, err
+    assert json.loads(out)["counts"] == {"target": 5}  # every image of the pool is a test image
+
+
+def test_the_version_is_the_package_s(curate):
+    assert curate("--version")[1].strip() == metadata.version("curate-pretraining")
+
+
 def test_too_many_failures_exit_4_and_keep_a_usable_store(curate, folders):
     for i in range(10):
         (folders["target"] / f"bad{i}.png").write_bytes(b"broken")
@@ -197,7 +224,7 @@ def test_precedence_is_flag_then_environment_then_file_then_default(curate, monk
             cli, "_show_sources", lambda session, sources: seen.update(seed=session.seed, work=session.work)
         )
         assert curate("score", "--target", "t", "--dry-run", "--quiet", *words)[0] == 0
-        return seen["seed"], str(seen["work"])
+        return seen["seed"], Path(seen["work"]).name
 
     assert seed() == (0, ".curate")
     assert seed("--config", "c.toml") == (1, "from-file")

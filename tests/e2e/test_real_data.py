@@ -33,7 +33,7 @@ def demo_store(tmp_path_factory):
 def test_null_halves_of_the_real_target_read_zero_within_errors(demo_store):
     parts = [demo_store(name) for name in ("target-train", "target-test")]
     vectors = np.concatenate([np.asarray(p.vectors(), np.float64) for p in parts])
-    for n, repetitions in ((100, 24), (250, 12), (450, 6)):
+    for n, repetitions in ((100, 16), (250, 8), (450, 5)):
         values, errors = [], []
         for seed in range(repetitions):
             rng = np.random.default_rng(seed)
@@ -63,7 +63,10 @@ def test_pools_come_out_in_the_known_order(demo_store):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_an_untrained_encoder_loses_the_order(demo_store, seed):
+    """The nearest style is not found nearest, and clip art of other things passes for nearer than a style of the same."""
     encoder = f"random:{seed}"
-    pools = {name: demo_store(name, encoder, n=80) for name in ("twitter", *NEAR, "openmoji-line", *FAR)}
-    report = score(demo_store("target-train", encoder, n=200), pools, work=None)
-    assert FAR & {pool.name for pool in report.pools[:3]}
+    pools = {name: demo_store(name, encoder, n=60) for name in ("twitter", *NEAR, "digits")}
+    report = score(demo_store("target-train", encoder, n=160), pools, encoder=encoder, work=None)
+    order = [pool.name for pool in report.pools]
+    assert order[0] != "twitter"
+    assert order.index("clipart") < order.index("openmoji")

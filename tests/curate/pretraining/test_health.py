@@ -25,7 +25,9 @@ def test_spread_by_hand():
     [
         (rows([5.0] * 10 + [3.0] * 10), "healthy"),
         (rows([5.0] * 20), "not learning"),
-        (rows([6.0] * 20), "not learning"),  # an untrained network can be above chance
+        (rows([6.0] * 20), "not learning"),  # above chance, as fresh networks can be, and staying there
+        (rows([8.0] * 10 + [6.0] * 10), "healthy"),  # above chance, but it fell
+        (rows([8.0] * 10 + [5.0] * 10), "not learning"),  # fell to chance and stuck
         (rows([4.95] * 20), "not learning"),
         (rows([3.0] * 20 + [5.0] * 4), "not learning"),  # it is the end that counts
         (rows([5.0] * 20, spread=0.001), "collapsed"),
@@ -38,6 +40,6 @@ def test_verdicts(curve, verdict):
 
 
 def test_details_carry_the_figures():
-    assert "3.000" in judge(rows([3.0])).detail
+    assert "from 4.000 to 3.000" in judge(rows([4.0, 3.0])).detail
     assert "chance value is 5.000" in judge(rows([5.0])).detail
     assert "after 1 samples" in judge(rows([3.0, math.nan])).detail

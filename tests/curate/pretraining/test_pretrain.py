@@ -293,7 +293,9 @@ def naive_run(selection, folder, seed=0):
         share, warmup = (start + end) / 2 / SAMPLES, config.training.warmup
         cosine = (1 + math.cos(math.pi * (share - warmup) / (1 - warmup))) / 2
         for group in optimizer.param_groups:
-            group["lr"] = config.training.learning_rate * 4 / 256 * (share / warmup if share < warmup else cosine)
+            group["lr"] = (
+                config.training.learning_rate * (4 / 256) ** 0.5 * (share / warmup if share < warmup else cosine)
+            )
         batches = []
         for view, preset in enumerate(simclr.views(config)):
             u = uniforms(seed, block.hashes[rows], visits, stream=view + 1, count=VIEW_DRAWS)

@@ -1,0 +1,73 @@
+import json
+
+import pytest
+
+from curate.config import load_config
+from curate.experiments import Study
+from embeddings.errors import ConfigError, ForeignFolderError, UnknownNameError
+
+ARM = '[[arms]]\nname = "{}"\nselect = "{}"\nbackbone = "tiny-resnet"\nsamples = {}\n'
+
+
+@pytest.fixture
+def file_of_arms(tmp_path, image_folder, pictures):
+    """``file_of_arms(*arms)`` -> the config of a small study."""
+    image_folder(pictures(60, seed=1), "mine")
+    image_folder(pictures(60, seed=1, size=(18, 14)), "web")
+
+    def write(*arms, budget=20):
+        text = '[target]\nuri = "mine"\n[pools.web]\nuri = "web"\n[evaluate.kinds]\ntrain = "mine"\n'
+        (tmp_path / "c.toml").write_text(
+            text + f"[budget]\nimages = {budget}\n" + "".join(ARM.format(*a) for a in arms)
+        )
+        return load_config(tmp_path / "c.toml")
+
+    return write
+
+
+def study(config, tmp_path, **options):
+    return Study(config=config, out=tmp_path / "out", encoder="lite0@32", **options)
+
+
+def test_a_study_runs_through_and_a_second_time_does_nothing_new(file_of_arms, tmp_path):
+    config = file_of_arms(("near", "near-first", 80), ("chance", "random", 80))
+    first = study(config, tmp_path).execute(work=tmp_path / "work")
+    written = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").rglob("*")}
+    assert [t.title for t in first][-1] == "Accuracy (95% interval)"
+    assert [row[0] for row in first[-1].rows] == [
+        "kinds / frozen:lite0@32",
+        "kinds / untrained:lite0@32",
+        "kinds / near",
+        "kinds / chance",
+    ]
+    assert study(config, tmp_path).execute(work=tmp_path / "work") == first
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").rglob("*")} == written
+    held_out = json.loads((tmp_path / "out" / "selections" / "random" / "selection.json").read_text())["facts"]
+    assert "excluded" in json.dumps(held_out)
+
+
+def test_it_stops_where_it_is_told(file_of_arms, tmp_path):
+    tables = study(file_of_arms(("a", "random", 80)), tmp_path, until="score").execute(work=tmp_path / "work")
+    assert len(tables) == 1
+    assert not (tmp_path / "out" / "selections").exists()
+
+
+def test_another_configuration_in_the_same_folder_is_refused_with_the_field(file_of_arms, tmp_path):
+    config = file_of_arms(("a", "random", 80))
+    study(config, tmp_path, until="score").execute(work=tmp_path / "work")
+    with pytest.raises(ForeignFolderError, match="budget is 20 there, 21 here"):
+        study(file_of_arms(("a", "random", 80), budget=21), tmp_path, until="score").execute(work=tmp_path / "work")
+
+
+@pytest.mark.parametrize(
+    ("arms", "error", "said"),
+    [
+        ([("a", "near-frist", 80)], UnknownNameError, "near-first"),
+        ([("a", "random", 80), ("b", "random", 81)], ConfigError, "unequal numbers of samples: 80, 81"),
+        ([], ConfigError, "no [[arms]] tables"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_runs(file_of_arms, tmp_path, arms, error, said):
+    with pytest.raises(error) as caught:
+        study(file_of_arms(*arms), tmp_path)
+    assert said in str(caught.value)

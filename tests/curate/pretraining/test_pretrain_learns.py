@@ -1,0 +1,61 @@
+"""It learns: stripes at four angles under random tints, told apart by their neighbors better than before training."""
+
+import numpy as np
+from PIL import Image
+from sklearn.neighbors import KNeighborsClassifier
+
+from curate.pretraining import pretrain
+from curate.pretraining.backbones import save_backbone
+from curate.pretraining.methods import simclr
+from curate.pretraining.recipe import Training
+from embeddings.encoders import get_encoder
+from embeddings.encoders.networks import build_network
+
+EDGE = 40
+
+
+def stripes(n, seed):
+    """Stripes at four angles; width, phase, contrast, tint and noise are random, so color says nothing."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:EDGE, :EDGE] / EDGE
+    pictures, labels = [], np.arange(n) % 4
+    for label in labels:
+        angle = np.deg2rad(label * 30) * rng.choice([-1, 1])  # views are mirrored: the sign must not matter
+        wave = np.sin(2 * np.pi * (rng.uniform(5, 8) * (x * np.cos(angle) + y * np.sin(angle)) + rng.random()))
+        tint, noise = rng.uniform(-120, 120, 3), rng.normal(0, 10, (EDGE, EDGE, 3))
+        pictures.append((127 + tint + rng.uniform(40, 60) * wave[..., None] + noise).clip(0, 255).astype(np.uint8))
+    return pictures, labels
+
+
+def accuracy(folder, train, test):
+    """Share of test pictures that their five nearest training pictures name rightly."""
+    encoder = get_encoder(f"run:{folder}")
+
+    def features(pictures):
+        pixels = np.stack([encoder.prepare(Image.fromarray(p)) for p in pictures])
+        size = encoder.batch_size
+        found = np.concatenate([encoder.encode(pixels[i : i + size]) for i in range(0, len(pixels), size)])
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    judge = KNeighborsClassifier(5).fit(features(train[0]), train[1])
+    return judge.score(features(test[0]), test[1])
+
+
+def test_neighbors_name_the_pattern_better_after_training(select, image_table, encode, tmp_path):
+    train, test = stripes(512, seed=0), stripes(256, seed=1)
+    chosen = select(image_table({f"{i:03d}.png": encode(p) for i, p in enumerate(train[0])}))
+    training = Training(optimizer="adamw", learning_rate=6e-3, weight_decay=1e-4, batch=16)
+    config = simclr.Config(training=training, temperature=0.1, augmentation="natural")
+    run = pretrain(chosen, samples=1920, out=tmp_path / "run", device="cpu", config=config)
+    save_backbone(tmp_path / "untrained", build_network("tiny-resnet", seed=0), size=32)
+    before, after = accuracy(tmp_path / "untrained", train, test), accuracy(run.path, train, test)
+    assert before < 0.65
+    assert after > before + 0.12
+    assert run.facts["health"]["verdict"] != "collapsed"
+
+
+def test_images_that_all_look_alike_are_reported(select, image_table, encode, tmp_path):
+    same = encode(np.full((EDGE, EDGE, 3), 90, np.uint8))
+    chosen = select(image_table({f"{i:02d}.png": same for i in range(32)}))
+    run = pretrain(chosen, samples=320, out=tmp_path / "run", batch=8, device="cpu")
+    assert run.facts["health"]["verdict"] in ("not learning", "collapsed")
