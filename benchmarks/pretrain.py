@@ -30,6 +30,7 @@ from curate.pretraining.heap import resident_heap
 from curate.pretraining.methods import simclr
 from curate.pretraining.settings import Settings
 from curate.pretraining.trainer import Sample, Trainer
+from embeddings.batches import core_count
 from embeddings.encoders.torchvision_import import import_torchvision
 
 RESULT = Path(__file__).parent / "results" / "pretrain-cpu.json"
@@ -101,30 +102,30 @@ def steps(network: str, init: str, size: int) -> dict[str, float]:
     settings = Settings(method="simclr", recipe=recipe, backbone=backbone, samples=BATCH, seed=0, selection="")
     trainer, batch = Trainer(settings, "cpu"), recipe.training.batch
     images = sample(backbone.stored_edge, batch)
-    with resident_heap():
-        cpu = cpu_us(lambda: trainer.step(images, share=0.5, batch=batch), batch)
-        views = cpu_us(lambda: trainer.views(images), batch)
-        torch.set_num_threads(os.cpu_count() or 1)
-        start = time.perf_counter()
-        for _ in range(REPEATS):
-            trainer.step(images, share=0.5, batch=batch)
-        wall = (time.perf_counter() - start) / REPEATS
-        torch.set_num_threads(1)
+    cpu = cpu_us(lambda: trainer.step(images, share=0.5, batch=batch), batch)
+    views = cpu_us(lambda: trainer.views(images), batch)
+    load = os.getloadavg()[0]
+    torch.set_num_threads(core_count())
+    start = time.perf_counter()
+    for _ in range(REPEATS):
+        trainer.step(images, share=0.5, batch=batch)
+    wall = (time.perf_counter() - start) / REPEATS
+    torch.set_num_threads(1)
     return {
         "batch": batch,
         "samples per CPU second, one thread": round(1e6 / cpu, 1),
         "samples per second, all threads": round(batch / wall, 1),
+        "load of the machine meanwhile": round(load, 1),
         "share of views": round(views / cpu, 3),
     }
 
 
-def main() -> None:
-    torch.set_num_threads(1)
+def measure() -> None:
     result = {
         "unit": "microseconds of CPU per view; samples (two views each)",
         "hardware": {
             "machine": platform.machine(),
-            "cores": os.cpu_count(),
+            "cores": core_count(),
             "torch": torch.backends.cpu.get_cpu_capability(),
         },
         "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
@@ -134,6 +135,12 @@ def main() -> None:
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with resident_heap():
+        measure()
 
 
 if __name__ == "__main__":

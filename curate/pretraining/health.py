@@ -24,7 +24,7 @@ TAIL = 0.1  # share of the logged steps that is averaged at either end
 class Health:
     """A verdict and its reason."""
 
-    verdict: str  # healthy, not learning, collapsed or diverged
+    verdict: str  # healthy, too early, not learning, collapsed or diverged
     detail: str
 
 
@@ -47,13 +47,12 @@ def judge(curves: Sequence[dict[str, float]]) -> Health:
     chance, spread = _mean(curves[-ends:], "chance_loss"), _mean(curves[-ends:], "feature_spread")
     if spread < COLLAPSED_SPREAD:
         return Health("collapsed", f"All images give nearly the same features (spread {spread:.3f} of at most 1).")
-    if abs(loss - chance) <= TOLERANCE * chance or (loss > chance and start - loss <= TOLERANCE * chance):
-        return Health(
-            "not learning",
-            f"The loss went from {start:.3f} to {loss:.3f}, its chance value is {chance:.3f}: views of one image are "
-            "not recognized. Try more samples, or another learning rate.",
-        )
-    return Health("healthy", f"The loss went from {start:.3f} to {loss:.3f}; its chance value is {chance:.3f}.")
+    path = f"The loss went from {start:.3f} to {loss:.3f}; its chance value is {chance:.3f}."
+    if loss < chance * (1 - TOLERANCE):
+        return Health("healthy", path)
+    if loss > chance * (1 + TOLERANCE) and start - loss > chance * TOLERANCE:
+        return Health("too early", f"{path} It is still on its way there: spend more samples.")
+    return Health("not learning", f"{path} Views of one image are not recognized: try another learning rate.")
 
 
 def _mean(rows: Sequence[dict[str, float]], name: str) -> float:

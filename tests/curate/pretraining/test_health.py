@@ -26,7 +26,7 @@ def test_spread_by_hand():
         (rows([5.0] * 10 + [3.0] * 10), "healthy"),
         (rows([5.0] * 20), "not learning"),
         (rows([6.0] * 20), "not learning"),  # above chance, as fresh networks can be, and staying there
-        (rows([8.0] * 10 + [6.0] * 10), "healthy"),  # above chance, but it fell
+        (rows([8.0] * 10 + [6.0] * 10), "too early"),  # above chance, but it fell
         (rows([8.0] * 10 + [5.0] * 10), "not learning"),  # fell to chance and stuck
         (rows([4.95] * 20), "not learning"),
         (rows([3.0] * 20 + [5.0] * 4), "not learning"),  # it is the end that counts

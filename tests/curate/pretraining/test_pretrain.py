@@ -77,7 +77,7 @@ def test_what_a_run_writes(whole, selection):
     assert facts["epochs_equivalent"] == SAMPLES / 16
     assert facts["diversity"] == 16 / SAMPLES
     assert facts["selection"] == selection.digest == facts["config"]["selection"]
-    assert facts["health"]["verdict"] in ("healthy", "not learning")
+    assert facts["health"]["verdict"] != "diverged"
     assert facts["config"]["recipe"]["temperature"] == simclr.recipe("scratch").temperature
     assert str(whole.path.parent) not in json.dumps(facts)
     curves = whole.curves()
