@@ -111,10 +111,10 @@ def nt_xent(first: torch.Tensor, second: torch.Tensor, *, temperature: float) ->
         return F.cross_entropy(logits.masked_fill(itself, -math.inf), partner)
 
 
-# Measured on 1,500 emoji of three styles, judged on a fourth by linear accuracy in nine categories (se .01).
-# Scratch, tiny-resnet@32, C = 10,000: untrained .55; .57 to .60 for batches of 32 to 256, temperatures of .1 and .2,
-# AdamW and SGD alike. Continued, lite0@64, C = 3,000: frozen .743; .750 as below; .741 with full augmentation; .667 if
-# the backbone's batch norms take the statistics of the views instead of keeping those of its weights.
+# Measured on 1,500 emoji of three styles, judged on a fourth by linear accuracy in nine categories (se .01). Scratch,
+# tiny-resnet@32, C = 10,000: untrained .55; .57 to .60 for batches of 32 to 256, temperatures of .1 and .2, AdamW and
+# SGD alike. Continued, lite0@64, C = 3,000 to 4,000: frozen .743; .745 to .75 as below; .741 with full augmentation;
+# .667 if the backbone's batch norms take the statistics of the views instead of keeping those of its weights.
 RECIPES = {
     "scratch": Config(training=Training(optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2, batch=128)),
     "continued": Config(
