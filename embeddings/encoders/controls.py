@@ -3,7 +3,7 @@
     random       seed 0
     random:3     another seed
 
-At 64 px; pixels are scaled by ImageNet's mean and standard deviation; features are the pooled last stage, 512.
+At 128 px; pixels are scaled to -1..1; features are the pooled last stage, 512.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from embeddings.encoders.transform import Transform
 from embeddings.errors import UnknownNameError
 from embeddings.store import EncoderSpec
 
-SIZE = 64
+SIZE = 128
+GRAY = 127.5
 
 
 def make_random(name: str, placement: Placement) -> TorchEncoder:
@@ -31,7 +32,7 @@ def make_random(name: str, placement: Placement) -> TorchEncoder:
         raise UnknownNameError("encoder", name, ("random", "random:1"))
     seed = int(match[1] or 0)
     network = build_network("resnet18", seed=seed)
-    transform = Transform(size=SIZE, mean=network.mean, std=network.std)
+    transform = Transform(size=SIZE, mean=GRAY, std=GRAY)
     spec = EncoderSpec(
         name=f"random:{seed}",
         dim=network.dim,
