@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 from curate import terminal
+from curate.experiments.steps import Step
 from embeddings.errors import CurateError, GateError, UsageError
 from embeddings.progress import Progress
 
@@ -57,7 +58,6 @@ class Shared:
     """Show a traceback with every error."""
 
 
-Step = Literal["score", "select", "pretrain", "evaluate"]
 Encoder = Annotated[str | None, Parameter(env_var="CURATE_ENCODER")]
 Pools = Annotated[list[str] | None, Parameter(negative="")]
 Sources = Annotated[list[str] | None, Parameter(negative="")]
@@ -67,10 +67,8 @@ class Session:
     """One command's settings: flag, else environment, else file, else default."""
 
     def __init__(self, shared: Shared, progress: Progress) -> None:
-        from curate.config import load_config
-
         self.shared, self.progress = shared, progress
-        self.config: Config | None = load_config(shared.config) if shared.config else None
+        self.config: Config | None = _load_config(shared.config) if shared.config else None
         self.seed = self._first(shared.seed, "seed", 0)
         if self.seed < 0:
             raise UsageError(f"The seed is {self.seed}; wanted zero or more.", hint="Choose another --seed.")
@@ -91,7 +89,7 @@ class Session:
             return flag
         if self.config is None:
             raise UsageError("No target was given.", hint="Say --target SOURCE, or --config curate.toml.")
-        return self.config.target.address(self.config.root)
+        return self.config.target_address
 
     def budget(self, flag: int | None) -> int:
         """N, the number of unique images.
@@ -111,9 +109,8 @@ class Session:
         Raises:
             UsageError: there is none.
         """
-        config = self.config
-        sets = {} if config is None else {n: e.address(config.root) for n, e in config.evaluate.items()}
-        sets = parse_named(flags, "--labeled") if flags else sets
+        of_file = self.config.labeled_addresses if self.config else {}
+        sets = parse_named(flags, "--labeled") if flags else of_file
         if not sets:
             raise UsageError("No labeled set was given.", hint="Say --labeled NAME=TRAIN[::TEST].")
         return sets
@@ -126,17 +123,16 @@ class Session:
         """
         from curate.results import check_pool_names
 
-        of_file = {} if self.config is None else self.config.pools
-        pools = {name: pool.address(self.config.root) for name, pool in of_file.items()} if self.config else {}
-        pools = parse_named(flags, "--pool") if flags else pools
+        of_file = self.config.pool_addresses if self.config else {}
+        pools = parse_named(flags, "--pool") if flags else of_file
         check_pool_names(pools)
         return pools
 
-    def test_parts(self, encoder: str) -> list[Any]:
+    def evaluation_parts(self, encoder: str) -> list[Any]:
         """What the file's evaluations test on, which must never be selected."""
-        from curate.experiments import test_parts
+        from curate.experiments import evaluation_parts
 
-        return [] if self.config is None else test_parts(self.config, encoder=encoder, **self.embedding)
+        return [] if self.config is None else evaluation_parts(self.config, encoder=encoder, **self.embedding)
 
     @property
     def embedding(self) -> dict[str, Any]:
@@ -145,10 +141,8 @@ class Session:
 
     def _work_folder(self) -> Path:
         """Where embeddings are kept; a folder that a file names is relative to the file."""
-        from curate.config import located
-
         if self.shared.work is None and self.config is not None and self.config.work is not None:
-            return Path(located(self.config.work, self.config.root))
+            return Path(self.config.located(self.config.work))
         return self.shared.work or Path(".curate")
 
     def _first(self, flag: Any, key: str, default: Any) -> Any:
@@ -158,38 +152,58 @@ class Session:
 
 @app.command
 def embed(
-    source: str, *, out: Path, encoder: Encoder = None, max_errors: float = 0.05, shared: Shared | None = None
+    source: str,
+    *,
+    out: Path,
+    encoder: Encoder = None,
+    tiles: int | None = None,
+    overlap: float | None = None,
+    roi: str | None = None,
+    exact_decode: Annotated[bool, Parameter(negative="")] = False,
+    max_errors: float = 0.05,
+    retry_errors: Annotated[bool, Parameter(negative="")] = False,
+    shared: Shared | None = None,
 ) -> None:
     """Embed the images of a source into a store.
 
     Args:
-        source: Folder of images, Parquet or CSV table; FILE#half=B,label:subgroup keeps rows and names columns.
+        source: Folder, list, table, tar shards, data set or vectors; FILE#half=B,label:subgroup keeps rows and names
+            columns.
         out: Folder of the store; the same command continues or reuses it.
-        encoder: lite0, lite0@224, torchvision:NAME, random, run:DIR (see `curate encoders`).
+        encoder: lite0, lite0@224, torchvision:NAME, timm:NAME, random, run:DIR (see `curate encoders`).
+        tiles: Cut images into squares of this many pixels, so that small things are not lost.
+        overlap: Share of a tile that the next one repeats.
+        roi: Region of interest: a mask for all images, or a folder with a mask for each; white is in.
+        exact_decode: Decode large JPEGs in full, not only as large as the encoder needs.
         max_errors: Share of images that may fail before the exit code is 4.
+        retry_errors: Try the images again that failed before.
         shared: Flags of every command.
     """
+    from curate.reporting import embedding as wording
+    from embeddings.estimate import forecast
     from embeddings.pipeline import embed as embed_source
+    from embeddings.sources import viewed
 
     with _session(shared) as session:
+        decode = "exact" if exact_decode else None
+        address = viewed(source, tiles=tiles, overlap=overlap, roi=roi, decode=decode)
+        name = session.encoder(encoder)
         if session.shared.dry_run:
-            _show_sources(session, {"source": source})
+            found = forecast(address, encoder=name, device=session.device, workers=session.shared.workers)
+            _show(session, {"schema": "curate.dry-run/1", **found.to_json()}, wording.forecast_lines(found))
             return
         store = embed_source(
-            source,
-            encoder=session.encoder(encoder),
+            address,
+            encoder=name,
             out=out,
             max_errors=max_errors,
+            retry_errors=retry_errors,
             device=session.device,
             workers=session.shared.workers,
             progress=session.progress,
         )
-    document = {"schema": "curate.embed/1", "n": len(store), "errors": len(store.errors), "digest": store.digest}
-    _show(
-        session,
-        {**document, "encoder": store.spec.name, "dim": store.spec.dim},
-        [repr(store).splitlines()[0], f"Store: {out}"],
-    )
+    terminal.print_notes(wording.store_warnings(store))
+    _show(session, wording.store_document(store), [repr(store).splitlines()[0], f"Store: {out}"])
 
 
 @app.command
@@ -269,7 +283,9 @@ def select(
         sources = {"target": session.target(target), **session.pools(pool)}
         wanted = session.budget(budget)
         if session.shared.dry_run:
-            _show_sources(session, sources)
+            # "#" stands in no pool's name that a flag can give
+            excluded = {f"exclude #{number}": address for number, address in enumerate(exclude or (), 1)}
+            _show_sources(session, sources | excluded)
             return
         pools = {name: address for name, address in sources.items() if name != "target"}
         name = session.encoder(encoder)
@@ -279,7 +295,7 @@ def select(
             pools,
             budget=wanted,
             method=method,
-            exclude=[*(exclude or ()), *session.test_parts(name)],
+            exclude=[*(exclude or ()), *session.evaluation_parts(name)],
             include_target=include_target,
             encoder=name,
             report=report,
@@ -448,18 +464,47 @@ def report(folder: Path, *, shared: Shared | None = None) -> None:
 
 
 @app.command
-def encoders(pattern: str = "*", *, shared: Shared | None = None) -> None:
-    """List the encoders whose name matches.
+def doctor(*, shared: Shared | None = None) -> None:
+    """Tell what works on this machine, and the command that mends what does not.
+
+    Exits with 1 if something that every command needs is broken.
 
     Args:
-        pattern: A name or a pattern such as torchvision:resnet*.
         shared: Flags of every command.
     """
-    from embeddings.encoders import encoder_names
+    from curate.doctor import as_table, examine, to_json, verdict
+    from curate.probes import PROBLEM
+
+    with _session(shared) as session:
+        findings = examine(session.work, progress=session.progress)
+    if session.shared.json:
+        terminal.print_json(to_json(findings))
+    else:
+        terminal.result_console().print(as_table(findings))
+        terminal.print_lines(["", verdict(findings)])
+    if any(finding.state == PROBLEM for finding in findings):
+        sys.exit(CurateError.exit_code)
+
+
+@app.command
+def encoders(pattern: str = "*", *, shared: Shared | None = None) -> None:
+    """List the encoders whose name matches, with what is known of them without their weights.
+
+    Args:
+        pattern: A word or a pattern: dinov2, timm:vit_small*, *:resnet50*; without one, those that are built in.
+        shared: Flags of every command.
+    """
+    from curate.reporting.text import TextTable
+    from embeddings.encoders import describe_encoder, encoder_names
 
     with _session(shared) as session:
         names = encoder_names(pattern)
-    _show(session, {"schema": "curate.encoders/1", "encoders": names}, names)
+        details = [describe_encoder(name) for name in names]
+    header = ["name", "size", "dim", "license"]
+    rows = [["-" if found[field] is None else str(found[field]) for field in header] for found in details]
+    note = [] if rows else [f"No encoder matches {pattern!r}."]
+    document = {"schema": "curate.encoders/1", "encoders": names, "details": details}
+    _show(session, document, note, [TextTable("", header, rows)] if rows else [])
 
 
 def main(tokens: Sequence[str] | None = None) -> None:
@@ -511,6 +556,12 @@ def _exit_code(arguments: list[str]) -> int:
         terminal.print_error(_unexpected(error), as_json="--json" in arguments)
         return CurateError.exit_code
     return 0
+
+
+def _load_config(path: Path) -> Config:
+    from curate.config import load_config  # not before a file is named: `curate doctor` must do without pyarrow
+
+    return load_config(path)
 
 
 def _unexpected(error: Exception) -> CurateError:

@@ -97,6 +97,25 @@ class Config:
     work: str | None = None
     seed: int | None = None
 
+    def located(self, path: str) -> str:
+        """A path of the file, made whole."""
+        return located(path, self.root)
+
+    @property
+    def target_address(self) -> str:
+        """The target's source address, whole."""
+        return self.target.address(self.root)
+
+    @property
+    def pool_addresses(self) -> dict[str, str]:
+        """Pool name -> source address, whole."""
+        return {name: pool.address(self.root) for name, pool in self.pools.items()}
+
+    @property
+    def labeled_addresses(self) -> dict[str, str]:
+        """Labeled set -> TRAIN or TRAIN::TEST, whole."""
+        return {name: labeled.address(self.root) for name, labeled in self.evaluate.items()}
+
 
 def load_config(path: Path | str) -> Config:
     """Reads and checks a whole file.

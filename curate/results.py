@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from embeddings import files
 from embeddings.errors import CorruptError, UsageError
-from embeddings.sources import locate
 
 TARGET = "target"  # the name of the target among sources; no pool may have it
 
@@ -141,6 +140,7 @@ SELECTION = pa.schema(
         ("source", pa.string()),  # name of the pool, or "target"
         ("key", pa.string()),
         ("uri", pa.string()),
+        ("sha256", pa.string()),  # of the image as it was when it was selected
         ("stage", pa.int32()),
         ("rank", pa.int64()),  # 0 = taken first
         ("score", pa.float64()),  # the method's own, rounded to 1e-6
@@ -175,9 +175,16 @@ class Selection:
         return self.table
 
     def to_paths(self) -> list[str]:
-        """Absolute address of every chosen image, in rank order."""
-        pairs = zip(self.table["source"].to_pylist(), self.table["uri"].to_pylist(), strict=True)
-        return [locate(self.sources[source], uri) for source, uri in pairs]
+        """Absolute address of every chosen image, in rank order.
+
+        Raises:
+            SourceError: a source is gone.
+        """
+        from embeddings.images import locator
+
+        names, uris = self.table["source"].to_pylist(), self.table["uri"].to_pylist()
+        place = {name: locator(self.sources[name]) for name in sorted(set(names))}
+        return [place[name](uri) for name, uri in zip(names, uris, strict=True)]
 
     def truncate(self, n: int) -> Selection:
         """The n lowest ranks, without recomputation."""
@@ -217,9 +224,8 @@ class Selection:
         folder = Path(path)
         document = _read(folder / "selection.json", "curate.selection/1")
         table, left_out = (files.read_table(folder / f"{name}.parquet") for name in ("selection", "left_out"))
-        selection = cls(
-            table=table, left_out=left_out, facts=document["facts"], sources=document["sources"], path=folder
-        )
+        facts, sources = document["facts"], document["sources"]
+        selection = cls(table=_whole(table), left_out=left_out, facts=facts, sources=sources, path=folder)
         if selection.digest != document["digest"]:
             raise CorruptError(f"{folder} was changed after it was written.", hint="Select again.")
         return selection
@@ -338,6 +344,14 @@ def check_pool_names(pools: Iterable[str]) -> None:
             raise UsageError(
                 f"{name!r} cannot name a pool.", hint="Choose another name; 'target' is the target itself."
             )
+
+
+def _whole(table: pa.Table) -> pa.Table:
+    """A selection's table with nulls in the columns that the version which wrote it did not have."""
+    for number, column in enumerate(SELECTION):
+        if column.name not in table.column_names:
+            table = table.add_column(number, column, pa.nulls(len(table), column.type))
+    return table
 
 
 def _read(path: Path, schema: str) -> dict[str, Any]:

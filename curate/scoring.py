@@ -29,7 +29,7 @@ from curate.diversity import duplicates, effective_rank
 from curate.results import TARGET, Estimate, PoolScore, ShiftReport, check_pool_names
 from embeddings import files
 from embeddings.errors import TooFewImagesError
-from embeddings.moments import Moments, fold_digest, fold_of, store_moments
+from embeddings.moments import Folded, Moments
 from embeddings.pipeline import Embeddable, as_store
 from embeddings.progress import Progress, silent
 from embeddings.store import EmbeddingStore
@@ -87,7 +87,7 @@ def score(
     scored = []
     for done, (name, store) in enumerate(sorted(stores.items())):
         progress("measure", done, len(stores), name)
-        scored.append(_score_pool(name, store, measured, folder))
+        scored.append(_score_pool(name, Folded(store), measured, folder))
     if stores:
         progress("measure", len(stores), len(stores))
     return ShiftReport(
@@ -100,13 +100,12 @@ def score(
 
 def shift_index(distance: Estimate, total_variance: float) -> Estimate:
     """The index of a distance, its interval by the same monotone map."""
+    # Of a target without variance every pool that differs is at 100.
+    scale = max(total_variance, np.finfo(float).tiny)
 
     def mapped(f: float | None) -> float | None:
         if f is None:
             return None
-        scale = max(
-            total_variance, np.finfo(float).tiny
-        )  # a target without variance: every pool that differs is at 100
         return 100 * f / (f + scale) if f > -scale / 2 else -100.0
 
     return Estimate(
@@ -132,16 +131,9 @@ def judge(index: Estimate, floor: Estimate, copied: float) -> str:
     return "near" if high < NEAR else "middle" if high < MIDDLE else "far"
 
 
-@dataclass
-class Target:
+@dataclass(eq=False)
+class Target(Folded):
     """The target and what is computed of it once for all pools."""
-
-    store: EmbeddingStore
-
-    @cached_property
-    def moments(self) -> Moments:
-        """Moments by fold."""
-        return store_moments(self.store)
 
     @cached_property
     def frame(self) -> TargetFrame:
@@ -161,8 +153,7 @@ class Target:
     @cached_property
     def floor(self) -> Estimate:
         """Headline distance between two random halves of the target: truth 0, so its interval is the resolution."""
-        rows, vectors = self.store.rows(), self.store.vectors()
-        side, folds = fold_of(rows) % 2, fold_of(rows, salt="floor")
+        vectors, side, folds = self.store.vectors(), self.folds() % 2, self.folds(salt="floor")
         halves = [np.flatnonzero(side == s) for s in (0, 1)]
         try:
             for half in halves:
@@ -201,37 +192,33 @@ def describe(store: EmbeddingStore) -> dict[str, Any]:
     }
 
 
-def _score_pool(name: str, store: EmbeddingStore, target: Target, work: Path | None) -> PoolScore:
-    metrics = _kept_metrics(store, target, work)
+def _score_pool(name: str, pool: Folded, target: Target, work: Path | None) -> PoolScore:
+    metrics = _kept_metrics(pool, target, work)
     index = shift_index(metrics["frechet"], target.frame.total_variance)
     floor = shift_index(target.floor, target.frame.total_variance)
     verdict = judge(index, floor, metrics["copies"].value or 0.0)
-    return PoolScore(
-        name=name, rank=0, verdict=verdict, n=len(store), index=index, metrics=metrics, facts=describe(store)
-    )
+    n, facts = len(pool.store), describe(pool.store)
+    return PoolScore(name=name, rank=0, verdict=verdict, n=n, index=index, metrics=metrics, facts=facts)
 
 
-def _kept_metrics(store: EmbeddingStore, target: Target, work: Path | None) -> dict[str, Estimate]:
+def _kept_metrics(pool: Folded, target: Target, work: Path | None) -> dict[str, Estimate]:
     """The pool's metrics, read from ``work`` if this very pair was measured before."""
     if work is None:
-        return _measure(store, target)
-    path = (
-        work / "scores" / f"{files.digest([METRICS_VERSION, fold_digest(target.store), fold_digest(store)])[:32]}.json"
-    )
+        return _measure(pool, target)
+    path = work / "scores" / f"{files.digest([METRICS_VERSION, target.digest, pool.digest])[:32]}.json"
     if path.exists():
         return {name: Estimate.from_json(e) for name, e in files.read_json(path)["metrics"].items()}
-    metrics = _measure(store, target)
+    metrics = _measure(pool, target)
     files.write_json(path, {"schema": METRICS_VERSION, "metrics": {k: e.to_json() for k, e in metrics.items()}})
     return metrics
 
 
-def _measure(store: EmbeddingStore, target: Target) -> dict[str, Estimate]:
-    moments = store_moments(store)
+def _measure(pool: Folded, target: Target) -> dict[str, Estimate]:
     return {
-        "frechet": frechet_to(target.frame, moments),
-        "coverage": coverage_of(target.balls, store),
-        "copies": copies(target.store, store),
-        "frechet_full": target.full.to(moments),
+        "frechet": frechet_to(target.frame, pool.moments),
+        "coverage": coverage_of(target.balls, pool.store),
+        "copies": copies(target.store, pool.store),
+        "frechet_full": target.full.to(pool.moments),
     }
 
 

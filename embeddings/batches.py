@@ -1,166 +1,208 @@
-"""From records of a listing to rows and vectors: read, decode, prepare and encode, one batch per worker at a time.
+"""From records to rows and vectors: loading, encoding and writing side by side, with bounded queues between them.
 
-Batches run side by side in threads, each with one torch thread: Pillow, hashing and torch release the interpreter, and
-whole batches scale better over cores than threads inside small convolutions do. On an accelerator one thread encodes
-while the others decode. Results come back in the order of the listing and do not depend on the number of workers.
+    load     read, hash, decode, cut, prepare        several at once, in threads or worker processes
+    encode   full batches in the order of the listing  several at once on a CPU, one on an accelerator
+    write    the caller's, in a thread of its own
+
+Batches are formed in order at a fixed size, the last one of a table padded, so rows and vectors do not depend on the
+number of workers. Time that the coordinating thread spends waiting is booked to the stage it waits for.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from threading import BoundedSemaphore
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
-from embeddings import files
-from embeddings.decode import decode
+from embeddings.clock import Clock
 from embeddings.encoders import Encoder
-from embeddings.errors import ImageError
+from embeddings.known import Known
+from embeddings.loading import PROCESSES_FROM, Crew, Item, Loaded, can_travel
 from embeddings.sources import REJECTED, Source
-from embeddings.store import ROWS, EmbeddingStore
+from embeddings.store import ROWS
 
 NOT_FINITE = "the encoder gives a value that is not finite in float16"
+CHUNK = 16  # records loaded in one go
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class Part:
-    """What came of consecutive records: a row and a vector each, or an error each."""
+    """What came of consecutive records: a row and a vector for every picture, or an error for a record."""
 
     rows: pa.Table  # schema ROWS
-    vectors: np.ndarray  # [len(rows), d] float16
+    vectors: np.ndarray  # [len(rows), d]
     errors: pa.Table  # schema REJECTED
-    input_s: float = 0.0  # spent reading and decoding, summed over workers
-    encode_s: float = 0.0
-
-    def __len__(self) -> int:
-        return len(self.rows) + len(self.errors)
-
-    def timing(self, seconds: float, lanes: int) -> dict[str, float]:
-        """Speed over some seconds, and the share of them that encoders, ``lanes`` at a time, stood idle."""
-        return {
-            "images": len(self),
-            "seconds": round(seconds, 3),
-            "images_per_second": round(len(self) / seconds, 1),
-            "waiting_for_input": round(max(0.0, 1 - self.encode_s / (seconds * lanes)), 3),
-        }
+    records: int
 
     @classmethod
-    def join(cls, parts: list[Part]) -> Part:
+    def of(cls, items: Sequence[Item], *, records: int, dim: int) -> Part:
+        """Finished items as tables."""
+        good = [item for item in items if not item.reason]
+        bad = [{**item.row, "reason": item.reason} for item in items if item.reason]
+        return cls(
+            rows=pa.Table.from_pylist([item.row for item in good], schema=ROWS),
+            vectors=np.array([item.vector for item in good], np.float16).reshape(-1, dim),
+            errors=pa.Table.from_pylist(bad, schema=REJECTED),
+            records=records,
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Part]) -> Part:
         """Several parts as one, in their order."""
         return cls(
             rows=pa.concat_tables([p.rows for p in parts]),
             vectors=np.concatenate([p.vectors for p in parts]),
             errors=pa.concat_tables([p.errors for p in parts]),
-            input_s=sum(p.input_s for p in parts),
-            encode_s=sum(p.encode_s for p in parts),
+            records=sum(p.records for p in parts),
         )
 
 
-class Known:
-    """Rows of an earlier store of the same encoder, found by key and content, so that only new images are encoded."""
-
-    def __init__(self, store: EmbeddingStore) -> None:
-        self._number = {key: i for i, key in enumerate(store.column("key"))}
-        self._sha256 = store.column("sha256")
-        self._facts = store.rows().select(["pixels", "width", "height", "gray"])
-        self._vectors = store.vectors()
-
-    def find(self, key: str, sha256: str) -> tuple[dict[str, Any], np.ndarray] | None:
-        """Facts and vector [d] of this image, or None if it is new or has changed."""
-        number = self._number.get(key)
-        if number is None or self._sha256[number] != sha256:
-            return None
-        return self._facts.slice(number, 1).to_pylist()[0], self._vectors[number]
-
-
 @dataclass
-class _Item:
-    row: dict[str, Any]
-    pixels: np.ndarray = field(default_factory=lambda: np.empty(0))  # empty: nothing to encode
-    vector: np.ndarray = field(default_factory=lambda: np.empty(0))
-    reason: str = ""
+class _Open:
+    """A table whose items are not all encoded yet."""
+
+    records: int
+    items: list[Item] = field(default_factory=list)
+    waiting: list[Item] = field(default_factory=list)  # for a full batch
+    encoding: list[Future[None]] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        return all(future.done() for future in self.encoding)
 
 
 class Embedder:
     """One source under one encoder, embedded by several workers."""
 
-    def __init__(self, source: Source, encoder: Encoder, *, workers: int, known: Known | None = None) -> None:
-        self.lanes = workers if encoder.parallel else 1  # batches encoded at once
-        self._source, self._encoder, self._workers, self._known = source, encoder, workers, known
-        self._turn = BoundedSemaphore(self.lanes)
+    def __init__(self, source: Source, encoder: Encoder, *, workers: int) -> None:
+        self.settings: Mapping[str, Any] = {"precision": encoder.precision}
+        self._source, self._encoder, self._workers = source, encoder, workers
+        self._lanes = workers if encoder.parallel else 1  # batches encoded at once
 
-    def parts(self, tables: Sequence[pa.Table]) -> Iterator[tuple[int, Part]]:
-        """(number of the table, part) for every batch of every table (schema LISTING), in order."""
+    def parts(
+        self, tables: Sequence[pa.Table], *, known: Known | None, clock: Clock, told: Callable[[int], None]
+    ) -> Iterator[Part]:
+        """One part for every table (schema LISTING), in order.
+
+        Args:
+            tables: Records to embed.
+            known: What need not be embedded again.
+            clock: Waits are booked here.
+            told: Called with the number of records that were just loaded.
+        """
+        unfinished: deque[_Open] = deque()
+        chunks = list(_chunks(tables, 1 if self._source.address.view.tiles else CHUNK))
+        with ExitStack() as stack:
+            encoders = stack.enter_context(one_thread_each(self._lanes))
+            loaders = stack.enter_context(ThreadPoolExecutor(self._workers))
+            crew = stack.enter_context(closing(self._crew(sum(len(table) for table in tables))))
+            load = partial(_load, crew=crew, known=known)
+            for chunk, loaded in _timed(ordered(loaders, load, chunks, ahead=2 * self._workers), clock):
+                if chunk.first:
+                    unfinished.append(_Open(records=len(tables[chunk.table])))
+                self._submit(unfinished[-1], loaded, encoders, flush=chunk.last)
+                told(len(chunk.records))
+                self._catch_up(unfinished, clock)
+                while unfinished and unfinished[0].done and (chunk.last or len(unfinished) > 1):
+                    yield from self._finished(unfinished.popleft(), clock)
+            while unfinished:
+                yield from self._finished(unfinished.popleft(), clock)
+
+    def _crew(self, images: int) -> Crew:
+        processes = images >= PROCESSES_FROM and can_travel(self._source, self._encoder.prepare)
+        return Crew(self._source, self._encoder.prepare, processes=processes)
+
+    def _submit(self, table: _Open, loaded: Loaded, encoders: ThreadPoolExecutor, *, flush: bool) -> None:
+        """Adds a chunk's items to their table and sends full batches to be encoded; ``flush`` sends the rest too."""
+        items = [item for found in loaded.items for item in found or ()]
+        table.items += items
+        table.waiting += [item for item in items if item.pixels is not None]
         size = self._encoder.batch_size
-        batches = (
-            (number, table.slice(start, size))
-            for number, table in enumerate(tables)
-            for start in range(0, len(table), size)
-        )
-        with one_thread_each(self._workers) as pool:
-            yield from ordered(pool, lambda batch: (batch[0], self.embed(batch[1])), batches, ahead=2 * self._workers)
+        while len(table.waiting) >= size or (flush and table.waiting):
+            full, table.waiting = table.waiting[:size], table.waiting[size:]
+            table.encoding.append(encoders.submit(self._encode, full, _padded(full, size)))
 
-    def embed(self, records: pa.Table) -> Part:
-        """Rows, vectors and errors of at most ``batch_size`` records (schema LISTING)."""
-        started = perf_counter()
-        items = [self._load(record) for record in records.to_pylist()]
-        input_s = perf_counter() - started
-        encode_s = self._encode([item for item in items if item.pixels.size])
-        good = [item for item in items if not item.reason]
-        bad = [{**item.row, "reason": item.reason} for item in items if item.reason]
-        return Part(
-            rows=pa.Table.from_pylist([item.row for item in good], schema=ROWS),
-            vectors=np.array([item.vector for item in good], np.float16).reshape(-1, self._encoder.spec.dim),
-            errors=pa.Table.from_pylist(bad, schema=REJECTED),
-            input_s=input_s,
-            encode_s=encode_s,
-        )
-
-    def _load(self, record: dict[str, Any]) -> _Item:
-        try:
-            data = self._source.read(record["uri"])
-            row = {**record, "sha256": files.digest_bytes(data), "bytes": len(data)}
-            known = self._known.find(record["key"], row["sha256"]) if self._known else None
-            if known:
-                return _Item({**row, **known[0]}, vector=known[1])
-            image = decode(data)
-            return _Item({**row, **image_facts(image)}, pixels=self._encoder.prepare(image))
-        except ImageError as error:
-            return _Item(record, reason=error.message)
-
-    def _encode(self, items: list[_Item]) -> float:
-        """Gives every item its vector, or the reason why it has none; returns the seconds that took."""
-        if not items:
-            return 0.0
-        batch = np.zeros((self._encoder.batch_size, *items[0].pixels.shape), np.uint8)
-        batch[: len(items)] = [item.pixels for item in items]
-        with self._turn, np.errstate(over="ignore"):
-            started = perf_counter()
+    def _encode(self, items: list[Item], batch: np.ndarray) -> None:
+        """Gives every item its vector, or the reason why it has none."""
+        with np.errstate(over="ignore"):
             vectors = self._encoder.encode(batch).astype(np.float16)
-            seconds = perf_counter() - started
         for item, vector in zip(items, vectors, strict=False):
             item.vector, item.reason = vector, "" if np.isfinite(vector).all() else NOT_FINITE
-        return seconds
+
+    def _catch_up(self, unfinished: deque[_Open], clock: Clock) -> None:
+        """Waits until no more than two batches a lane are on their way."""
+        running = [future for table in unfinished for future in table.encoding if not future.done()]
+        since = perf_counter()
+        for future in running[: -2 * self._lanes]:
+            future.result()
+        clock.book(since, encode=1)
+
+    def _finished(self, table: _Open, clock: Clock) -> Iterator[Part]:
+        since = perf_counter()
+        for future in table.encoding:
+            future.result()
+        clock.book(since, encode=1)
+        part = Part.of(table.items, records=table.records, dim=self._encoder.spec.dim)
+        since = perf_counter()
+        yield part
+        clock.book(since, write=1)
 
 
-def image_facts(image: Image.Image) -> dict[str, Any]:
-    """Size, digest of the pixels, and whether red = green = blue everywhere, of an RGB image."""
-    pixels = hashlib.sha256(f"{image.width}x{image.height} ".encode())
-    pixels.update(image.tobytes())
-    red, green, blue = (band.tobytes() for band in image.split())
-    return {"width": image.width, "height": image.height, "pixels": pixels.hexdigest(), "gray": red == green == blue}
+@dataclass(frozen=True)
+class _Chunk:
+    """Some records of a table, to be loaded in one go."""
+
+    table: int
+    records: pa.Table
+    first: bool
+    last: bool
+
+
+def _chunks(tables: Sequence[pa.Table], size: int) -> Iterator[_Chunk]:
+    for number, table in enumerate(tables):
+        for start in range(0, len(table), size):
+            yield _Chunk(number, table.slice(start, size), first=not start, last=start + size >= len(table))
+
+
+def _padded(items: list[Item], size: int) -> np.ndarray:
+    """The pixels of at most ``size`` items as one batch [size, ...], zeros at its end; the items let go of theirs."""
+    pixels = [item.pixels for item in items if item.pixels is not None]
+    batch = np.zeros((size, *pixels[0].shape), pixels[0].dtype)
+    for place, item in zip(batch, items, strict=False):
+        place[...], item.pixels = item.pixels, None
+    return batch
+
+
+def _load(chunk: _Chunk, *, crew: Crew, known: Known | None) -> tuple[_Chunk, Loaded]:
+    """Loads a chunk, but for what is known and was not touched."""
+    records = chunk.records.to_pylist()
+    if known is None:
+        return chunk, crew.load(records, [None] * len(records))
+    carried = [known.untouched(record) for record in records]
+    rest = [record for record, items in zip(records, carried, strict=True) if items is None]
+    loaded = crew.load(rest, [known.fingerprint(record) for record in rest]) if rest else Loaded()
+    fresh = (known.items(r) if items is None else items for r, items in zip(rest, loaded.items, strict=True))
+    return chunk, Loaded([items or next(fresh) for items in carried], loaded.read_s, loaded.decode_s)
+
+
+def _timed(chunks: Iterator[tuple[_Chunk, Loaded]], clock: Clock) -> Iterator[tuple[_Chunk, Loaded]]:
+    """The same, with the time that passes until each is there booked to reading and decoding."""
+    since = perf_counter()
+    for chunk, loaded in chunks:
+        clock.book(since, read=loaded.read_s, decode=loaded.decode_s)
+        yield chunk, loaded
+        since = perf_counter()
 
 
 def ordered(pool: ThreadPoolExecutor, task: Callable[[T], R], items: Iterable[T], *, ahead: int) -> Iterator[R]:

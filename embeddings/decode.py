@@ -4,24 +4,32 @@ What comes out is what a viewer shows on a white page: the first frame, upright,
 
     transparency   c' = round((a c + (255 - a) 255) / 255): alpha channels, palettes and single transparent colors
     EXIF           all eight orientations
-    16-bit gray    v' = round(v / 257): the full range 0..65535 maps to 0..255, nothing is clipped, so a camera that
-                   fills 12 of the 16 bits looks dark; 12-bit TIFF is scaled by 4095
-    16-bit color   its high byte
+    16-bit gray    v' = min(255, round(255 v / white)), white = 65535 unless given: the full range maps to 0..255 and
+                   nothing is clipped, so a camera that fills 12 of the 16 bits looks dark until white = 4095 is given;
+                   12-bit TIFF has 4095 by itself, and a PGM the maximum that its header names
+    16-bit color   its high byte; with white given the formula above (PNG and TIFF; other formats come as 8 bits)
     CMYK, YCCK     c' = (255 - C)(255 - K) / 255; JPEGs are read as Adobe writes them, inverted; no ICC profile applied
     1-bit          0 and 255
     float, and integers outside 0..65535
                    refused: nothing in the file says which value is white
     size           at most MAX_PIXELS, so that a small file cannot fill the memory
+
+Scaled decoding: a JPEG's blocks of 8 x 8 pixels can be read as 4 x 4, 2 x 2 or 1 x 1, which skips most of the work
+where the picture is to be shrunk further anyway. What that changes is measured in ``decode_scaled``.
+
+Memory at MAX_PIXELS, as Pillow keeps 4 bytes per RGB pixel: 0.7 GB for color, 0.9 for gray, 1.3 for 16-bit gray and
+progressive JPEG, 1.4 to 1.6 for transparency.
 """
 
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
 import re
 import warnings
-from functools import lru_cache
-from typing import cast
+from contextlib import suppress
+from dataclasses import dataclass
 
 from PIL import (
     AvifImagePlugin,
@@ -29,7 +37,7 @@ from PIL import (
     GifImagePlugin,
     IcoImagePlugin,
     Image,
-    ImageOps,
+    ImageFile,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
@@ -39,9 +47,10 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from embeddings.bit_depth import Layout, brighten, gray_of, has_wide_color, layout_of
 from embeddings.errors import ImageError, one_line
 
-MAX_PIXELS = 178_956_970  # Pillow's own hard limit: 512 MB as RGB
+MAX_PIXELS = 178_956_970  # Pillow's own hard limit
 
 # Imported by name because Pillow's lazy loading of plugins can miss one when two threads open their first image at
 # once. Only these are tried: the others are vector formats, stubs, or guess so loosely that text passes for an image.
@@ -68,6 +77,8 @@ _SIGNATURES = {  # first bytes of the formats above, to name a damaged file
     "TIFF": rb"II\*\0|MM\0\*",
     "AVIF": rb"....ftypavi",
     "JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP",
+    "PPM": rb"P[1-6]\s",
+    "ICO": rb"\0\0\x01\0",
 }
 _IMPOSTORS = {  # what else comes under an image's name
     "HEIC is not supported: convert it to JPEG or PNG": rb"....ftyp(hei|hev|mif1|msf1)",
@@ -87,43 +98,98 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 0x0112, 258, 262
+_SWAPPING = [_TRANSPOSE[orientation] for orientation in (5, 6, 7, 8)]  # width and height change places
+_ORIENTATION = 0x0112
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints Pillow's complaints to stderr
+with suppress(AttributeError, OSError):  # nor libtiff its own, which Pillow passes on; absent where it is linked in
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)  # type: ignore[attr-defined]
 
 
-def decode(data: bytes) -> Image.Image:
+@dataclass(frozen=True)
+class Decoded:
+    """A picture, and what it was before scaled decoding."""
+
+    image: Image.Image  # RGB, upright, on white
+    size: tuple[int, int]  # width and height of the whole picture, upright
+    scale: int = 1  # 1, 2, 4 or 8: the image has round(size / scale) pixels
+
+
+def decode(data: bytes, *, white: int | None = None) -> Image.Image:
     """The picture in ``data`` as an RGB image: first frame, upright, on white. Thread-safe.
 
     Pillow's warnings are silenced (one filter for its modules, set once): what matters of them is in the reason.
 
+    Args:
+        data: A whole file.
+        white: The value that is white in 16-bit images, 1 to 65535; None: see the module.
+
     Raises:
         ImageError: empty, not an image, damaged, too large, or without a defined brightness.
+    """
+    return decode_scaled(data, edge=None, white=white).image
+
+
+def decode_scaled(data: bytes, *, edge: int | None, white: int | None = None) -> Decoded:
+    """The same, but a JPEG at 1/2, 1/4 or 1/8 where its shorter side stays at 2 ``edge`` or more.
+
+    Measured with ``lite0`` on photograph-like JPEGs of 1,000 to 4,000 pixels: the cosine between the vectors of exact
+    and scaled decoding is .998 to .9998; the 128 x 128 pixels that the encoder sees differ by 0.2 to 0.4 levels of 255
+    on average and by 15 at most; decoding and shrinking take 1/2.4 of the time at 1,000 pixels, 1/5 to 1/9 at 4,000.
+
+    Args:
+        data: A whole file.
+        edge: Pixels that the shorter side will be shrunk to; None reads every pixel.
+        white: As in ``decode``.
+
+    Raises:
+        ImageError: as ``decode``.
     """
     if not data:
         raise ImageError("empty file")
     _silence_pillow()
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _upright(image, data)
+        with _open(data) as image:
+            return _decoded(image, data, edge=edge, white=white)
     except ImageError:
         raise
     except UnidentifiedImageError:
         raise ImageError(_unidentified(data)) from None
     except Image.DecompressionBombError:
         raise ImageError(f"more than {MAX_PIXELS:,} pixels") from None
+    except MemoryError:
+        raise ImageError("it does not fit into memory") from None
     except Exception as error:  # on damaged bytes Pillow's parsers raise nearly anything, struct.error to TypeError
         raise ImageError(f"damaged {_match(_SIGNATURES, data) or 'image'}: {one_line(error)}") from error
 
 
-def _upright(image: Image.Image, data: bytes) -> Image.Image:
+def _open(data: bytes) -> ImageFile.ImageFile:
+    return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _decoded(image: ImageFile.ImageFile, data: bytes, *, edge: int | None, white: int | None) -> Decoded:
     if image.width * image.height > MAX_PIXELS:  # again, for programs that lifted Pillow's limit
         raise ImageError(f"more than {MAX_PIXELS:,} pixels")
+    size, scale, layout = image.size, _draft(image, edge), layout_of(image)
     image.load()
     turn = _TRANSPOSE.get(_orientation(image))
-    rgb = _on_white(_with_8_bits(image, data))
-    return rgb if turn is None else rgb.transpose(turn)
+    rgb = _on_white(_with_8_bits(image, data, layout, white))
+    if scale > 1:  # without the row or column that lies mostly beyond the border
+        rgb = rgb.crop((0, 0, round(size[0] / scale), round(size[1] / scale)))
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+    if scale == 1:
+        return Decoded(rgb, rgb.size)  # some plugins turn the image or learn its size while loading
+    return Decoded(rgb, size[::-1] if turn in _SWAPPING else size, scale)
+
+
+def _draft(image: ImageFile.ImageFile, edge: int | None) -> int:
+    """Asks a JPEG's decoder for a smaller image; returns how many times smaller."""
+    if edge is None or not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return 1
+    scale = next((s for s in (8, 4, 2) if min(image.size) >= 2 * edge * s), 1)
+    return scale if scale > 1 and image.draft(None, (2 * edge, 2 * edge)) else 1
 
 
 def _orientation(image: Image.Image) -> int:
@@ -135,44 +201,27 @@ def _orientation(image: Image.Image) -> int:
 
 def _on_white(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
-        return image.convert("RGB")
-    layers = image.convert("RGBA")
+        return image if image.mode == "RGB" else image.convert("RGB")
+    layers = image if image.mode == "RGBA" else image.convert("RGBA")
+    if layers.getchannel("A").getextrema()[0] == 255:
+        return layers.convert("RGB")
     page = Image.new("RGB", layers.size, "white")
     page.paste(layers, mask=layers)
     return page
 
 
-def _with_8_bits(image: Image.Image, data: bytes) -> Image.Image:
+def _with_8_bits(image: Image.Image, data: bytes, layout: Layout, white: int | None) -> Image.Image:
     if image.mode == "F":
         raise ImageError("float pixels: which value is white is not defined; convert to 8 or 16 bits")
     if image.mode.startswith("I"):
-        return _from_16_bits(image)
+        return gray_of(image, layout, white)
     color = image.info.get("transparency")
-    if image.format == "PNG" and image.mode in ("L", "RGB") and color is not None:
+    if white is not None and has_wide_color(layout):
+        with _open(data) as again:
+            brighten(image, again, white)
+    elif image.format == "PNG" and image.mode in ("L", "RGB") and color is not None:
         image.info["transparency"] = _transparent_color(color, bits=data[24])
     return image
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    wide = image.convert("I")
-    low, high = cast("tuple[int, int]", wide.getextrema())
-    if low < 0 or high > 65_535:
-        raise ImageError(f"integer pixels from {low} to {high}: only 0..65535 has a defined brightness")
-    tags = getattr(image, "tag_v2", {})
-    white = 4095 if tags.get(_BITS_PER_SAMPLE) == (12,) else 65_535
-    gray = wide.point(_ramp(white), "L")
-    if tags.get(_PHOTOMETRIC) == 0:  # 0 is white; Pillow heeds it in 8 bits only
-        gray = ImageOps.invert(gray)
-    color = image.info.get("transparency")
-    if color is not None:
-        gray.putalpha(wide.point([0 if v == color else 255 for v in range(65_536)], "L"))
-    return gray
-
-
-@lru_cache
-def _ramp(white: int) -> tuple[int, ...]:
-    """round(255 v / white) for every 16-bit v."""
-    return tuple(min(255, (510 * v + white) // (2 * white)) for v in range(65_536))
 
 
 def _transparent_color(color: int | tuple[int, ...], *, bits: int) -> int | tuple[int, ...]:

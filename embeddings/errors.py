@@ -62,11 +62,11 @@ class UsageError(CurateError):
 
 
 class UnknownNameError(UsageError):
-    """Raised for a name that is not known; names the nearest known ones."""
+    """Raised for a name that is not known; names the nearest known ones, found by spelling unless given."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, nearest: Iterable[str] = ()) -> None:
         names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        near = list(nearest) or difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
         super().__init__(f"Unknown {kind} {name!r}.", hint=hint)
         self.kind, self.name, self.nearest = kind, name, near

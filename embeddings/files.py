@@ -1,4 +1,4 @@
-"""Reading, listing and atomic writing; the only module that touches fsspec.
+"""Reading, listing and atomic writing; what stands behind a URL is read through ``embeddings.remote``.
 
 A file is written under a temporary name beside its destination and renamed, so a reader never sees half of it.
 Digests are over canonical JSON or raw bytes and hold no path, time or speed.
@@ -13,17 +13,18 @@ import os
 import shutil
 import stat
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embeddings import remote
 from embeddings.errors import CorruptError, ForeignFolderError, SourceError, StorageError
 
 
@@ -54,16 +55,26 @@ def absolute(uri: str) -> str:
     return str(path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name)
 
 
+def name_of(uri: str) -> str:
+    """The last part of an address, without the query of a web address."""
+    return PurePosixPath(uri.partition("?")[0] if uri.startswith(("http://", "https://")) else uri).name
+
+
 def exists(uri: str) -> bool:
-    """True if a file or folder stands at this address."""
-    filesystem, path = _locate(uri)
-    return bool(filesystem.exists(path))
+    """True if a file or folder stands at this address.
+
+    Raises:
+        StorageError: a remote store that refuses or does not answer.
+    """
+    return remote.exists(uri) if is_remote(uri) else _status(absolute(uri)) is not None
 
 
 def is_folder(uri: str) -> bool:
-    """True if a folder stands at this address."""
-    filesystem, path = _locate(uri)
-    return bool(filesystem.isdir(path))
+    """True if a folder stands at this address; raises as ``exists``."""
+    if is_remote(uri):
+        return remote.is_folder(uri)
+    status = _status(absolute(uri))
+    return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def list_files(root: str) -> list[FileInfo]:
@@ -73,7 +84,7 @@ def list_files(root: str) -> list[FileInfo]:
     root, else by one link to it, so that link loops end. A broken link is listed with size 0.
 
     Raises:
-        StorageError: a folder that may not be read.
+        StorageError: a folder that may not be read, or a remote store that does not answer.
     """
     infos = _find_remote(root) if is_remote(root) else _walk_local(absolute(root))
     return sorted(infos, key=lambda i: i.path)
@@ -81,9 +92,8 @@ def list_files(root: str) -> list[FileInfo]:
 
 def list_names(folder: str) -> list[str]:
     """Names in one folder, sorted, not below it; hidden ones are left out. Empty if there is no such folder."""
-    filesystem, path = _locate(folder)
     try:
-        names = [str(n).rstrip("/").rsplit("/", 1)[-1] for n in filesystem.ls(path, detail=False)]
+        names = remote.names(folder) if is_remote(folder) else os.listdir(absolute(folder))  # noqa: PTH208
     except OSError:
         return []
     return sorted(n for n in names if not n.startswith("."))
@@ -94,6 +104,7 @@ def file_info(uri: str) -> FileInfo:
 
     Raises:
         SourceError: no such file.
+        StorageError: a remote store that refuses or does not answer.
     """
     folder, _, name = absolute(uri).rpartition("/")
     info = stat_files(folder or "/", [name])[0]
@@ -103,12 +114,23 @@ def file_info(uri: str) -> FileInfo:
 
 
 def stat_files(root: str, paths: list[str]) -> list[FileInfo | None]:
-    """Size and stamp of files given relative to ``root``; None where there is no such file, or a folder."""
+    """Size and stamp of files given relative to ``root``; None where there is no such file, or a folder.
+
+    Raises:
+        StorageError: a remote store that refuses or does not answer.
+    """
     if is_remote(root):
-        filesystem, base = _locate(root)
-        return [_remote_info(filesystem, base, path) for path in paths]
+        found = look_up([f"{root.rstrip('/')}/{path}" for path in paths])
+        return [_expected(path, info) for path, info in zip(paths, found, strict=True)]
     base = absolute(root)
     return [_local_info(path, _status(f"{base}/{path}")) for path in paths]
+
+
+def look_up(uris: list[str]) -> list[FileInfo | OSError]:
+    """Size and stamp of files anywhere, each under its absolute address; of those that cannot be had, the reason."""
+    urls = [uri for uri in uris if is_remote(uri)]
+    entries = dict(zip(urls, remote.infos(urls), strict=True)) if urls else {}
+    return [_remote_info(uri, entries[uri]) if uri in entries else _local_or_why(uri) for uri in uris]
 
 
 def read_bytes(uri: str) -> bytes:
@@ -117,16 +139,33 @@ def read_bytes(uri: str) -> bytes:
     Raises:
         OSError: no such file, or one that may not be read.
     """
-    if not is_remote(uri):  # thousands of times a second: no address to resolve, no layer between
-        return Path(uri.removeprefix("file://")).expanduser().read_bytes()
-    filesystem, path = _locate(uri)
-    return bytes(filesystem.cat_file(path))
+    if is_remote(uri):
+        return remote.read(uri)
+    # thousands of times a second: no address to resolve, no layer between
+    return Path(uri.removeprefix("file://")).expanduser().read_bytes()
+
+
+def read_range(uri: str, offset: int, size: int) -> bytes:
+    """``size`` bytes of a file from ``offset``; fewer at its end. Safe in threads and after a fork.
+
+    Raises:
+        OSError: no such file, or one that may not be read.
+    """
+    if is_remote(uri):
+        return remote.read_range(uri, offset, size)
+    path = uri.removeprefix("file://")
+    now = os.stat(path)  # noqa: PTH116 - as in _status
+    handle = _handle(path, (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns))
+    return os.pread(handle.descriptor, min(size, max(now.st_size - offset, 0)), offset)
 
 
 def open_binary(uri: str) -> Any:
-    """A seekable binary file object for reading; the caller closes it."""
-    filesystem, path = _locate(uri)
-    return filesystem.open(path, "rb")
+    """A seekable binary file object for reading; the caller closes it.
+
+    Raises:
+        OSError: no such file, or one that may not be read.
+    """
+    return remote.open_binary(uri) if is_remote(uri) else Path(absolute(uri)).open("rb")
 
 
 def join(root: str, path: str) -> str:
@@ -274,16 +313,18 @@ def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _locate(uri: str) -> tuple[Any, str]:
-    if not is_remote(uri):  # straight to the disk: fsspec would take "a::b" in a local name for a chain of protocols
-        return fsspec.filesystem("file"), absolute(uri)
-    try:
-        filesystem, path = fsspec.core.url_to_fs(uri)
-    except (ImportError, ValueError) as error:
-        raise SourceError(
-            f"Cannot open {uri!r}: {error}", hint="Install the file system's package, or copy the data here."
-        ) from None
-    return filesystem, path
+class _Handle:
+    """An open file that closes when the last one who reads it lets go."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self.descriptor)
+
+
+@lru_cache(maxsize=32)
+def _handle(path: str, identity: tuple[int, ...]) -> _Handle:
+    """An open handle, kept as long as the file's identity is what it was."""
+    return _Handle(path)
 
 
 def _walk_local(root: str) -> Iterator[FileInfo]:
@@ -324,23 +365,34 @@ def _local_info(path: str, status: os.stat_result | None) -> FileInfo | None:
     return FileInfo(path, status.st_size, str(status.st_mtime_ns))
 
 
-def _find_remote(root: str) -> list[FileInfo]:
-    filesystem, path = _locate(root)
-    found = filesystem.find(path, withdirs=False, detail=True)
-    prefix = path.rstrip("/") + "/"
-    infos = [_info_of(name.removeprefix(prefix), detail) for name, detail in found.items()]
-    return [i for i in infos if not any(part.startswith(".") for part in i.path.split("/"))]
-
-
-def _remote_info(filesystem: Any, base: str, path: str) -> FileInfo | None:
+def _local_or_why(uri: str) -> FileInfo | OSError:
     try:
-        detail = filesystem.info(f"{base.rstrip('/')}/{path}")
-    except OSError:
-        return None
-    return _info_of(path, detail) if detail.get("type") == "file" else None
+        status = os.stat(uri.removeprefix("file://"))  # noqa: PTH116 - as in _status
+    except OSError as error:
+        return error
+    except ValueError:  # a NUL character in the name
+        return _nothing()
+    return _local_info(uri, status) or _nothing()
 
 
-def _info_of(path: str, detail: dict[str, Any]) -> FileInfo:
-    stamp = detail.get("ETag") or detail.get("etag") or detail.get("mtime") or detail.get("created") or ""
-    stamp = stamp.timestamp() if isinstance(stamp, datetime) else stamp  # one file system may tell either
-    return FileInfo(path, int(detail.get("size") or 0), str(stamp))
+def _find_remote(root: str) -> list[FileInfo]:
+    infos = [_remote_info(path, entry) for path, entry in remote.find(root).items()]
+    return [i for i in infos if isinstance(i, FileInfo) and not any(p.startswith(".") for p in i.path.split("/"))]
+
+
+def _remote_info(path: str, entry: remote.Entry | OSError) -> FileInfo | OSError:
+    if isinstance(entry, OSError):
+        return entry
+    if entry.get("type") != "file":
+        return _nothing()
+    return FileInfo(path, int(entry.get("size") or 0), remote.stamp_of(entry))
+
+
+def _expected(path: str, info: FileInfo | OSError) -> FileInfo | None:
+    if isinstance(info, OSError) and not isinstance(info, FileNotFoundError):
+        raise remote.refusal(path, info) from info
+    return FileInfo(path, info.size, info.stamp) if isinstance(info, FileInfo) else None
+
+
+def _nothing() -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))

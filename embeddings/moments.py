@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -61,11 +63,6 @@ class Moments:
         offset = total / np.maximum(n, 1)[:, None]
         scatter = np.stack([pack(s - m * np.outer(o, o)) for s, m, o in zip(square, n, offset, strict=True)])
         return cls(n=n, mean=(pilot + offset) * (n > 0)[:, None], scatter=scatter, encoder=encoder)
-
-    @classmethod
-    def from_store(cls, store: EmbeddingStore) -> Moments:
-        """Moments of a whole store, folds by group or key."""
-        return cls.from_vectors(store.vectors(), fold_of(store.rows()), encoder=store.spec.fingerprint)
 
     def merge(self, other: Moments) -> Moments:
         """Moments of the union of two disjoint sets.
@@ -148,16 +145,42 @@ class Moments:
             return None  # a cut file; it only saves time
 
 
+@dataclass(eq=False)
+class Folded:
+    """A store with its blocks, which are found once however often folds, digest and moments are asked for."""
+
+    store: EmbeddingStore
+
+    @cached_property
+    def blocks(self) -> np.ndarray:
+        """Name [n] of every row's block; see ``block_names``."""
+        return block_names(self.store.rows())
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the store's images, encoder and blocks: equal digests give equal moments."""
+        return files.digest([self.store.digest, files.digest(self.blocks.tolist())])
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Moments of the store, computed once and kept in its folder."""
+        kept = None if self.store.path is None else self.store.path / "moments.npz"
+        moments = None if kept is None else Moments.open(kept, self.digest)
+        if moments is None:
+            vectors, encoder = self.store.vectors(), self.store.spec.fingerprint
+            moments = Moments.from_vectors(vectors, self.folds(), encoder=encoder).as_kept()
+            if kept is not None:
+                moments.save(kept, self.digest)
+        return moments
+
+    def folds(self, *, salt: str = "") -> np.ndarray:
+        """Fold [n] uint8 of every row, as ``fold_of``."""
+        return _fold_of_blocks(self.blocks, salt)
+
+
 def store_moments(store: EmbeddingStore) -> Moments:
     """Moments of a store, computed once and kept in the store's folder."""
-    if store.path is None:
-        return Moments.from_store(store).as_kept()
-    kept = store.path / "moments.npz"
-    moments = Moments.open(kept, fold_digest(store))
-    if moments is None:
-        moments = Moments.from_store(store).as_kept()
-        moments.save(kept, fold_digest(store))
-    return moments
+    return Folded(store).moments
 
 
 def fold_of(rows: pa.Table, *, salt: str = "") -> np.ndarray:
@@ -165,10 +188,7 @@ def fold_of(rows: pa.Table, *, salt: str = "") -> np.ndarray:
 
     ``salt`` gives another, independent partition with the same blocks.
     """
-    blocks = block_names(rows)
-    unique, inverse = np.unique(blocks, return_inverse=True)
-    digits = [int.from_bytes(hashlib.sha256((salt + name).encode()).digest()[:8], "big") % FOLDS for name in unique]
-    return np.array(digits, np.uint8)[inverse]
+    return _fold_of_blocks(block_names(rows), salt)
 
 
 def block_names(rows: pa.Table) -> np.ndarray:
@@ -176,31 +196,34 @@ def block_names(rows: pa.Table) -> np.ndarray:
 
     The name is the smallest group (or key) in the block, so it does not depend on row order.
     """
-    keys = np.array(rows["key"].to_pylist(), dtype=object)
-    groups = rows["group"].to_pylist()
-    names = np.array([k if g is None else g for k, g in zip(keys, groups, strict=True)], dtype=object)
-    blocks = connected_rows(names, np.array(rows["sha256"].to_pylist()), np.array(rows["pixels"].to_pylist()))
+    names = pc.coalesce(rows["group"], rows["key"])
+    blocks = connected_rows(names, rows["sha256"], rows["pixels"]).tolist()
     smallest: dict[int, str] = {}
-    for block, name in zip(blocks, names, strict=True):
+    for block, name in zip(blocks, names.to_pylist(), strict=True):
         smallest[block] = min(name, smallest.get(block, name))
     return np.array([smallest[b] for b in blocks], dtype=str)
 
 
-def fold_digest(store: EmbeddingStore) -> str:
-    """sha256 over the store's images, encoder and blocks: equal digests give equal moments."""
-    return files.digest([store.digest, files.digest(block_names(store.rows()).tolist())])
+def connected_rows(*labels: pa.ChunkedArray) -> np.ndarray:
+    """Component [n] of every row when rows that share a label in any of the columns [n] are joined.
 
-
-def connected_rows(*labels: np.ndarray) -> np.ndarray:
-    """Component [n] of every row when rows that share a label in any of the columns [n] are joined."""
+    A null is no label: it joins nothing.
+    """
     n, edges, offset = len(labels[0]), [], len(labels[0])
     for label in labels:
-        _, code = np.unique(label.astype(str), return_inverse=True)
-        edges.append(code + offset)
-        offset += int(code.max()) + 1
+        encoded = label.combine_chunks().dictionary_encode()
+        code = encoded.indices.fill_null(-1).to_numpy()
+        edges.append(np.where(code < 0, np.arange(n), code + offset))
+        offset += len(encoded.dictionary)
     row, column = np.tile(np.arange(n), len(labels)), np.concatenate(edges)
     graph = coo_array((np.ones(len(row), np.int8), (row, column)), shape=(offset, offset))
     return np.asarray(connected_components(graph, directed=False)[1][:n])
+
+
+def _fold_of_blocks(blocks: np.ndarray, salt: str) -> np.ndarray:
+    unique, inverse = np.unique(blocks, return_inverse=True)
+    digits = [int.from_bytes(hashlib.sha256((salt + name).encode()).digest()[:8], "big") % FOLDS for name in unique]
+    return np.array(digits, np.uint8)[inverse]
 
 
 def pack(matrix: np.ndarray) -> np.ndarray:

@@ -1,16 +1,18 @@
 """A store being built on disk: which shards it has, which are done, and the step that makes it a store.
 
 A shard is named by its number and a digest of all that decides its content: the slice of the listing, the encoder's
-spec, the precision and the schema. So a shard that is there is right, whatever run wrote it, and a changed source or
-encoder never meets the old parts. ``unfinished.json`` says whose folder it is until ``store.json``, written last, does.
-Nothing that an existing ``store.json`` refers to is touched before the new one stands.
+spec, the settings and the schema. So a shard that is there is right, whatever run wrote it, and a changed source or
+encoder never meets the old parts. Where failed images are tried again, the number of the attempt follows the name.
+``unfinished.json`` says whose folder it is until ``store.json``, written last, does. Nothing that an existing
+``store.json`` refers to is touched before the new one stands.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -22,8 +24,8 @@ import pyarrow as pa
 from embeddings import files
 from embeddings.batches import Part
 from embeddings.errors import CorruptError, ForeignFolderError
-from embeddings.sources import LISTING, REJECTED, Listing
-from embeddings.store import SCHEMA, EncoderSpec, digest_columns, read_shard, shard_path
+from embeddings.sources import LISTING, REJECTED, Listing, View
+from embeddings.store import SCHEMA, EncoderSpec, digest_columns, load_array, shard_path
 
 SHARD_ROWS = 2048
 KINDS = ("rows", "vectors", "errors")
@@ -41,9 +43,11 @@ class Shard:
         """Number of rows if this shard is finished and reads back, else None."""
         try:
             self.errors(folder)
-            return len(read_shard(folder, self.name)[0])
+            rows = len(files.read_table(shard_path(folder, "rows", self.name)))
+            vectors = load_array(shard_path(folder, "vectors", self.name))
         except CorruptError:
             return None
+        return rows if vectors.ndim == 2 and len(vectors) == rows else None
 
     def errors(self, folder: Path) -> pa.Table:
         """Errors of this shard, schema REJECTED; it has a file of them only where there are any."""
@@ -68,35 +72,65 @@ class Plan:
     source: str  # absolute address without roles
     listing: Listing
     spec: EncoderSpec
+    view: View = field(default_factory=View)  # what is seen of the images
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what else decides vectors: precision, the mask
+    attempt: int = 0  # how often failed images have been tried again
 
     @cached_property
     def digest(self) -> str:
         """sha256 over all that was listed, stamps included: equal digests mean that no image needs to be read."""
         rejected = digest_columns(self.listing.rejected, REJECTED.names)
-        return digest_columns(self.listing.images, LISTING.names, salt=rejected)
+        return digest_columns(self.listing.images, LISTING.names, salt=f"{self.view!r} {rejected}")
 
-    def shards(self, precision: str) -> list[Shard]:
-        """The shards, in key order."""
-        images, salt = self.listing.images, f"{SCHEMA} {self.spec.fingerprint} {precision} "
+    def with_settings(self, settings: Mapping[str, Any]) -> Plan:
+        """The same plan, with more of what decides its vectors."""
+        return replace(self, settings={**self.settings, **settings})
+
+    def has_settings(self, facts: Mapping[str, Any]) -> bool:
+        """True if a store with these facts was made in the same way."""
+        return all(facts.get(name) == value for name, value in self.settings.items())
+
+    def is_done(self, facts: Mapping[str, Any]) -> bool:
+        """True if a store with these facts is what is planned."""
+        return facts.get("listing") == self.digest and self.has_settings(facts)
+
+    def shards(self, folder: Path, *, retry: bool = False) -> list[Shard]:
+        """The shards in key order, under the names they have in the folder's store.
+
+        With ``retry`` those that have errors there get a new name, after the number of the attempt.
+        """
+        images, salt = self.listing.images, f"{SCHEMA} {self.spec.fingerprint} {files.digest(dict(self.settings))} "
         slices = [images.slice(start, SHARD_ROWS) for start in range(0, len(images), SHARD_ROWS)]
-        digests = [digest_columns(records, LISTING.names, salt=salt)[:12] for records in slices]
-        return [Shard(f"{i:05d}-{d}", records) for i, (d, records) in enumerate(zip(digests, slices, strict=True))]
+        bases = [f"{i:05d}-{digest_columns(part, LISTING.names, salt=salt)[:12]}" for i, part in enumerate(slices)]
+        there = [shard["name"] for shard in (read_facts(folder) or {}).get("shards", ())]
+        standing = {name.partition("~")[0]: name for name in there}
+        names = [standing.get(base, base) for base in bases]
+        if retry:
+            failed = [shard_path(folder, "errors", name).exists() for name in names]
+            names = [f"{b}~{self.attempt}" if f else name for b, f, name in zip(bases, failed, names, strict=True)]
+        return [Shard(name, records) for name, records in zip(names, slices, strict=True)]
 
     def claim(self, folder: Path) -> None:
         """Marks the folder as this store's, unfinished."""
         files.write_json(folder / CLAIM, {"schema": SCHEMA, "source": self.source, "encoder": asdict(self.spec)})
 
-    def finish(self, folder: Path, sizes: dict[Shard, int], precision: str) -> None:
+    def facts(self) -> dict[str, Any]:
+        """What a store says of its making, on disk or in memory."""
+        return {"source": self.source, "listing": self.digest, "attempt": self.attempt, **self.settings}
+
+    def finish(self, folder: Path, sizes: dict[Shard, int]) -> None:
         """Makes a store of finished shards and their numbers of rows, then removes what it does not refer to."""
         failed = [shard.errors(folder) for shard in sizes]
         errors = pa.concat_tables([self.listing.rejected, *failed]).sort_by("key")
         files.write_table(folder / ERRORS, errors)
+        paths = [shard_path(folder, kind, shard.name) for shard in sizes for kind in ("rows", "vectors")]
         document = {
             "schema": SCHEMA,
-            "source": self.source,
-            "listing": self.digest,
+            **self.facts(),
             "encoder": asdict(self.spec),
-            "precision": precision,
+            "dtype": str(load_array(paths[1]).dtype),
+            "errors": len(errors),
+            "parts": {path.name: path.stat().st_size for path in [*paths, folder / ERRORS]},
             "shards": [{"name": shard.name, "rows": rows} for shard, rows in sizes.items()],
             "versions": {name: version(name) for name in ("numpy", "pillow", "timm", "torch", "torchvision")},
         }

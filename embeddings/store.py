@@ -6,9 +6,10 @@ On disk (rows in Parquet, vectors memory-mapped, because vectors in Parquet read
     rows-SHARD.parquet    ROWS, sorted by key within and over shards
     vectors-SHARD.npy     [n, d] float16
     errors.parquet        key, uri, reason of every image that gave no vector; errors-SHARD.parquet: those of a shard
-    timings.jsonl         images/s per shard
+    timings.jsonl         images/s per shard, and what the time was spent waiting for
 
-SHARD is a number and a digest of what went in (``00000-6f1d02a9c3b4``), so parts of different makes never mix.
+SHARD is a number and a digest of what went in (``00000-6f1d02a9c3b4``), so parts of different makes never mix. Opening
+compares the sizes of the parts with ``store.json``; they are read when they are asked for.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from embeddings import files
 from embeddings.errors import CorruptError, EncoderMismatchError, SourceError
 from embeddings.sources import REJECTED
 
-SCHEMA = "curate.store/1"
+SCHEMA = "curate.store/2"
 AGAIN = "Embed the source again; what is whole is kept."
 ROWS = pa.schema(
     [
@@ -37,8 +38,11 @@ ROWS = pa.schema(
         ("label", pa.string()),
         ("group", pa.string()),
         ("meta", pa.string()),  # JSON object of strings
-        ("sha256", pa.string()),  # of the encoded bytes
+        ("parent", pa.string()),  # key of the image that a tile was cut from; null for whole images
+        ("stamp", pa.string()),  # size and mtime or etag of the file: unchanged files are not read again
+        ("sha256", pa.string()),  # of the encoded bytes; for tiles with their box
         ("pixels", pa.string()),  # sha256 of the decoded RGB pixels and their size: equal pictures in any container
+        ("phash", pa.string()),  # 64-bit perceptual hash in hex: near pictures differ in few bits
         ("bytes", pa.int64()),
         ("width", pa.int32()),
         ("height", pa.int32()),
@@ -81,9 +85,9 @@ class EncoderSpec:
 
 
 class ShardedVectors:
-    """Rows of several memory-mapped [n_i, d] arrays seen as one [n, d] array; only what is indexed is read."""
+    """Rows of several [n_i, d] arrays seen as one [n, d] array; only what is indexed is opened and read."""
 
-    def __init__(self, shards: list[np.ndarray]) -> None:
+    def __init__(self, shards: Sequence[np.ndarray | MappedShard]) -> None:
         self._shards = shards
         self._starts = np.cumsum([0] + [len(s) for s in shards])
         self.shape = (int(self._starts[-1]), shards[0].shape[1])
@@ -110,9 +114,12 @@ class ShardedVectors:
     def _range(self, rows: range) -> np.ndarray:
         if rows.step != 1:
             return self._rows(np.array(rows, dtype=np.int64))
-        pairs = zip(self._starts, self._shards, strict=False)
-        parts = [s[max(rows.start - start, 0) : max(rows.stop - start, 0)] for start, s in pairs]
-        parts = [part for part in parts if len(part)] or [self._shards[0][:0]]
+        first, last = np.searchsorted(self._starts, [rows.start, rows.stop - 1], side="right") - 1
+        parts = [
+            self._shards[i][max(rows.start - self._starts[i], 0) : rows.stop - self._starts[i]]
+            for i in range(first, last + 1 if len(rows) else first)
+        ]
+        parts = parts or [np.empty((0, self.shape[1]), self.dtype)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _rows(self, rows: np.ndarray) -> np.ndarray:
@@ -128,6 +135,28 @@ class ShardedVectors:
         return out
 
 
+class MappedShard:
+    """An array on disk [n, d] that is mapped into memory when it is first indexed."""
+
+    def __init__(self, path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        self.shape, self.dtype = shape, dtype
+        self._path = path
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        found: np.ndarray = self._array[index]
+        return found
+
+    @cached_property
+    def _array(self) -> np.ndarray:
+        vectors = load_array(self._path)
+        if vectors.shape != self.shape:
+            raise CorruptError(f"{self._path} has shape {list(vectors.shape)}, wanted {list(self.shape)}.", hint=AGAIN)
+        return vectors
+
+
 Vectors = np.ndarray | ShardedVectors
 
 
@@ -138,7 +167,7 @@ class EmbeddingStore:
         self,
         *,
         spec: EncoderSpec,
-        rows: pa.Table,
+        rows: pa.Table | None = None,
         vectors: Vectors,
         errors: pa.Table | None = None,
         facts: dict[str, Any] | None = None,
@@ -146,33 +175,26 @@ class EmbeddingStore:
     ) -> None:
         self.spec = spec
         self.path = path  # folder of the whole store; None in memory and for parts of a store
-        self.errors = REJECTED.empty_table() if errors is None else errors
         self.facts = facts or {}
-        self._rows, self._vectors = rows, vectors
+        self._rows, self._errors, self._vectors = rows, errors, vectors
 
     @classmethod
     def open(cls, path: Path | str) -> EmbeddingStore:
-        """Opens a finished store; reads no vector.
+        """Opens a finished store; reads no row and no vector.
 
         Raises:
-            CorruptError: unfinished, of an unknown schema, or its parts disagree.
+            CorruptError: unfinished, of an unknown schema, or a part is missing or of another size.
         """
         folder = Path(path)
         facts = files.read_json(folder / "store.json")
         if facts.get("schema") != SCHEMA:
             raise CorruptError(f"{folder} has schema {facts.get('schema')!r}, wanted {SCHEMA!r}.", hint=AGAIN)
-        parts = [read_shard(folder, shard["name"]) for shard in facts["shards"]]
-        found, wanted = [len(rows) for rows, _ in parts], [shard["rows"] for shard in facts["shards"]]
-        if found != wanted:
-            raise CorruptError(f"{folder} has {found} rows in its shards, wanted {wanted}.", hint=AGAIN)
-        return cls(
-            spec=EncoderSpec(**facts["encoder"]),
-            rows=pa.concat_tables([rows for rows, _ in parts]),
-            vectors=ShardedVectors([vectors for _, vectors in parts]),
-            errors=files.read_table(folder / "errors.parquet"),
-            path=folder,
-            facts=facts,
-        )
+        for name, size in facts["parts"].items():
+            require_size(folder / name, size)
+        spec, dtype = EncoderSpec(**facts["encoder"]), np.dtype(facts["dtype"])
+        paths = [(shard_path(folder, "vectors", shard["name"]), shard["rows"]) for shard in facts["shards"]]
+        vectors = ShardedVectors([MappedShard(path, (rows, spec.dim), dtype) for path, rows in paths])
+        return cls(spec=spec, vectors=vectors, path=folder, facts=facts)
 
     @classmethod
     def from_vectors(
@@ -195,7 +217,7 @@ class EmbeddingStore:
         return cls(spec=spec, rows=pa.table(columns, schema=ROWS), vectors=array[order])
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._vectors)
 
     def __repr__(self) -> str:
         head = f"EmbeddingStore({len(self):,} x {self.spec.dim}, {self.spec.name}, {len(self.errors)} errors)"
@@ -209,15 +231,42 @@ class EmbeddingStore:
     @cached_property
     def digest(self) -> str:
         """sha256 over the sorted (key, content sha256) pairs and the encoder: what these vectors are of."""
-        return digest_columns(self._rows, ("key", "sha256"), salt=self.spec.fingerprint)
+        return digest_columns(self.rows(), ("key", "sha256"), salt=self.spec.fingerprint)
+
+    @property
+    def shrinkage(self) -> float:
+        """Median of the pictures' shorter side over the encoder's edge; above 1 pixels are lost. 0 without pictures."""
+        if not self.spec.size or self.rows()["width"].null_count:
+            return 0.0
+        shorter = np.minimum(self.rows()["width"].to_numpy(), self.rows()["height"].to_numpy())
+        return float(np.median(shorter)) / self.spec.size
 
     def vectors(self) -> Vectors:
         """[n, d] float16 or float32, in row order; memory-mapped when the store is on disk."""
         return self._vectors
 
     def rows(self) -> pa.Table:
-        """One row per vector, schema ROWS, sorted by key."""
+        """One row per vector, schema ROWS, sorted by key (tiles: by the key of their image, then from top to bottom).
+
+        Raises:
+            CorruptError: a part on disk does not read back.
+        """
+        if self._rows is None:
+            assert self.path is not None
+            tables = [read_rows(self.path, shard["name"], shard["rows"]) for shard in self.facts["shards"]]
+            self._rows = pa.concat_tables(tables)
         return self._rows
+
+    @property
+    def errors(self) -> pa.Table:
+        """Key, uri and reason of every image that gave no vector; schema REJECTED, sorted by key.
+
+        Raises:
+            CorruptError: the table on disk does not read back.
+        """
+        if self._errors is None:
+            self._errors = files.read_table(self.path / "errors.parquet") if self.path else REJECTED.empty_table()
+        return self._errors
 
     def column(self, name: str) -> list[Any]:
         """One column of the rows as a Python list; a name outside ROWS is looked up in ``meta``.
@@ -225,10 +274,11 @@ class EmbeddingStore:
         Raises:
             SourceError: no row has such a column.
         """
-        if name in self._rows.column_names:
-            found: list[Any] = self._rows[name].to_pylist()
+        rows = self.rows()
+        if name in rows.column_names:
+            found: list[Any] = rows[name].to_pylist()
             return found
-        values = [json.loads(meta).get(name) if meta else None for meta in self._rows["meta"].to_pylist()]
+        values = [json.loads(meta).get(name) if meta else None for meta in rows["meta"].to_pylist()]
         if all(v is None for v in values):
             raise SourceError(f"No column {name!r} in this source.", hint=f"Columns: {', '.join(self.column_names)}.")
         return values
@@ -236,14 +286,14 @@ class EmbeddingStore:
     @property
     def column_names(self) -> list[str]:
         """Columns of ROWS that users name, and those kept in ``meta``."""
-        meta = self._rows["meta"].drop_null()
+        meta = self.rows()["meta"].drop_null()
         return ["label", "group", *sorted(json.loads(meta[0].as_py()) if len(meta) else ())]
 
     def take(self, rows: np.ndarray) -> EmbeddingStore:
         """The store restricted to some row numbers (ascending), in memory."""
         return EmbeddingStore(
             spec=self.spec,
-            rows=self._rows.take(pa.array(rows)),
+            rows=self.rows().take(pa.array(rows)),
             vectors=self._vectors[np.asarray(rows)],
             facts=self.facts,
         )
@@ -264,7 +314,9 @@ class EmbeddingStore:
 
     def with_roles(self, *, label: str | None = None, group: str | None = None) -> EmbeddingStore:
         """The same store with other columns as label and group."""
-        rows = self._rows
+        if all(column in (None, role) for role, column in (("label", label), ("group", group))):
+            return self
+        rows = self.rows()
         for role, column in (("label", label), ("group", group)):
             if column and column != role:
                 values = pa.array([None if v is None else str(v) for v in self.column(column)], pa.string())
@@ -279,20 +331,44 @@ def shard_path(folder: Path, kind: str, name: str) -> Path:
     return folder / f"{kind}-{name}.{'npy' if kind == 'vectors' else 'parquet'}"
 
 
-def read_shard(folder: Path, name: str) -> tuple[pa.Table, np.ndarray]:
-    """Rows and memory-mapped vectors of one shard.
+def read_rows(folder: Path, name: str, count: int) -> pa.Table:
+    """Rows of one shard.
 
     Raises:
-        CorruptError: a part is missing, does not read back, or does not fit the other.
+        CorruptError: they are missing, do not read back, or are of another number.
     """
-    rows, path = files.read_table(shard_path(folder, "rows", name)), shard_path(folder, "vectors", name)
+    path = shard_path(folder, "rows", name)
+    rows = files.read_table(path)
+    if len(rows) != count:
+        raise CorruptError(f"{path} has {len(rows)} rows, wanted {count}.", hint=AGAIN)
+    return rows
+
+
+def load_array(path: Path) -> np.ndarray:
+    """A memory-mapped array that this project wrote.
+
+    Raises:
+        CorruptError: it is missing or does not read back.
+    """
     try:
-        vectors: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise CorruptError(f"{path} does not read back ({error}).", hint=AGAIN) from None
-    if vectors.ndim != 2 or len(rows) != len(vectors):
-        raise CorruptError(f"{path} has shape {list(vectors.shape)}, wanted [{len(rows)}, d].", hint=AGAIN)
-    return rows, vectors
+    return array
+
+
+def require_size(path: Path, size: int) -> None:
+    """Notices a part that vanished or was cut without reading it.
+
+    Raises:
+        CorruptError: the file is missing or has another number of bytes.
+    """
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise CorruptError(f"{path} does not read back ({error.strerror}).", hint=AGAIN) from None
+    if found != size:
+        raise CorruptError(f"{path} has {found:,} bytes, wanted {size:,}.", hint=AGAIN)
 
 
 def digest_columns(table: pa.Table, names: Sequence[str], *, salt: str = "") -> str:

@@ -15,6 +15,6 @@ def duplicates(store: EmbeddingStore) -> np.ndarray:
     """
     if not len(store):
         return np.zeros(0, np.int64)
-    component = connected_rows(np.array(store.column("sha256")), np.array(store.column("pixels")))
+    component = connected_rows(store.rows()["sha256"], store.rows()["pixels"])
     _, first, group = np.unique(component, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first, kind="stable"), kind="stable")[group]

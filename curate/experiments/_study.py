@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from curate import evaluation, pretraining, scoring, selection
-from curate.config import ArmConfig, Config, located
+from curate.config import ArmConfig, Config
+from curate.experiments.steps import STEPS, Step
 from curate.pretraining.methods import METHODS
 from curate.reporting.text import TextTable, evaluation_table, run_table, score_table, selection_table
 from curate.results import Run, Selection, ShiftReport, check_pool_names
@@ -28,10 +29,8 @@ from embeddings.pipeline import as_store
 from embeddings.progress import Progress, silent
 from embeddings.store import EmbeddingStore
 
-Step = Literal["score", "select", "pretrain", "evaluate"]
 STUDY = "study.json"
 INITS = ("scratch", "public")
-STEPS: tuple[Step, ...] = ("score", "select", "pretrain", "evaluate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +63,9 @@ class Study:
             "steps": [step for step in STEPS if self._reaches(step)],
             "encoder": self.encoder,
             "seed": self.seed,
-            "target": config.target.address(config.root),
-            "pools": {name: pool.address(config.root) for name, pool in config.pools.items()},
-            "evaluate": {name: labeled.address(config.root) for name, labeled in config.evaluate.items()},
+            "target": config.target_address,
+            "pools": config.pool_addresses,
+            "evaluate": config.labeled_addresses,
             "budget": config.budget.images if config.budget else None,
             "arms": [vars(arm) for arm in config.arms],
         }
@@ -103,8 +102,7 @@ class Study:
 
     def _score(self, embedding: dict[str, Any]) -> ShiftReport:
         config = self.config
-        pools = {name: pool.address(config.root) for name, pool in config.pools.items()}
-        report = scoring.score(config.target.address(config.root), pools, encoder=self.encoder, **embedding)
+        report = scoring.score(config.target_address, config.pool_addresses, encoder=self.encoder, **embedding)
         report.save(self.out)
         return report
 
@@ -112,12 +110,11 @@ class Study:
         """One selection per distinct ``select`` of the arms."""
         config, budget = self.config, self.config.budget
         assert budget is not None
-        excluded = test_parts(config, encoder=self.encoder, **embedding)
-        pools = {name: pool.address(config.root) for name, pool in config.pools.items()}
+        excluded = evaluation_parts(config, encoder=self.encoder, **embedding)
         return {
             method: selection.select(
-                config.target.address(config.root),
-                pools,
+                config.target_address,
+                config.pool_addresses,
                 budget=budget.images,
                 method=method,
                 exclude=excluded,
@@ -147,7 +144,7 @@ class Study:
         )
 
     def _evaluate(self, runs: dict[str, Run], embedding: dict[str, Any]) -> TextTable:
-        sets = {name: labeled.address(self.config.root) for name, labeled in self.config.evaluate.items()}
+        sets = self.config.labeled_addresses
         report = evaluation.evaluate(runs, sets, encoder=self.encoder, seed=self.seed, **embedding)
         report.save(self.out)
         return evaluation_table(report)
@@ -155,7 +152,7 @@ class Study:
     def _init(self, arm: ArmConfig) -> str:
         """Where an arm's weights come from; run:DIR is relative to the file."""
         kind, _, folder = arm.init.partition(":")
-        return f"run:{located(folder, self.config.root)}" if kind == "run" else arm.init
+        return f"run:{self.config.located(folder)}" if kind == "run" else arm.init
 
     def _claim(self) -> None:
         """Makes the folder this study's own, or refuses one of another configuration."""
@@ -190,11 +187,13 @@ class Study:
         return STEPS.index(step) <= STEPS.index(self.until)
 
 
-def test_parts(config: Config, *, encoder: str, work: Path | None, **embedding: Any) -> list[str | EmbeddingStore]:
+def evaluation_parts(
+    config: Config, *, encoder: str, work: Path | None, **embedding: Any
+) -> list[str | EmbeddingStore]:
     """The images that a file's evaluations test on, those given and those held out: never to be selected."""
     parts: list[str | EmbeddingStore] = []
-    for labeled in config.evaluate.values():
-        train, _, test = labeled.address(config.root).partition("::")
+    for address in config.labeled_addresses.values():
+        train, _, test = address.partition("::")
         if test:
             parts.append(test)
         else:

@@ -1,9 +1,9 @@
 """The state of a run on disk: written whole, checked when read, the last two kept.
 
     checkpoints/step-000000120.safetensors   model, heads and optimizer, one tensor per name
-    checkpoints/step-000000120.json          step, sha256 of the tensors, digest of the configuration; written last
+    checkpoints/step-000000120.json          step, sha256 of the tensors, what they depend on; written last
 
-A run is a pure function of its configuration and step, so this is all a restart needs.
+A run is a pure function of its configuration, precision and step, so this is all a restart needs.
 """
 
 from __future__ import annotations
@@ -18,11 +18,19 @@ from safetensors.torch import load, save
 from torch import nn
 
 from embeddings import files
-from embeddings.errors import CorruptError, TrainingError
+from embeddings.errors import CorruptError, ForeignFolderError, TrainingError
 
 log = logging.getLogger(__name__)
 KEPT = 2
 MODEL, OPTIMIZER = "model.", "optimizer."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a checkpoint's state depends on, beside its step."""
+
+    config: str  # digest of the run's configuration
+    precision: str = "float32"  # follows from the device, which may be another one when the run goes on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +43,7 @@ class Mark:
 
 
 def save_checkpoint(
-    folder: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, *, mark: Mark, config: str
+    folder: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, *, mark: Mark, origin: Origin
 ) -> None:
     """Writes one checkpoint and deletes all but the last two.
 
@@ -44,7 +52,7 @@ def save_checkpoint(
         learner: backbone and heads.
         optimizer: over the learner's parameters.
         mark: where the run stands.
-        config: digest of the run's configuration.
+        origin: what the state depends on.
 
     Raises:
         TrainingError: the state is not finite; nothing is written.
@@ -60,21 +68,26 @@ def save_checkpoint(
     path = folder / f"step-{mark.step:09d}.safetensors"
     with files.atomic_path(path) as temporary:
         temporary.write_bytes(data)
-    facts = {"schema": "curate.checkpoint/1", "config": config, "sha256": files.digest_bytes(data)}
+    facts = {"schema": "curate.checkpoint/1", **vars(origin), "sha256": files.digest_bytes(data)}
     files.write_json(path.with_suffix(".json"), facts | vars(mark))
     for old in sorted(folder.glob("step-*.json"))[:-KEPT]:
         old.unlink()
         old.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, config: str) -> Mark | None:
-    """Restores the newest checkpoint that reads back, or returns None; tells of each that does not."""
+def load_checkpoint(folder: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, origin: Origin) -> Mark | None:
+    """Restores the newest checkpoint that reads back, or returns None; tells of each that does not.
+
+    Raises:
+        ForeignFolderError: it was trained in another precision.
+    """
     for path in sorted(folder.glob("step-*.json"), reverse=True):
         try:
-            facts, data = _read(path, config)
+            facts, data = _read(path, origin.config)
         except CorruptError as error:
             log.warning("%s It is skipped.", error.message)
             continue
+        _require_same_precision(folder.parent, facts.get("precision", origin.precision), origin.precision)
         _restore(load(data), learner, optimizer)
         return Mark(**{name: facts[name] for name in Mark.__dataclass_fields__})
     return None
@@ -88,6 +101,14 @@ def _read(path: Path, config: str) -> tuple[dict[str, Any], bytes]:
         if facts.get(name) != value:
             raise CorruptError(f"Checkpoint {path.stem} does not read back ({name} differs).")
     return facts, data
+
+
+def _require_same_precision(run: Path, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise ForeignFolderError(
+            f"{run} was begun with precision {found!r}, this device trains with precision {wanted!r}.",
+            hint="Go on with the --device it was begun on, or choose a new folder for --out.",
+        )
 
 
 def _tensors(learner: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -2,7 +2,8 @@
 
 Images are squashed to a square with Pillow's BICUBIC, as the encoders do, a quarter larger than the views so that crops
 have something to cut. The block is written in shards; a shard that is there is not made again. Images that cannot be
-read or decoded are left out and listed with their reason in errors.parquet of the run folder.
+read or decoded, or changed since they were selected, are left out and listed with their reason in errors.parquet of
+the run folder.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from curate.pretraining.augment.draws import image_hash
 from curate.results import Selection
 from embeddings import files
 from embeddings.batches import core_count
-from embeddings.decode import decode
 from embeddings.errors import ImageError, TrainingError, UsageError
+from embeddings.images import load_image
 from embeddings.progress import Progress
 from embeddings.sources import Source, open_source
 from embeddings.store import ShardedVectors
@@ -100,9 +101,9 @@ def load_images(
 
 def _write_shard(path: Path, rows: pa.Table, sources: Mapping[str, Source], *, edge: int) -> None:
     """Decodes some rows; writes the reasons for those that fail, then the pixels of the others."""
-    names, uris = rows["source"].to_pylist(), rows["uri"].to_pylist()
+    columns = [rows[name].to_pylist() for name in ("source", "uri", "sha256")]
     with ThreadPoolExecutor(core_count()) as pool:
-        results = list(pool.map(lambda name, uri: _square(sources[name], uri, edge), names, uris))
+        results = list(pool.map(lambda name, *image: _square(sources[name], *image, edge=edge), *columns))
     reasons = [result if isinstance(result, str) else None for result in results]
     failed = rows.select(ERRORS.names[:3]).append_column("reason", pa.array(reasons, pa.string()))
     files.write_table(path.with_suffix(".parquet"), failed.filter(pc.is_valid(failed["reason"])))
@@ -111,10 +112,10 @@ def _write_shard(path: Path, rows: pa.Table, sources: Mapping[str, Source], *, e
         np.save(file, np.stack(pixels) if pixels else np.empty((0, 3 * edge * edge), np.uint8))
 
 
-def _square(source: Source, uri: str, edge: int) -> np.ndarray | str:
+def _square(source: Source, uri: str, sha256: str | None, *, edge: int) -> np.ndarray | str:
     """uint8 [3 S S] of one image, or the reason why there is none."""
     try:
-        image = decode(source.read(uri))
+        image = load_image(source, uri, sha256=sha256)
     except ImageError as error:
         return error.message
     small = image.resize((edge, edge), Image.Resampling.BICUBIC)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, Unpack
 
 from curate.pretraining.backbones import save_backbone
 from curate.pretraining.budget import Plan, make_plan, make_schedule, measure_seconds_per_sample
-from curate.pretraining.checkpoint import Mark, load_checkpoint, save_checkpoint
+from curate.pretraining.checkpoint import Mark, Origin, load_checkpoint, save_checkpoint
 from curate.pretraining.curves import Curves
 from curate.pretraining.health import judge
 from curate.pretraining.heap import resident_heap
@@ -60,7 +60,8 @@ def pretrain(
         **options: method, backbone, init, batch, size, seed, config; see ``Options``.
 
     Raises:
-        UsageError: names, sizes or budgets that cannot be met; a folder of something else (ForeignFolderError).
+        UsageError: names, sizes or budgets that cannot be met; a folder of something else, or a run begun in another
+            precision (ForeignFolderError).
         TrainingError: no readable image, or a loss that is not finite; earlier checkpoints stay.
         StorageError: no space.
         KeyboardInterrupt: SIGINT or SIGTERM; a checkpoint is written first.
@@ -101,8 +102,9 @@ def _train(
     trainer: Trainer, images: ImageBlock, schedule: Schedule, folder: Path, progress: Progress
 ) -> tuple[Curves, float]:
     """Takes all steps that are left; returns the curves and the seconds, those before an interruption included."""
-    checkpoints, config = folder / "checkpoints", files.digest(trainer.settings.document())
-    mark = load_checkpoint(checkpoints, trainer.learner, trainer.optimizer, config) or Mark()
+    checkpoints, state = folder / "checkpoints", (trainer.learner, trainer.optimizer)
+    origin = Origin(config=files.digest(trainer.settings.document()), precision=trainer.placement.precision)
+    mark = load_checkpoint(checkpoints, *state, origin) or Mark()
     curves = Curves(folder / "curves.jsonl", steps=schedule.steps, samples_seen=mark.samples_seen)
     start = time.perf_counter() - mark.seconds
 
@@ -116,7 +118,7 @@ def _train(
             seconds = time.perf_counter() - start
             mark = Mark(step=batch.step + 1, samples_seen=batch.end, seconds=seconds)
             if stop.asked or _is_due(batch, schedule.samples):
-                save_checkpoint(checkpoints, trainer.learner, trainer.optimizer, mark=mark, config=config)
+                save_checkpoint(checkpoints, *state, mark=mark, origin=origin)
             if stop.asked:
                 raise KeyboardInterrupt
             progress("pretrain", batch.end, schedule.samples, f"loss {measured.loss:.3f}")

@@ -17,8 +17,8 @@ from typing import Any
 
 from PIL import Image
 
-from embeddings.decode import decode
 from embeddings.errors import CurateError
+from embeddings.images import load_image
 from embeddings.sources import Source, open_source
 
 MAX_BYTES = 6_000_000  # of all pictures in one report, as text; the report then stays under 8 MB
@@ -71,7 +71,7 @@ class Album:
         """The picture at (address, uri), shrunk, or why there is none."""
         address, uri = place
         try:
-            return _shrunk(decode(self._open(address).read(uri)), EDGES[0])
+            return _shrunk(load_image(self._open(address), uri), EDGES[0])
         except (CurateError, OSError) as error:
             return _reason(error)
 

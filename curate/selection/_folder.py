@@ -38,6 +38,8 @@ def find_selection(folder: Path, request: dict[str, Any], sources: dict[str, str
 
 
 def _refuse_others(folder: Path) -> None:
+    if folder.is_file():
+        raise ForeignFolderError(f"{folder} is a file.", hint="Choose a new folder for --out.")
     foreign = [name for name in files.list_names(str(folder)) if name not in (*PARTS, *REPORTS)]
     if foreign:
         raise ForeignFolderError(

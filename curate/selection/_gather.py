@@ -47,7 +47,7 @@ def gather(
     images = pa.concat_tables([_images(name, store) for name, store in everything])
     origin = np.repeat(np.arange(len(everything)), [len(store) for _, store in everything])
     place = np.concatenate([np.arange(len(store)) for _, store in everything])
-    picture, rows = connected_rows(_codes(images["sha256"]), _codes(images["pixels"])), np.arange(len(images))
+    picture, rows = connected_rows(images["sha256"], images["pixels"]), np.arange(len(images))
 
     banned_by = _first_row(picture, origin >= len(stores))
     allowed = (origin < len(stores)) & (banned_by < 0)
@@ -77,14 +77,6 @@ def _images(source: str, store: EmbeddingStore) -> pa.Table:
     """source, key, sha256 and pixels of every image of a store."""
     names = pa.repeat(pa.scalar(source, pa.string()), len(store))
     return store.rows().select(["key", "sha256", "pixels"]).append_column("source", names)
-
-
-def _codes(column: pa.ChunkedArray) -> np.ndarray:
-    """A number [n] per distinct value; a missing value equals no other."""
-    encoded = column.combine_chunks().dictionary_encode()
-    codes: np.ndarray = encoded.indices.fill_null(-1).to_numpy()
-    unlike_any: np.ndarray = len(encoded.dictionary) + np.arange(len(codes))
-    return np.where(codes < 0, unlike_any, codes)
 
 
 def _first_row(picture: np.ndarray, among: np.ndarray) -> np.ndarray:

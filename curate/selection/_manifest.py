@@ -21,6 +21,7 @@ def build_manifest(candidates: Candidates, choice: Choice) -> pa.Table:
         "source": names[candidates.source[rows]],
         "key": candidates.keys[rows],
         "uri": candidates.column("uri", rows),
+        "sha256": candidates.column("sha256", rows),
         "stage": np.zeros(n, np.int32),
         "rank": np.arange(n),
         "score": choice.scores.round(DECIMALS),

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from embeddings.encoders.hub_weights import load_hub_weights
 from embeddings.encoders.lite0_weights import load_weights
+from embeddings.encoders.torchvision import load_public
 from embeddings.encoders.torchvision_import import import_timm, import_torchvision
 from embeddings.errors import UnknownNameError, UsageError
 
@@ -47,6 +47,7 @@ def build_network(name: str, *, init: str = "scratch", seed: int = 0) -> Network
         UnknownNameError: no such network or ``init``.
         UsageError: the network has no public weights.
         MissingExtraError: the public weights are not on this machine.
+        CorruptError: their file is damaged.
     """
     if name not in BUILDERS:
         raise UnknownNameError("network", name, BUILDERS)
@@ -72,10 +73,7 @@ def _lite0(public: bool) -> Network:
 
 
 def _resnet(name: str, public: bool) -> Network:
-    models = import_torchvision().models
-    module = models.get_model(name, weights=None)
-    if public:
-        module.load_state_dict(load_hub_weights(models.get_model_weights(name).DEFAULT.url))
+    module = load_public(name) if public else import_torchvision().models.get_model(name, weights=None)
     dim = module.fc.in_features
     module.fc = nn.Identity()
     return Network(name, module, dim=dim, mean=IMAGENET_MEAN, std=IMAGENET_STD)

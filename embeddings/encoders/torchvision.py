@@ -3,7 +3,8 @@
 Images are resized, cropped and scaled as the weights' own transforms say; features are what enters the last linear
 layer.
 ``torchvision:resnet50@128`` crops 128 px and scales the resize with it; transformers with fixed positions refuse that.
-Weights come from torch.hub's cache, or are downloaded with a progress bar.
+Weights are looked for in the weights folder (``torchvision/FILE``) and in torch.hub's cache, else downloaded with a
+progress bar. Batch norms are folded where that is found to change nothing.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ from typing import Any
 
 from torch import nn
 
-from embeddings.encoders.hub_weights import require_hub_file
+from embeddings.encoders.folding import fold_if_equal
+from embeddings.encoders.hub_weights import TorchHubFile, find_weights
+from embeddings.encoders.naming import unknown_encoder
+from embeddings.encoders.tensors import load_tensors, read_tensors
 from embeddings.encoders.torch_encoder import Placement, TorchEncoder, feature_count, weights_digest
 from embeddings.encoders.torchvision_import import import_torchvision
 from embeddings.encoders.transform import Transform
-from embeddings.errors import UnknownNameError, UsageError
+from embeddings.errors import UsageError
 from embeddings.store import EncoderSpec
 
 PREFIX = "torchvision:"
+LICENSE = "BSD-3-Clause"  # torchvision's own, where the weights name no other
 
 
 def torchvision_names() -> list[str]:
@@ -35,16 +40,15 @@ def make_torchvision(name: str, placement: Placement) -> TorchEncoder:
     Raises:
         UnknownNameError: torchvision has no such network.
         MissingExtraError: the weights are neither on this machine nor to be had.
+        CorruptError: the weights file is damaged or another network's.
         UsageError: the network does not take this size, or has no linear layer to drop.
     """
     network, _, edge = name.removeprefix(PREFIX).partition("@")
     known = torchvision_names()
     if PREFIX + network not in known or not re.fullmatch(r"([1-9]\d*)?", edge):
-        raise UnknownNameError("encoder", name, known)
-    models = import_torchvision().models
-    weights = models.get_model_weights(network).DEFAULT
-    require_hub_file(weights.url)
-    module = drop_classifier(models.get_model(network, weights=weights, progress=False))
+        raise unknown_encoder(name, known)
+    weights = import_torchvision().models.get_model_weights(network).DEFAULT
+    module = drop_classifier(load_public(network))
     transform = weights_transform(weights, int(edge) if edge else None)
     default = weights_transform(weights).size
     spec = EncoderSpec(
@@ -53,9 +57,36 @@ def make_torchvision(name: str, placement: Placement) -> TorchEncoder:
         size=transform.size,
         preprocessing=f"{transform}; input of the last linear layer",
         weights=weights_digest(module),
-        license=weights.meta.get("license", "BSD-3-Clause"),
+        license=weights.meta.get("license", LICENSE),
     )
+    module = fold_if_equal(module, transform.size)
     return TorchEncoder(module, spec=spec, transform=transform, placement=placement)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Size in pixels and licence of a name, without its weights; its dimension is not known before it is built."""
+    weights = import_torchvision().models.get_model_weights(name.removeprefix(PREFIX)).DEFAULT
+    return {"size": weights_transform(weights).size, "dim": None, "license": weights.meta.get("license", LICENSE)}
+
+
+def load_public(network: str) -> Any:
+    """A network of torchvision with its default weights and its classifier.
+
+    Torchvision's own way to load them lets the file run code, so they are read by ours.
+
+    Raises:
+        MissingExtraError: the weights are neither on this machine nor to be had.
+        CorruptError: the weights file is damaged or another network's.
+    """
+    models = import_torchvision().models
+    weights = models.get_model_weights(network).DEFAULT
+    origin = TorchHubFile(weights.url)
+    path = find_weights(PREFIX + network, f"torchvision/{origin.name}", origin)
+    module = models.get_model(network, weights=None, **_options(network, weights))
+    load_tensors(module, {_current_name(name): tensor for name, tensor in read_tensors(path).items()}, path)
+    if network == "googlenet":  # as torchvision does: the side classifiers served its training only
+        module.aux1 = module.aux2 = None
+    return module
 
 
 def drop_classifier(module: nn.Module) -> nn.Module:
@@ -88,3 +119,17 @@ def weights_transform(weights: Any, size: int | None = None) -> Transform:
         mean=tuple(round(255 * v, 4) for v in own.mean),
         std=tuple(round(255 * v, 4) for v in own.std),
     )
+
+
+def _options(network: str, weights: Any) -> dict[str, Any]:
+    """What a network must be built with to be the one that its weights were trained in."""
+    if network in ("googlenet", "inception_v3"):  # ported from TensorFlow, which scales pixels to -1..1
+        return {"transform_input": True, "init_weights": False}
+    if network.startswith("vit_"):
+        return {"image_size": weights.meta["min_size"][0]}
+    return {}
+
+
+def _current_name(name: str) -> str:
+    """DenseNet's files are older than the rule that a module's name has no dot: norm.1 is norm1 now."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embeddings import files
+from embeddings.sources.footers import chunks_of
 
 KEPT_BYTES = 64 << 20  # row groups kept in memory; never fewer than two, so that neighbors do not evict each other
 LARGE_GROUP_BYTES = 64 << 20
@@ -38,11 +39,10 @@ class Blobs:
 
     def __init__(self, file: pq.ParquetFile, column: str, *, order: np.ndarray) -> None:
         """``order``: the row numbers [n] in the order in which they will mostly be read."""
-        groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
         self._file, self._column = file, column
-        self._starts = list(accumulate((group.num_rows for group in groups), initial=0))
+        self._starts = list(accumulate(_group_rows(file), initial=0))
         visited = np.searchsorted(self._starts, order, side="right") - 1
-        self._scattered = _is_scattered(visited, np.array([_column_bytes(group, column) for group in groups]))
+        self._scattered = _is_scattered(visited, np.array([chunk.size for chunk in chunks_of(file, column)]))
         self._kept: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
         self._copy: _Copy | None = None
         self._lock = Lock()
@@ -125,11 +125,9 @@ def leaf(values: pa.Array | pa.ChunkedArray) -> Any:
 def missing(file: pq.ParquetFile, column: str) -> np.ndarray:
     """True [n] where the value is null; reads only the row groups whose statistics do not settle it."""
     masks = []
-    for i in range(file.num_row_groups):
-        group = file.metadata.row_group(i)
-        statistics = _column_chunk(group, column).statistics
-        if statistics is not None and statistics.has_null_count and statistics.null_count == 0:
-            masks.append(np.zeros(group.num_rows, bool))
+    for i, (chunk, rows) in enumerate(zip(chunks_of(file, column), _group_rows(file), strict=True)):
+        if chunk.nulls == 0:
+            masks.append(np.zeros(rows, bool))
             continue
         batches = file.iter_batches(batch_size=BATCH, row_groups=[i], columns=[column], use_threads=False)
         masks += [leaf(batch.column(0)).is_null().to_numpy(zero_copy_only=False) for batch in batches]
@@ -143,10 +141,8 @@ def _is_scattered(groups: np.ndarray, sizes: np.ndarray) -> bool:
     return bool(sizes.max() > LARGE_GROUP_BYTES or visits > REVISITS * len(sizes))
 
 
-def _column_chunk(group: Any, column: str) -> Any:
-    chunks = (group.column(i) for i in range(group.num_columns))
-    return next(chunk for chunk in chunks if chunk.path_in_schema == column)
-
-
-def _column_bytes(group: Any, column: str) -> int:
-    return int(_column_chunk(group, column).total_uncompressed_size)
+def _group_rows(file: pq.ParquetFile) -> list[int]:
+    rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    if sum(rows) != file.metadata.num_rows or min(rows, default=0) < 0:
+        raise OSError("its footer is damaged")
+    return rows

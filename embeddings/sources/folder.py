@@ -51,6 +51,10 @@ class FolderSource:
         """
         return read_file(self.address.path, uri)
 
+    def locate(self, uri: str) -> str:
+        """Path of the image."""
+        return f"{self.address.path.rstrip('/')}/{uri}"
+
 
 def read_file(folder: str, path: str) -> bytes:
     """Bytes of one image file below a folder.
@@ -59,9 +63,21 @@ def read_file(folder: str, path: str) -> bytes:
         ImageError: the file is gone, may not be read, or lies outside the folder.
     """
     try:
-        return files.read_bytes(files.join(folder, path))
+        return read_path(files.join(folder, path))
     except SourceError as error:
         raise ImageError(error.message) from None
+
+
+def read_path(path: str) -> bytes:
+    """Bytes of one image file anywhere.
+
+    Raises:
+        ImageError: the file is gone or may not be read.
+    """
+    try:
+        return files.read_bytes(path)
+    except ValueError as error:  # a NUL character in the name
+        raise ImageError(f"cannot be read: {error}") from None
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or type(error).__name__}") from error
 
@@ -99,6 +115,6 @@ def _no_images(path: str, ignored: Counter[str]) -> SourceError:
     if not ignored:
         return SourceError(f"The folder {path!r} is empty.", hint="Give a folder that holds images, at any depth.")
     found = ", ".join(f"{n:,} {suffix or '(no suffix)'}" for suffix, n in ignored.most_common(8))
-    tables = [suffix for suffix in ignored if suffix in TABLE_SUFFIXES]
-    hint = f"Give one {tables[0]} file instead of the folder." if tables else "Images are known by suffix, as .jpg."
+    shards = [suffix for suffix, _ in ignored.most_common() if suffix in (*TABLE_SUFFIXES, ".tar")]
+    hint = f"Give '{path.rstrip('/')}/*{shards[0]}'." if shards else "Images are known by suffix, as .jpg."
     return SourceError(f"No image in the folder {path!r}; found: {found}.", hint=hint)

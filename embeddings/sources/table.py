@@ -1,4 +1,4 @@
-"""A table of images: Parquet, CSV or TSV.
+"""A table of images: Parquet, Arrow, CSV or TSV.
 
 Images: bytes in the table (a column ``image`` or the only one of type ``struct<bytes, path>`` or binary; a row without
 bytes falls back to its path), else a column of paths (PATH_COLUMNS) relative to the folder that holds the table.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import posixpath
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from threading import Lock
 
@@ -22,10 +22,9 @@ import pyarrow.compute as pc
 from embeddings import files
 from embeddings.errors import ImageError, SourceError, one_line
 from embeddings.sources import Address, Listing
-from embeddings.sources.blobs import Blobs
 from embeddings.sources.folder import read_file
-from embeddings.sources.formats import Content, read_csv, read_parquet
-from embeddings.sources.rows import MISSING, Rows, key_order, listing_of, reject, reject_repeats
+from embeddings.sources.formats import BlobReader, Content, read_content
+from embeddings.sources.rows import MISSING, Columns, Rows, key_order, listing_of, reject, reject_repeats
 
 NO_IMAGE, NO_KEY = "no image", "no key"
 OUTSIDE, REMOTE = "its path leaves the table's folder", "its path is a URL; only files beside the table are read"
@@ -37,7 +36,7 @@ class _Index:
 
     rows: Rows
     numbers: np.ndarray  # row number in the file, int64 [n]
-    blobs: Blobs | None
+    blobs: BlobReader | None
 
     def row_of(self, key: str) -> int:
         """Row number in the file of the usable row with this key.
@@ -69,27 +68,37 @@ class TableSource:
         Raises:
             SourceError: not a readable table, no column of images, or selectors that do not fit.
         """
-        return listing_of(self._index().rows, self.address)
+        return listing_of(self.rows(), self.address)
+
+    def rows(self) -> Rows:
+        """Every row, sorted by key, before selectors apply; raises as ``listing``."""
+        return self._index().rows
 
     def read(self, uri: str) -> bytes:
         """Encoded bytes of an image in the table (``#KEY``) or beside it (a path).
 
         Raises:
             ImageError: this image cannot be read, with the reason.
-            StorageError: no space for the temporary copy that an unsorted table may need.
+            StorageError: no space for the temporary copy that an unsorted or compressed table may need.
         """
         if not uri.startswith("#"):
             return read_file(_folder_of(self.address.path), uri)
-        index = self._index()
         try:
+            index = self._index()
             data = index.blobs.read(index.row_of(uri[1:])) if index.blobs else None
         except KeyError:
             raise ImageError("the table has no image with this key") from None
-        except (OSError, pa.ArrowException) as error:
+        except SourceError as error:  # it was there when it was listed
+            raise ImageError(error.message) from error
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise ImageError(f"cannot be read from its table: {one_line(error)}") from error
         if data is None:
             raise ImageError(NO_IMAGE)
         return data
+
+    def locate(self, uri: str) -> str:
+        """``TABLE#KEY`` of an image in the table, path of one beside it."""
+        return self.address.path + uri if uri.startswith("#") else f"{_folder_of(self.address.path).rstrip('/')}/{uri}"
 
     def _index(self) -> _Index:
         with self._lock:
@@ -99,44 +108,68 @@ class TableSource:
 
 
 def _index(path: str) -> _Index:
-    content = read_parquet(path) if path.lower().endswith(".parquet") else read_csv(path)
+    content = read_content(path)
     if not len(content.present):
         raise SourceError(f"The table {path!r} has no rows.", hint="Give a table with a row per image.")
-    rows = _rows(content, path)
-    numbers = key_order(rows.key)
-    blobs = Blobs(content.file, content.image, order=numbers) if content.file else None
-    return _Index(rows=reject_repeats(rows.take(numbers)), numbers=numbers, blobs=blobs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ImageFiles:
-    """Facts of the rows whose image is a file, as arrays of equal length."""
-
-    path: pa.Array
-    size: pa.Array
-    stamp: pa.Array
-    reason: pa.Array  # null where the file is there
+    if any(len(values) != len(content.present) for values in (content.paths, *content.columns.values())):
+        raise SourceError(f"The columns of {path!r} differ in length.", hint="Make or download the file again.")
+    try:
+        rows = _rows(content, path)
+        numbers = key_order(rows.key)
+        blobs = content.blobs(numbers) if content.blobs else None
+        return _Index(rows=reject_repeats(rows.take(numbers)), numbers=numbers, blobs=blobs)
+    except pa.ArrowException as error:  # text that is not UTF-8, among others
+        raise SourceError(
+            f"The table {path!r} does not read: {one_line(error)}", hint="Make or download the file again."
+        ) from None
 
 
 def _rows(content: Content, path: str) -> Rows:
     """The rows in file order. What is in the table is addressed ``#KEY``, so that the order of rows tells nothing."""
-    n = len(content.present)
+    found = find_images(content, _folder_of(path))
+    key, nameless = _keys(content, found.paths, PurePosixPath(path).stem)
+    rows = found.rows(key, content.columns, files.file_info(path))
+    return replace(rows, reason=reject(rows.reason, nameless, NO_KEY), hidden=frozenset(("key", content.path_column)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundImages:
+    """Where the images of a table lie: in it, or in files of their own."""
+
+    paths: pa.Array  # string [n]: in their plainest form where they are read, as they stand elsewhere
+    is_file: pa.Array  # bool [n]: not in the table, but a path is given
+    sizes: pa.Array  # of those that are files, as the stamps
+    stamps: pa.Array
+    reasons: pa.Array  # string [n]: why there is no image; null where there is one
+
+    def rows(self, key: pa.Array, columns: Columns, table: files.FileInfo) -> Rows:
+        """The rows in file order, under these keys [n]."""
+        n = len(key)
+        return Rows(
+            key=key,
+            uri=pc.if_else(self.is_file, self.paths, _join("#", key)),
+            size=pc.replace_with_mask(pa.repeat(pa.scalar(table.size, pa.int64()), n), self.is_file, self.sizes),
+            stamp=pc.replace_with_mask(pa.repeat(table.stamp, n), self.is_file, self.stamps),
+            reason=self.reasons,
+            columns=columns,
+        )
+
+
+def find_images(content: Content, folder: str) -> FoundImages:
+    """Where the images of a table are; paths are relative to ``folder``, or absolute and below it."""
     paths = pc.if_else(pc.equal(content.paths, ""), pa.scalar(None, pa.string()), content.paths)
     is_file = pa.array(~content.present & _valid(paths))
-    on_disk = _image_files(paths.filter(is_file).to_pylist(), _folder_of(path))
-    paths = pc.replace_with_mask(paths, is_file, on_disk.path)
-    key, nameless = _keys(content, paths, PurePosixPath(path).stem)
-    reason = pc.replace_with_mask(pa.nulls(n, pa.string()), is_file, on_disk.reason)
-    reason = reject(reason, ~content.present & ~_valid(paths), NO_IMAGE)
-    table = files.file_info(path)
-    return Rows(
-        key=key,
-        uri=pc.replace_with_mask(_join("#", key), is_file, on_disk.path),
-        size=pc.replace_with_mask(pa.repeat(pa.scalar(table.size, pa.int64()), n), is_file, on_disk.size),
-        stamp=pc.replace_with_mask(pa.repeat(table.stamp, n), is_file, on_disk.stamp),
-        reason=reject(reason, nameless, NO_KEY),
-        columns=content.columns,
-        hidden=frozenset(("key", content.path_column)),
+    checked = [_inside(path, folder) for path in paths.filter(is_file).to_pylist()]
+    found = iter(files.stat_files(folder, [path for path, reason in checked if reason is None]))
+    infos = [next(found) if reason is None else None for _, reason in checked]
+    reasons = [reason or (None if info else MISSING) for (_, reason), info in zip(checked, infos, strict=True)]
+    reason = pc.replace_with_mask(pa.nulls(len(paths), pa.string()), is_file, pa.array(reasons, pa.string()))
+    return FoundImages(
+        paths=pc.replace_with_mask(paths, is_file, pa.array([path for path, _ in checked], pa.string())),
+        is_file=is_file,
+        sizes=pa.array([info.size if info else 0 for info in infos], pa.int64()),
+        stamps=pa.array([info.stamp if info else "" for info in infos], pa.string()),
+        reasons=reject(reason, ~content.present & ~_valid(paths), NO_IMAGE),
     )
 
 
@@ -154,21 +187,9 @@ def _keys(content: Content, paths: pa.Array, stem: str) -> tuple[pa.Array, np.nd
     return pc.utf8_normalize(keys, form="NFC"), nameless
 
 
-def _image_files(paths: list[str], folder: str) -> _ImageFiles:
-    checked = [_inside(path) for path in paths]
-    found = iter(files.stat_files(folder, [path for path, reason in checked if reason is None]))
-    infos = [next(found) if reason is None else None for _, reason in checked]
-    reasons = [reason or (None if info else MISSING) for (_, reason), info in zip(checked, infos, strict=True)]
-    return _ImageFiles(
-        path=pa.array([path for path, _ in checked], pa.string()),
-        size=pa.array([info.size if info else 0 for info in infos], pa.int64()),
-        stamp=pa.array([info.stamp if info else "" for info in infos], pa.string()),
-        reason=pa.array(reasons, pa.string()),
-    )
-
-
-def _inside(path: str) -> tuple[str, str | None]:
-    """The path in its plainest form, and why it may not be read."""
+def _inside(path: str, folder: str) -> tuple[str, str | None]:
+    """The path in its plainest form, relative to the folder, and why it may not be read."""
+    path = path.removeprefix(f"{folder.rstrip('/')}/")
     if "://" in path:
         return path, REMOTE
     plain = posixpath.normpath(path)

@@ -63,13 +63,16 @@ def test_or_it_stops_and_says_why(world, everything, method):
 
 
 @every_method
-def test_the_manifest_is_complete(chosen, method):
+def test_the_manifest_is_complete(world, chosen, method):
     table = chosen[method].rows()
     assert table.schema.equals(SELECTION)
     assert table["rank"].to_pylist() == list(range(BUDGET))
     assert all(reason.startswith(f"{method}: ") for reason in table["reason"].to_pylist())
     assert all(uri == f"{key}.png" for uri, key in zip(table["uri"].to_pylist(), table["key"].to_pylist(), strict=True))
     assert not any(table[name].null_count for name in table.column_names)
+    stores = {"target": world.target, **world.pools}
+    known = {(n, k): d for n, s in stores.items() for k, d in zip(s.column("key"), s.column("sha256"), strict=True)}
+    assert table["sha256"].to_pylist() == [known[pick] for pick in picks(chosen[method])]
     assert np.array_equal(table["score"].to_numpy(), table["score"].to_numpy().round(6))
     assert set(table["stage"].to_pylist()) == {0}
     assert set(table["repeats"].to_pylist()) == {1}

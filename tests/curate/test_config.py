@@ -55,6 +55,11 @@ def test_a_whole_file_reads_with_paths_relative_to_it(load, tmp_path):
     assert config.pools["bucket"].address(config.root) == "memory://bucket/images"
     expected = f"{tmp_path}/mine#label:kind::{tmp_path}/held-out#part=b,label:kind"
     assert config.evaluate["kinds"].address(config.root) == expected
+    assert config.target_address == f"{tmp_path}/mine#split=train,label:subgroup"
+    pools = {"web": f"{tmp_path}/web.parquet#group:site", "bucket": "memory://bucket/images"}
+    assert config.pool_addresses == pools
+    assert config.labeled_addresses == {"kinds": expected}
+    assert config.located("kept") == f"{tmp_path}/kept"
     assert (config.seed, config.encoder, config.work, config.budget.images) == (3, "lite0", None, 100)
     assert [(a.name, a.select, a.init, a.samples) for a in config.arms] == [
         ("near", "near-first", "scratch", 5000),

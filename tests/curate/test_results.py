@@ -1,7 +1,9 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curate.results import (
@@ -15,7 +17,7 @@ from curate.results import (
     Selection,
     ShiftReport,
 )
-from embeddings.errors import CorruptError
+from embeddings.errors import CorruptError, SourceError
 
 ESTIMATE = Estimate(value=6.0, low=5.0, high=7.0, se=0.5, n=(10, 20), unit="u", method="m", null=0.0)
 MISSING = Estimate(value=None, reason="too few images")
@@ -91,19 +93,34 @@ def test_a_selection_survives_its_folder_and_notices_a_change(tmp_path):
         Selection.open(tmp_path)
 
 
+def test_a_selection_from_before_digests_were_kept_opens(tmp_path):
+    selection().save(tmp_path)
+    old = pq.read_table(tmp_path / "selection.parquet").drop_columns(["sha256"])
+    pq.write_table(old, tmp_path / "selection.parquet")
+    table = Selection.open(tmp_path).table
+    assert table.schema.equals(SELECTION)
+    assert table["sha256"].null_count == 5
+
+
 def test_truncation_keeps_the_lowest_ranks():
     part = selection().truncate(2)
     assert part.rows()["rank"].to_pylist() == [0, 1]
     assert part.digest != selection().digest
 
 
-def test_paths_point_to_files_and_rows():
-    assert selection().to_paths()[:4] == [
-        "/data/web/a/b.png",
-        "/data/open.parquet#7",
-        "/data/web/c.png",
-        "/data/target/t.png",
+def test_paths_point_to_files_and_rows(tmp_path, image_folder, image_table, pictures):
+    image_folder({"a.png": b""}, name="web")
+    image_folder({"a.png": b""}, name="target")
+    image_table(pictures(2), name="open.parquet")
+    sources = {"web": f"{tmp_path}/web", "open": f"{tmp_path}/open.parquet#half=B", "target": f"{tmp_path}/target"}
+    assert replace(selection(), sources=sources).to_paths()[:4] == [
+        f"{tmp_path}/web/a/b.png",
+        f"{tmp_path}/open.parquet#7",
+        f"{tmp_path}/web/c.png",
+        f"{tmp_path}/target/t.png",
     ]
+    with pytest.raises(SourceError, match="/data/open"):
+        selection().to_paths()
 
 
 def test_a_foreign_or_unfinished_folder_is_refused(tmp_path):

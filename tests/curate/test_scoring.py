@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import curate.scoring
+import embeddings.moments
 from curate.results import Estimate
 from curate.scoring import judge, score, shift_index
 from embeddings.errors import EncoderMismatchError, TooFewImagesError, UsageError
@@ -78,7 +79,7 @@ def test_a_pool_measured_before_is_not_measured_again(tmp_path, monkeypatch):
     first = score(target, {"a": a}, work=tmp_path)
     measured = []
     real = curate.scoring._measure
-    monkeypatch.setattr(curate.scoring, "_measure", lambda store, t: measured.append(len(store)) or real(store, t))
+    monkeypatch.setattr(curate.scoring, "_measure", lambda pool, t: measured.append(pool) or real(pool, t))
     second = score(target, {"a": a, "b": b}, work=tmp_path)
     assert len(measured) == 1
     assert second["a"].metrics == first["a"].metrics
@@ -86,6 +87,19 @@ def test_a_pool_measured_before_is_not_measured_again(tmp_path, monkeypatch):
     changed[0] += 1
     score(target, {"a": changed}, work=tmp_path)
     assert len(measured) == 2
+
+
+def test_blocks_are_found_once_per_store_however_many_figures_need_them(tmp_path, monkeypatch):
+    calls = []
+    real = embeddings.moments.block_names
+    monkeypatch.setattr(embeddings.moments, "block_names", lambda rows: calls.append(1) or real(rows))
+    kept = EmbeddingStore.from_vectors(vectors(200, 0.2, seed=1))
+    (tmp_path / "a").mkdir()
+    parts = {"rows": kept.rows(), "vectors": kept.vectors(), "errors": kept.errors}
+    on_disk = EmbeddingStore(spec=kept.spec, path=tmp_path / "a", **parts)
+    score(vectors(200), {"a": on_disk, "b": vectors(200, 0.4, seed=2)}, work=tmp_path)
+    assert len(calls) == 3
+    assert (tmp_path / "a" / "moments.npz").exists()
 
 
 def test_a_pool_of_copies_is_called_that():

@@ -11,9 +11,12 @@ import warnings
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from hostile_images import ORIENTED, png, tiff
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -36,31 +39,6 @@ def pixels(data: bytes) -> np.ndarray:
 def on_white(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     c, a = color.astype(int), alpha[..., None].astype(int)
     return np.rint((a * c + (255 - a) * 255) / 255).astype(np.uint8)
-
-
-def png(depth: int, color_type: int, rows: list[bytes], width: int, **chunks: bytes) -> bytes:
-    """A PNG written by hand, for what Pillow cannot write."""
-
-    def chunk(name: str, body: bytes) -> bytes:
-        tagged = name.encode() + body
-        return struct.pack(">I", len(body)) + tagged + struct.pack(">I", zlib.crc32(tagged))
-
-    header = struct.pack(">IIBBBBB", width, len(rows), depth, color_type, 0, 0, 0)
-    extra = b"".join(chunk(name, body) for name, body in chunks.items())
-    data = chunk("IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
-    return b"\x89PNG\r\n\x1a\n" + chunk("IHDR", header) + extra + data + chunk("IEND", b"")
-
-
-def tiff(bits: int, samples: bytes, *, width: int, sample_format: int = 1, photometric: int = 1, e: str = "<") -> bytes:
-    """An uncompressed one-row gray TIFF written by hand."""
-    shorts = {256: width, 257: 1, 258: bits, 259: 1, 262: photometric, 277: 1, 278: 1, 339: sample_format}
-    longs = {273: 8, 279: len(samples)}
-    padded = samples + b"\0" * (len(samples) % 2)
-    entries = [(tag, 3, struct.pack(e + "HH", value, 0)) for tag, value in shorts.items()]
-    entries += [(tag, 4, struct.pack(e + "I", value)) for tag, value in longs.items()]
-    body = b"".join(struct.pack(e + "HHI", tag, kind, 1) + value for tag, kind, value in sorted(entries))
-    head = (b"II*\0" if e == "<" else b"MM\0*") + struct.pack(e + "I", 8 + len(padded))
-    return head + padded + struct.pack(e + "H", len(entries)) + body + struct.pack(e + "I", 0)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP", "JPEG2000", "ICO", "AVIF"])
@@ -231,18 +209,6 @@ def test_ycck_jpeg(encode: Encode) -> None:
     assert np.abs(pixels(data)[8, 8] - expected).max() <= 3
 
 
-ORIENTED = {  # how the stored array must be turned to stand upright
-    1: lambda a: a,
-    2: np.fliplr,
-    3: lambda a: np.rot90(a, 2),
-    4: np.flipud,
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
-    8: lambda a: np.rot90(a, 1),
-}
-
-
 @pytest.mark.parametrize("orientation", ORIENTED)
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
 def test_exif_orientation(encode: Encode, kind: str, orientation: int) -> None:
@@ -330,6 +296,12 @@ def test_decompression_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         decode(bomb)
 
 
+def test_a_lack_of_memory_is_not_called_damage(monkeypatch: pytest.MonkeyPatch, encode: Encode) -> None:
+    monkeypatch.setattr(Image, "open", Mock(side_effect=MemoryError))
+    with pytest.raises(ImageError, match="does not fit into memory"):
+        decode(encode(PHOTO))
+
+
 def test_large_images_decode_without_a_warning(monkeypatch: pytest.MonkeyPatch, encode: Encode) -> None:
     data = encode(np.zeros((30, 30), np.uint8))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)  # Pillow warns above this and refuses above twice this
@@ -338,6 +310,7 @@ def test_large_images_decode_without_a_warning(monkeypatch: pytest.MonkeyPatch, 
         assert decode(data).size == (30, 30)
 
 
+@lru_cache
 def samples(encode: Encode) -> list[bytes]:
     rgba = np.dstack([PHOTO, PHOTO[..., 0]])
     exif = Image.Exif()

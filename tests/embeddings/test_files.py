@@ -139,6 +139,60 @@ def test_remote(memory: str) -> None:
     assert files.list_names(memory) == ["a.png", "b"]
 
 
+def test_ranges_of_bytes(tmp_path: Path, memory: str) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"0123456789")
+    for uri in (str(path), f"file://{path}"):
+        assert files.read_range(uri, 3, 4) == b"3456"
+        assert files.read_range(uri, 8, 1 << 60) == b"89"
+        assert files.read_range(uri, 99, 4) == b""
+    assert files.read_range(f"{memory}/b/2.png", 1, 9) == b"2"
+    path.write_bytes(b"abc")  # a file that changes is opened again
+    assert files.read_range(str(path), 0, 3) == b"abc"
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        files.read_range(str(path), 0, 3)
+
+
+def test_handles_close_when_they_are_let_go(tmp_path: Path) -> None:
+    opened = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for i in range(100):
+        (tmp_path / str(i)).write_bytes(b"1")
+        files.read_range(str(tmp_path / str(i)), 0, 1)
+    assert len(os.listdir("/proc/self/fd")) <= opened + 33  # noqa: PTH208
+
+
+def test_looking_up_files_anywhere(tmp_path: Path, memory: str) -> None:
+    write(tmp_path, "a.png")
+    uris = [
+        f"{tmp_path}/a.png",
+        f"{memory}/a.png",
+        f"{tmp_path}/no",
+        f"{memory}/no",
+        str(tmp_path),
+        f"{memory}/b",
+        "a\0",
+    ]
+    found = files.look_up([*uris, f"{tmp_path}/a.png/x"])
+    assert [info.path if isinstance(info, files.FileInfo) else type(info) for info in found] == [
+        *uris[:2], *[FileNotFoundError] * 5, NotADirectoryError,
+    ]  # fmt: skip
+    assert files.look_up([]) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("/a/b.tar", "b.tar"),
+        ("b#?.tar", "b#?.tar"),
+        ("http://h/a/b.tar?key=x/y.z", "b.tar"),
+        ("s3://h/b?.tar", "b?.tar"),
+    ],
+)
+def test_the_name_in_an_address(uri: str, name: str) -> None:
+    assert files.name_of(uri) == name
+
+
 @pytest.mark.parametrize("uri", ["nosuch://x/y", "a+b://x"])
 def test_unknown_protocol(uri: str) -> None:
     with pytest.raises(SourceError, match="Cannot open"):

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embeddings.errors import EncoderMismatchError, TooFewImagesError
-from embeddings.moments import FOLDS, Moments, block_names, fold_of, pack, unpack
+from embeddings.moments import FOLDS, Moments, block_names, connected_rows, fold_of, pack, unpack
 
 
 def rows(keys, groups=None, sha=None, pixels=None):
@@ -14,8 +14,8 @@ def rows(keys, groups=None, sha=None, pixels=None):
         {
             "key": pa.array(keys),
             "group": pa.array(groups or [None] * n, pa.string()),
-            "sha256": pa.array(sha or [f"s{k}" for k in keys]),
-            "pixels": pa.array(pixels or [f"p{k}" for k in keys]),
+            "sha256": pa.array(sha or [f"s{k}" for k in keys], pa.string()),
+            "pixels": pa.array(pixels or [f"p{k}" for k in keys], pa.string()),
         }
     )
 
@@ -126,3 +126,26 @@ def test_groups_and_copies_stay_together_also_through_each_other():
     assert names[3] == names[4] == "d"  # by pixels
     assert names[0] != names[3]
     assert len(set(fold_of(table)[:3])) == 1
+
+
+def test_rows_without_a_digest_are_not_copies_of_each_other_or_of_the_word_none():
+    table = rows(["a", "b", "c", "d"], sha=[None, None, "None", "4"], pixels=[None, "p", "q", "p"])
+    assert block_names(table).tolist() == ["a", "b", "c", "b"]
+
+
+CELLS = st.none() | st.sampled_from("xyz")
+
+
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=12))
+def test_connected_rows_are_those_a_walk_over_shared_labels_reaches(table):
+    found = connected_rows(*(pa.chunked_array([pa.array(column, pa.string())]) for column in zip(*table, strict=True)))
+    reached = [{i} for i in range(len(table))]
+    for _ in table:
+        for i, row in enumerate(table):
+            near = [
+                j
+                for j, other in enumerate(table)
+                if any(a == b and a is not None for a, b in zip(row, other, strict=True))
+            ]
+            reached[i] |= set().union(*(reached[j] for j in near)) if near else set()
+    assert all((found[i] == found[j]) == (j in reached[i]) for i in range(len(table)) for j in range(len(table)))

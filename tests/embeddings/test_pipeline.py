@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import pytest
 from PIL import Image
 
 from embeddings import files, shards
-from embeddings.batches import Embedder, core_count, image_facts, one_thread_each, ordered
+from embeddings.batches import Embedder, core_count, one_thread_each, ordered
+from embeddings.clock import Clock
 from embeddings.errors import (
     CorruptError,
     EncoderMismatchError,
@@ -79,7 +81,7 @@ def contents(folder):
 
 
 def same(first, second):
-    assert first.rows().equals(second.rows())
+    assert first.rows().drop("stamp").equals(second.rows().drop("stamp"))
     np.testing.assert_array_equal(np.asarray(first.vectors()), np.asarray(second.vectors()))
     assert first.errors.equals(second.errors)
     assert first.digest == second.digest
@@ -136,16 +138,6 @@ def test_an_encoder_that_takes_one_caller_at_a_time_is_called_by_one(photos):
     same(embed(photos, encoder=Accelerator(), workers=6), embed(photos, encoder=ToyEncoder()))
 
 
-def test_facts_of_pixels(encode):
-    color = Image.fromarray(np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8))
-    gray = Image.new("RGB", (4, 3), (9, 9, 9))
-    assert {k: image_facts(color)[k] for k in ("width", "height", "gray")} == {"width": 4, "height": 3, "gray": False}
-    assert image_facts(gray)["gray"]
-    assert image_facts(color)["pixels"] == image_facts(color.copy())["pixels"]
-    reshaped = Image.frombytes("RGB", (3, 4), color.tobytes())
-    assert image_facts(color)["pixels"] != image_facts(reshaped)["pixels"]
-
-
 def test_the_same_picture_in_two_containers_has_one_pixel_digest(image_folder, encode):
     array = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     folder = image_folder({"a.png": encode(array), "b.bmp": encode(array, "BMP")})
@@ -159,10 +151,13 @@ def test_progress_counts_to_the_end_and_shows_the_speed(photos, tmp_path):
     embed(photos, encoder=ToyEncoder(), out=tmp_path / "out", progress=lambda *call: calls.append(call))
     assert [done for _, done, _, _ in calls][-1] == 30
     assert {(stage, total) for stage, _, total, _ in calls} == {("embed", 30)}
-    assert calls[-1][3].endswith("images/s")
+    assert re.search(r"images/s, \d+% of the time waiting for (read|decode|encode|write)$", calls[-1][3])
     entries = [json.loads(line) for line in (tmp_path / "out" / "timings.jsonl").read_text().splitlines()]
     assert [entry["images"] for entry in entries] == [8, 8, 8, 6]
-    assert all(0 <= entry["waiting_for_input"] <= 1 and entry["images_per_second"] > 0 for entry in entries)
+    for entry in entries:
+        assert set(entry["waiting"]) == {"read", "decode", "encode", "write"}
+        assert all(0 <= share <= 1 for share in entry["waiting"].values())
+        assert entry["images_per_second"] > 0
 
 
 def test_a_name_and_a_real_encoder(photos, tmp_path):
@@ -280,9 +275,10 @@ def test_an_image_that_vanishes_while_embedding_is_an_error(photos):
     source = open_source(str(photos))
     listing = source.listing()
     Path(photos / listing.images["uri"][5].as_py()).unlink()
-    part = Embedder(source, ToyEncoder(), workers=1).embed(listing.images.slice(4, 4))
+    embedder, told = Embedder(source, ToyEncoder(), workers=1), []
+    (part,) = embedder.parts([listing.images.slice(4, 4)], known=None, clock=Clock(), told=told.append)
     assert part.errors["key"].to_pylist() == [listing.images["key"][5].as_py()]
-    assert len(part) == 4
+    assert (len(part.rows), part.records, told) == (3, 4, [4])
 
 
 # Interrupted
@@ -308,7 +304,7 @@ def test_progress_of_a_continued_run_starts_where_it_stopped(photos, tmp_path):
         embed(photos, encoder=ToyEncoder(fail_after=5), out=tmp_path / "out", workers=1)
     calls = []
     embed(photos, encoder=ToyEncoder(), out=tmp_path / "out", progress=lambda *call: calls.append(call))
-    assert [done for _, done, _, _ in calls] == [20, 24, 28, 30]
+    assert [done for _, done, _, _ in calls] == [24, 30]
 
 
 KILLED = """
@@ -333,7 +329,7 @@ def test_a_killed_process_leaves_only_whole_shards(photos, tmp_path):
     assert not (tmp_path / "out" / "store.json").exists()
     rest = ToyEncoder()
     same(embed(photos, encoder=rest, out=tmp_path / "out"), wanted)
-    assert rest.prepared == 14
+    assert rest.prepared in (14, 22)  # two shards were done, or the second one was being written
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
@@ -341,7 +337,7 @@ def test_leftovers_of_a_killed_write_are_swept_away(photos, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".rows-00000.parquet.abc.part").write_bytes(b"half")
     embed(photos, encoder=ToyEncoder(), out=tmp_path / "out")
-    assert not list((tmp_path / "out").glob(".*"))
+    assert not list((tmp_path / "out").glob(".*.part"))
 
 
 @pytest.mark.parametrize("kind", ["rows", "vectors"])
@@ -374,7 +370,8 @@ def test_an_unchanged_source_is_not_read_again(photos, tmp_path, monkeypatch):
 
 
 def test_touched_files_are_hashed_again_but_not_embedded(photos, tmp_path):
-    wanted = embed(photos, encoder=ToyEncoder(), out=tmp_path / "out")
+    wanted = embed(photos, encoder=ToyEncoder())
+    embed(photos, encoder=ToyEncoder(), out=tmp_path / "out")
     for path in photos.rglob("*.png"):
         os.utime(path, (1, 1))
     again = ToyEncoder()

@@ -53,9 +53,10 @@ def write_store(folder, sizes=(4, 6)):
         np.save(shard_path(folder, "vectors", f"{i}"), np.full((size, 3), i, np.float16))
         start += size
     files.write_table(folder / "errors.parquet", REJECTED.empty_table())
+    parts = {path.name: path.stat().st_size for path in folder.iterdir()}
     described = [{"name": f"{i}", "rows": size} for i, size in enumerate(sizes)]
-    document = {"schema": SCHEMA, "source": "", "encoder": SPEC.__dict__, "shards": described}
-    files.write_json(folder / "store.json", document)
+    document = {"schema": SCHEMA, "source": "", "encoder": SPEC.__dict__, "dtype": "float16", "parts": parts}
+    files.write_json(folder / "store.json", {**document, "shards": described})
     return folder
 
 
@@ -230,7 +231,6 @@ def future_schema(folder):
         damage_rows,
         cut_vectors,
         swap_vectors,
-        lose_rows,
         future_schema,
         lambda folder: (folder / "store.json").unlink(),
         lambda folder: (folder / "store.json").write_text("{"),
@@ -242,3 +242,29 @@ def test_what_does_not_read_back_is_said(tmp_path, spoil):
     spoil(write_store(tmp_path))
     with pytest.raises(CorruptError):
         EmbeddingStore.open(tmp_path)
+
+
+def damage_within(folder):
+    path = shard_path(folder, "rows", "1")
+    path.write_bytes(path.read_bytes()[:40] + b"????" + path.read_bytes()[44:])
+
+
+@pytest.mark.parametrize("spoil", [damage_within, lose_rows])
+def test_what_opening_cannot_see_is_said_when_it_is_read(tmp_path, spoil):
+    spoil(write_store(tmp_path))
+    store = EmbeddingStore.open(tmp_path)
+    with pytest.raises(CorruptError):
+        _ = store.rows(), store.vectors()[:]
+
+
+def test_opening_reads_no_part(tmp_path, monkeypatch):
+    write_store(tmp_path)
+    monkeypatch.setattr("embeddings.files.read_table", lambda *_: pytest.fail("a table was read"))
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("an array was read"))
+    assert (len(EmbeddingStore.open(tmp_path)), EmbeddingStore.open(tmp_path).vectors().shape) == (10, (10, 3))
+
+
+def test_shrinkage_is_the_median_shorter_side_over_the_encoder_s_edge():
+    sizes = {"width": pa.array([80, 8, 16], pa.int32()), "height": pa.array([40, 90, 20], pa.int32())}
+    assert store_of(3, **sizes).shrinkage == 2.0
+    assert EmbeddingStore.from_vectors(np.eye(3)).shrinkage == 0.0

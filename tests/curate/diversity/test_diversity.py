@@ -38,3 +38,12 @@ def test_duplicates_are_found_by_bytes_or_pixels_and_through_each_other():
     doubled = EmbeddingStore(spec=store.spec, rows=rows, vectors=store.vectors())
     assert duplicates(doubled).tolist() == [0, 1, 0, 0, 2]
     assert duplicates(store).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_images_without_a_digest_are_not_duplicates_of_each_other():
+    store = EmbeddingStore.from_vectors(np.arange(6.0).reshape(3, 2))
+    unknown = pa.nulls(3, pa.string())
+    rows = store.rows()
+    for column in ("sha256", "pixels"):
+        rows = rows.set_column(rows.schema.get_field_index(column), column, unknown)
+    assert duplicates(EmbeddingStore(spec=store.spec, rows=rows, vectors=store.vectors())).tolist() == [0, 1, 2]

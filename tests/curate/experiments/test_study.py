@@ -1,9 +1,11 @@
 import json
+from typing import get_args
 
 import pytest
 
+from curate import cli
 from curate.config import load_config
-from curate.experiments import Study
+from curate.experiments import Study, _study, evaluation_parts, steps
 from embeddings.errors import ConfigError, ForeignFolderError, UnknownNameError
 
 ARM = '[[arms]]\nname = "{}"\nselect = "{}"\nbackbone = "tiny-resnet"\nsamples = {}\n'
@@ -44,6 +46,20 @@ def test_a_study_runs_through_and_a_second_time_does_nothing_new(file_of_arms, t
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").rglob("*")} == written
     held_out = json.loads((tmp_path / "out" / "selections" / "random" / "selection.json").read_text())["facts"]
     assert "excluded" in json.dumps(held_out)
+
+
+def test_steps_are_named_in_one_place_and_nothing_public_is_taken_for_a_test():
+    assert cli.Step is _study.Step is steps.Step
+    assert _study.STEPS == get_args(steps.Step) == ("score", "select", "pretrain", "evaluate")
+    assert not [name for name in (*vars(_study), *dir(cli.Session)) if name.startswith("test")]
+
+
+def test_the_parts_evaluated_on_are_those_given_and_those_held_out(file_of_arms, tmp_path):
+    text = (tmp_path / "c.toml").read_text() if file_of_arms(("a", "random", 80)) else ""
+    (tmp_path / "c.toml").write_text(text + '[evaluate.given]\ntrain = "mine"\ntest = "web"\n')
+    parts = evaluation_parts(load_config(tmp_path / "c.toml"), encoder="lite0@32", work=tmp_path / "work")
+    assert parts[1] == str(tmp_path / "web")
+    assert 0 < len(parts[0]) < 30
 
 
 def test_it_stops_where_it_is_told(file_of_arms, tmp_path):

@@ -1,15 +1,19 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from curate.pretraining import images
 from curate.pretraining.augment.draws import image_hash
 from curate.pretraining.images import load_images, open_sources
+from embeddings import files
 from embeddings.decode import decode
 from embeddings.errors import SourceError, TrainingError, UsageError
+from embeddings.images import load_image
 from embeddings.progress import silent
+from embeddings.tiles import Box, tile_sha256, tile_uri
 
 
 def load(chosen, folder, edge=10):
@@ -60,6 +64,43 @@ def test_bad_images_are_listed_with_their_reason_and_left_out(tmp_path, select, 
     assert np.array_equal(block.read(np.array([4]))[0], square((root / "007.png").read_bytes(), 10))
 
 
+def with_digests(chosen, digests):
+    table = chosen.rows()
+    place = table.schema.get_field_index("sha256")
+    return replace(chosen, table=table.set_column(place, "sha256", pa.array(digests, pa.string())))
+
+
+def test_an_image_that_changed_since_it_was_selected_is_an_error(tmp_path, select, image_folder, pictures):
+    made = pictures(4, classes=("",))
+    root = image_folder(made)
+    chosen = with_digests(select(root), [files.digest_bytes(made[key]) for key in sorted(made)])
+    assert len(load(chosen, tmp_path / "before").errors) == 0
+    (root / "002.png").write_bytes(made["003.png"])  # a good image, but another one
+    block = load(chosen, tmp_path / "after")
+    assert block.errors.select(["key", "reason"]).to_pylist() == [
+        {"key": "002.png", "reason": "changed since it was selected"}
+    ]
+    assert len(block) == 3
+
+
+def test_tiles_of_an_image_that_changed_are_errors_too(tmp_path, select, image_folder, pictures):
+    made = pictures(2, classes=("",), size=(24, 20))
+    root, boxes = image_folder(made), [Box(0, 0, 12, 12), Box(12, 8, 12, 12)]
+    digests = [tile_sha256(files.digest_bytes(made[key]), box) for key, box in zip(sorted(made), boxes, strict=True)]
+    chosen = with_digests(select(root), digests)
+    uris = pa.array([tile_uri(key, box) for key, box in zip(sorted(made), boxes, strict=True)])
+    table = chosen.rows().set_column(chosen.rows().schema.get_field_index("uri"), "uri", uris)
+    chosen = replace(chosen, table=table, sources={"pool": f"{root}#tiles:12"})
+    assert np.array_equal(load(chosen, tmp_path / "before").read(np.array([1]))[0], tile(made["001.png"], boxes[1], 10))
+    (root / "000.png").write_bytes(made["001.png"])
+    assert load(chosen, tmp_path / "after").errors["reason"].to_pylist() == ["changed since it was selected"]
+
+
+def tile(data, box, edge):
+    small = decode(data).crop(box.corners).resize((edge, edge), Image.Resampling.BICUBIC)
+    return np.asarray(small).transpose(2, 0, 1)
+
+
 def test_shards_that_are_there_are_not_made_again(tmp_path, select, image_folder, pictures, monkeypatch):
     monkeypatch.setattr(images, "SHARD_BYTES", 3 * 10 * 10 * 4)
     root = image_folder(pictures(8))
@@ -67,7 +108,7 @@ def test_shards_that_are_there_are_not_made_again(tmp_path, select, image_folder
     first = load(chosen, tmp_path / "block").pixels[:]
     (tmp_path / "block" / "00001.npy").unlink()
     calls = []
-    monkeypatch.setattr(images, "decode", lambda data: calls.append(1) or decode(data))
+    monkeypatch.setattr(images, "load_image", lambda *at, **row: calls.append(1) or load_image(*at, **row))
     again = load(chosen, tmp_path / "block")
     assert len(calls) == 4
     assert np.array_equal(again.pixels[:], first)

@@ -25,6 +25,7 @@ from curate.pretraining.settings import resolve_settings
 from curate.pretraining.trainer import Trainer
 from curate.results import Run
 from embeddings.encoders.networks import build_network
+from embeddings.encoders.torch_encoder import Placement
 from embeddings.errors import ForeignFolderError, TooFewImagesError, TrainingError, UsageError
 from embeddings.progress import silent
 
@@ -147,6 +148,17 @@ def test_killed_at_any_step_it_goes_on_bit_for_bit(whole, selection, tmp_path, m
     monkeypatch.undo()
     run(selection, out)
     assert_same_run(whole.path, out)
+
+
+def test_a_run_begun_on_a_cpu_does_not_go_on_in_bfloat16(selection, tmp_path, monkeypatch):
+    out = tmp_path / "killed"
+    interrupt(monkeypatch, 8, RuntimeError("power cut"))
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(selection, out)
+    monkeypatch.undo()
+    monkeypatch.setattr(Placement, "choose", lambda *_: Placement(torch.device("cpu"), "bfloat16"))  # as a GPU does
+    with pytest.raises(ForeignFolderError, match="precision 'float32'"):
+        run(selection, out)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from curate.pretraining.checkpoint import Mark, load_checkpoint, save_checkpoint
+from curate.pretraining.checkpoint import Mark, Origin, load_checkpoint, save_checkpoint
 from curate.pretraining.optimizers import build_optimizer
 from curate.pretraining.recipe import Training
-from embeddings.errors import StorageError, TrainingError
+from embeddings.errors import ForeignFolderError, StorageError, TrainingError
 
 ADAMW = Training(optimizer="adamw", learning_rate=0.01, weight_decay=0.1)
 SGD = Training(optimizer="sgd", learning_rate=0.01, weight_decay=0.1)
+ABC = Origin(config="abc")
 
 
 def learner(seed=0):
@@ -36,10 +37,10 @@ def trained(training=ADAMW, steps=3):
     return module, optimizer
 
 
-def save(folder, step=3, config="abc", state=None):
+def save(folder, step=3, origin=ABC, state=None):
     module, optimizer = state or trained()
     mark = Mark(step=step, samples_seen=8 * step, seconds=1.5)
-    save_checkpoint(folder, module, optimizer, mark=mark, config=config)
+    save_checkpoint(folder, module, optimizer, mark=mark, origin=origin)
     return mark
 
 
@@ -49,7 +50,7 @@ def test_restores_every_bit_of_the_training_state(tmp_path, training):
     mark = save(tmp_path, state=(module, optimizer))
     other = learner(seed=9)
     other_optimizer = build_optimizer(other, training)
-    assert load_checkpoint(tmp_path, other, other_optimizer, "abc") == mark
+    assert load_checkpoint(tmp_path, other, other_optimizer, ABC) == mark
     train(module, optimizer, 4)
     train(other, other_optimizer, 4)  # momenta count too
     for name, tensor in module.state_dict().items():
@@ -58,7 +59,22 @@ def test_restores_every_bit_of_the_training_state(tmp_path, training):
 
 def test_nothing_there_is_none(tmp_path):
     module, optimizer = trained()
-    assert load_checkpoint(tmp_path / "absent", module, optimizer, "abc") is None
+    assert load_checkpoint(tmp_path / "absent", module, optimizer, ABC) is None
+
+
+def test_another_precision_is_refused_by_name(tmp_path):
+    module, optimizer = trained()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    save(tmp_path, origin=Origin(config="abc", precision="float32"))
+    with pytest.raises(ForeignFolderError, match="precision 'float32', this device trains with precision 'bfloat16'"):
+        load_checkpoint(tmp_path, module, optimizer, Origin(config="abc", precision="bfloat16"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_a_checkpoint_from_before_precision_was_kept_goes_on(tmp_path):
+    mark, facts = save(tmp_path), tmp_path / "step-000000003.json"
+    facts.write_text(json.dumps({k: v for k, v in json.loads(facts.read_text()).items() if k != "precision"}))
+    assert load_checkpoint(tmp_path, *trained(), Origin(config="abc", precision="bfloat16")) == mark
 
 
 def test_keeps_the_last_two(tmp_path):
@@ -72,7 +88,7 @@ def test_keeps_the_last_two(tmp_path):
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "facts", "config"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, damage):
     save(tmp_path, step=1)
-    save(tmp_path, step=2, config="abc")
+    save(tmp_path, step=2)
     tensors, facts = tmp_path / "step-000000002.safetensors", tmp_path / "step-000000002.json"
     data = tensors.read_bytes()
     if damage == "truncate":
@@ -87,7 +103,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, dam
         facts.write_text(json.dumps(json.loads(facts.read_text()) | {"config": "other"}))
     module, optimizer = trained()
     with caplog.at_level(logging.WARNING):
-        mark = load_checkpoint(tmp_path, module, optimizer, "abc")
+        mark = load_checkpoint(tmp_path, module, optimizer, ABC)
     assert mark.step == 1
     assert "step-000000002" in caplog.text
 
@@ -114,7 +130,7 @@ def test_no_space_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert len(list(tmp_path.iterdir())) == 2
     module, optimizer = trained()
-    assert load_checkpoint(tmp_path, module, optimizer, "abc").step == 1
+    assert load_checkpoint(tmp_path, module, optimizer, ABC).step == 1
 
 
 def test_biases_and_norms_do_not_decay():

@@ -68,7 +68,7 @@ def selection_of(rows: Sequence[tuple[str, str, str]], sources: Mapping[str, str
         row = {"source": source, "key": key, "uri": uri, "stage": 0, "rank": rank, "score": 1.0, "target_key": "t"}
         row |= {"similarity": 0.9, "duplicates": 1, "cost": 1.0, "repeats": 1, "reason": f"nearest to t ({rank})"}
         for name, values in columns.items():
-            values.append(row[name])
+            values.append(row.get(name))
     left_out = pa.table(
         {"source": ["web", "web"], "key": ["a", "b"], "reason": ["duplicate of web/c", "also in excluded test/d"]},
         schema=LEFT_OUT,

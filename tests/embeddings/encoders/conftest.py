@@ -1,4 +1,4 @@
-"""A torch.hub cache filled with seeded weights, and a machine without a network."""
+"""Seeded weights where public ones belong, and a machine without a network."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from encoder_weights import Weights
 
-from embeddings.encoders import hub_weights
+from embeddings.encoders import hub_weights, registry
 from embeddings.encoders.torchvision_import import import_torchvision
 
 
 class HubCache:
-    """``hub_cache("resnet18", seed=0)`` puts seeded weights where the public ones of this network belong."""
+    """``hub_cache("resnet18", seed=0)`` puts seeded weights where torch.hub keeps the public ones of this network."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -24,28 +25,26 @@ class HubCache:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             module = models.get_model(name, weights=None)
-        path = hub_weights.cached_path(models.get_model_weights(name).DEFAULT.url)
+        file = models.get_model_weights(name).DEFAULT.url.rsplit("/", 1)[-1]
+        path = self.folder / "checkpoints" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(module.state_dict(), path)
         return path
 
 
-def make_hub_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> HubCache:
-    """A cache in this folder that torch uses while the patch lasts."""
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(folder))
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    registry._build_once.cache_clear()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setenv("CURATE_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr(hub_weights, "_check_hash", lambda path: None)  # seeded weights are not the promised ones
-    return HubCache(folder)
+    return HubCache(tmp_path / "hub")
 
 
 @pytest.fixture
-def hub_cache(tmp_path, monkeypatch):
-    return make_hub_cache(tmp_path / "hub", monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def module_hub_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        yield make_hub_cache(tmp_path_factory.mktemp("hub"), monkeypatch)
+def weights(tmp_path, monkeypatch):
+    registry._build_once.cache_clear()  # the same names stood for other files before
+    return Weights(tmp_path / "weights", monkeypatch)
 
 
 @pytest.fixture

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from embeddings.encoders import get_encoder
+from embeddings.encoders import get_encoder, torchvision
 from embeddings.encoders.torch_encoder import feature_count
 from embeddings.encoders.torchvision import drop_classifier
 from embeddings.encoders.torchvision_import import import_torchvision
@@ -56,7 +60,8 @@ def test_features_are_those_of_the_weights_in_the_cache(hub_cache):
     models = import_torchvision().models
     network = models.resnet18(weights=None)
     network.load_state_dict(torch.load(path, weights_only=True))
-    extract = models.feature_extraction.create_feature_extractor(network.eval(), {"flatten": "features"})
+    feature_extraction = importlib.import_module("torchvision.models.feature_extraction")
+    extract = feature_extraction.create_feature_extractor(network.eval(), {"flatten": "features"})
     with torch.no_grad():
         wanted = extract(models.ResNet18_Weights.DEFAULT.transforms()(image)[None])["features"].numpy()
     np.testing.assert_allclose(encoder.encode(batch)[:1], wanted, rtol=1e-3, atol=1e-4)
@@ -88,5 +93,33 @@ def test_unknown_names_show_the_nearest(name, near):
 
 
 def test_without_weights_or_network_the_file_is_named(hub_cache, offline):
-    with pytest.raises(MissingExtraError, match=r"convnext_tiny-\w+\.pth"):
+    with pytest.raises(MissingExtraError, match="torchvision:convnext_tiny") as caught:
         get_encoder("torchvision:convnext_tiny")
+    assert re.search(r"weights/torchvision/convnext_tiny-\w+\.pth", caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3", "vit_b_16", "vit_h_14", "maxvit_t", "resnet50"])
+def test_networks_are_built_as_torchvision_does_for_its_weights(name, monkeypatch):
+    """The same shapes and settings, though torchvision is not asked to load the weights."""
+    models = import_torchvision().models
+    weights = models.get_model_weights(name).DEFAULT
+    monkeypatch.setattr(type(weights), "get_state_dict", lambda self, **options: {})
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda self, state, **options: None)
+    monkeypatch.setattr(torchvision, "find_weights", lambda encoder, place, origin: Path(place))
+    monkeypatch.setattr(torchvision, "read_tensors", lambda path: {})
+    with torch.device("meta"):
+        theirs = models.get_model(name, weights=weights)
+        ours = torchvision.load_public(name)
+    shapes = [{k: v.shape for k, v in module.state_dict().items()} for module in (theirs, ours)]
+    assert shapes[0] == shapes[1]
+    for setting in ("transform_input", "image_size"):
+        assert getattr(theirs, setting, None) == getattr(ours, setting, None)
+
+
+def test_densenet_s_old_names_are_renamed():
+    """Its public file says norm.1 where the network says norm1."""
+    old = "features.denseblock1.denselayer2.norm.1.running_mean"
+    assert torchvision._current_name(old) == "features.denseblock1.denselayer2.norm1.running_mean"
+    with torch.device("meta"):
+        names = list(import_torchvision().models.densenet121().state_dict())
+    assert [torchvision._current_name(name) for name in names] == names

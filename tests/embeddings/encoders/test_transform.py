@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -61,6 +64,36 @@ def test_cutting_the_ends_of_a_long_image_changes_nothing_that_is_seen(size):
     assert (difference > 0).mean() < 0.01
 
 
+def test_the_longer_side_to_the_square_filled_with_the_mean():
+    ours = Transform(size=8, longer_side=8, mean=(10.2, 20.0, 30.0), std=1.0)
+    pixels = ours(Image.new("RGB", (40, 20), (200, 100, 50)))
+    assert (pixels[2:6] == [200, 100, 50]).all()
+    assert (pixels[[0, 1, 6, 7]] == [10, 20, 30]).all()
+    assert ours(Image.new("RGB", (1, 1000))).shape == (8, 8, 3)
+
+
+def test_the_center_of_a_larger_square():
+    image = picture(50, 31)
+    ours = Transform(size=20, squash_side=24, mean=0.0, std=1.0)(image)
+    wanted = np.asarray(image.resize((24, 24), Image.Resampling.BICUBIC))[2:22, 2:22]
+    np.testing.assert_array_equal(ours, wanted)
+
+
+@pytest.mark.parametrize(
+    ("sides", "edge"), [({}, 20), ({"shorter_side": 23}, 23), ({"longer_side": 21}, 21), ({"squash_side": 24}, 24)]
+)
+def test_the_edge_is_the_detail_that_is_of_use(sides, edge):
+    assert Transform(size=20, mean=0.0, std=1.0, **sides).edge == edge
+
+
+def test_worker_processes_need_no_torch():
+    code = (
+        "import pickle, sys; from embeddings.encoders.transform import Transform; "
+        "pickle.loads(pickle.dumps(Transform(size=4, mean=0.0, std=1.0))); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_the_description_says_everything():
     assert str(Transform(size=128, mean=127.0, std=128.0)) == (
         "EXIF rotation, RGB on white; squash to 128x128, Pillow bicubic; (x - 127) / 128"
@@ -69,4 +102,8 @@ def test_the_description_says_everything():
     assert str(crop) == (
         "EXIF rotation, RGB on white; shorter side to 256, center crop 224x224, Pillow bilinear; "
         "(x - [1.5, 2, 3]) / [4, 5, 6]"
+    )
+    assert "squash to 24x24, center crop 20x20" in str(Transform(size=20, squash_side=24, mean=0.0, std=1.0))
+    assert "longer side to 20, filled with the mean to 20x20" in str(
+        Transform(size=20, longer_side=20, mean=0.0, std=1.0)
     )

@@ -61,7 +61,7 @@ def test_selectors_that_do_not_read(selector: str) -> None:
 
 def test_one_role_takes_one_column() -> None:
     assert parse_address("a#label:x,label:x").label == "x"
-    with pytest.raises(SourceError, match="two columns as label: x and y"):
+    with pytest.raises(SourceError, match="says label twice: x and y"):
         parse_address("a#label:x,label:y")
 
 
@@ -99,7 +99,7 @@ def test_a_wrong_path_names_its_neighbors(tmp_path: Path) -> None:
     ("name", "message", "hint"),
     [
         ("cat.JPG", "is a single image", "Give the folder that holds it"),
-        ("all.zip", "unknown kind .zip: wanted a folder of images or a table", "Unpack it first"),
+        ("all.zip", "unknown kind .zip: wanted a folder of images, or a file", "Unpack it first"),
         ("notes.docx", "unknown kind .docx", "Check the path"),
         ("Makefile", r"unknown kind \(no suffix\)", "Check the path"),
     ],
@@ -113,9 +113,13 @@ def test_files_of_no_known_kind(tmp_path: Path, name: str, message: str, hint: s
 
 def test_locate(tmp_path: Path) -> None:
     (tmp_path / "odd.csv").mkdir()
-    (tmp_path / "t.csv").write_text("path\na.png\n")
+    for name in ("t.csv", "t.PARQUET", "x.tar", "l.txt"):
+        (tmp_path / name).write_text("path\na.png\n")
     assert locate(str(tmp_path), "cat/a.png") == f"{tmp_path}/cat/a.png"
     assert locate(f"{tmp_path}/#label=cat", "cat/a.png") == f"{tmp_path}/cat/a.png"
     assert locate(f"{tmp_path}/odd.csv", "#1.png") == f"{tmp_path}/odd.csv/#1.png"
     assert locate(f"{tmp_path}/t.csv#label:kind", "a.png") == f"{tmp_path}/a.png"
     assert locate(Address(path=f"{tmp_path}/t.PARQUET"), "#cat/a.png") == f"{tmp_path}/t.PARQUET#cat/a.png"
+    assert locate(f"{tmp_path}/x.tar", "x.tar#bytes=512+9") == f"{tmp_path}/x.tar#bytes=512+9"
+    assert locate(f"{tmp_path}/l.txt", "sub/a%231.png") == f"{tmp_path}/sub/a#1.png"
+    assert locate(f"{tmp_path}/*.tar", "x.tar#bytes=512+9") == f"{tmp_path}/x.tar#bytes=512+9"

@@ -128,7 +128,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
     ("names", "found", "hint"),
     [
         (["a.txt", "b/c.txt", "d"], r"found: 2 \.txt, 1 \(no suffix\)", "known by suffix"),
-        (["a.parquet", "b.md", "c.md"], r"found: 2 \.md, 1 \.parquet", "Give one .parquet file"),
+        (["a.parquet", "b.md", "c.md"], r"found: 2 \.md, 1 \.parquet", "/*.parquet'."),
     ],
 )
 def test_a_folder_without_images(image_folder: Folder, names: list[str], found: str, hint: str) -> None:

@@ -1,0 +1,94 @@
+"""What embedding a source would take, from its listing and a measured sample; nothing is written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embeddings.batches import Embedder, core_count
+from embeddings.clock import Clock
+from embeddings.encoders.registry import get_encoder
+from embeddings.sources import Address, open_source
+
+SAMPLE = 128  # images measured, spread over the listing
+ROW_BYTES = 250  # of the tables, for each picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Counts, bytes and times of a store that was not made."""
+
+    source: str
+    images: int
+    rejected: int  # while listing
+    bytes: int  # of the files to be read
+    sampled: int
+    failed: int  # of the sampled images
+    pictures_per_image: float  # tiles; 1 for whole images
+    images_per_second: float
+    waiting: dict[str, float]  # share of the time by stage
+    seconds: float
+    store_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a plain document."""
+        return asdict(self)
+
+
+def forecast(address: Address, *, encoder: str, device: str = "auto", workers: int | None = None) -> Forecast:
+    """Embeds a sample, after a first batch that warms up, and extrapolates.
+
+    Args:
+        address: A source of images.
+        encoder: A name from ``encoder_names``.
+        device: As in ``embed``.
+        workers: As in ``embed``.
+
+    Raises:
+        SourceError: nothing there, or a selector that does not fit.
+        MissingExtraError: the encoder's weights are not on this machine.
+    """
+    source, built = open_source(address), get_encoder(encoder, device=device)
+    listing = source.listing()
+    images = listing.images
+    sample = images.take(pa.array(np.unique(np.linspace(0, len(images) - 1, SAMPLE).astype(np.int64))))
+    embedder = Embedder(source, built, workers=workers or core_count())
+    _measure(embedder, sample.slice(0, built.batch_size))
+    pictures, failed, timing = _measure(embedder, sample)
+    each = pictures / max(len(sample) - failed, 1)
+    return Forecast(
+        source=str(source.address),
+        images=len(images),
+        rejected=len(listing.rejected),
+        bytes=_bytes(images),
+        sampled=len(sample),
+        failed=failed,
+        pictures_per_image=round(each, 2),
+        images_per_second=timing["images_per_second"],
+        waiting=timing["waiting"],
+        seconds=round(len(images) / timing["images_per_second"], 1),
+        store_bytes=round(len(images) * each * (2 * built.spec.dim + ROW_BYTES)),
+    )
+
+
+def _measure(embedder: Embedder, table: pa.Table) -> tuple[int, int, dict[str, Any]]:
+    """Rows and errors of some records, and the time they took."""
+    clock = Clock()
+
+    def told(records: int) -> None:
+        clock.records += records
+
+    (part,) = embedder.parts([table], known=None, clock=clock, told=told)
+    return len(part.rows), len(part.errors), clock.lap(len(table))
+
+
+def _bytes(images: pa.Table) -> int:
+    """Bytes of the files; one that holds many images counts once."""
+    inside = pc.match_substring(images["uri"], "#")
+    shared = images.filter(inside).group_by(["size", "stamp"]).aggregate([])
+    alone = images.filter(pc.invert(inside))
+    return sum(pc.sum(table["size"]).as_py() or 0 for table in (shared, alone))
