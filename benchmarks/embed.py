@@ -29,11 +29,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from embeddings import batches
-from embeddings.batches import core_count
 from embeddings.encoders import Encoder, get_encoder
-from embeddings.loading import Loader
-from embeddings.pipeline import embed
+from embeddings.pipeline import batches, embed
+from embeddings.pipeline.batches import core_count
+from embeddings.pipeline.loading import Loader
 from embeddings.sources import Source, open_source
 
 CASES = {"500x375": (600, (500, 375)), "1600x1200": (160, (1600, 1200)), "4000x3000": (48, (4000, 3000))}

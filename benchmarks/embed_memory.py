@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from embeddings.batches import core_count
 from embeddings.pipeline import embed
+from embeddings.pipeline.batches import core_count
 from embeddings.store import EmbeddingStore
 
 PER_SHARD = 50_000

@@ -30,8 +30,8 @@ from curate.pretraining.heap import resident_heap
 from curate.pretraining.methods import simclr
 from curate.pretraining.settings import Settings
 from curate.pretraining.trainer import Sample, Trainer
-from embeddings.batches import core_count
 from embeddings.encoders.torchvision_import import import_torchvision
+from embeddings.pipeline.batches import core_count
 
 RESULT = Path(__file__).parent / "results" / "pretrain-cpu.json"
 BATCH = 256

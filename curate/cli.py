@@ -180,8 +180,8 @@ def embed(
         shared: Flags of every command.
     """
     from curate.reporting import embedding as wording
-    from embeddings.estimate import forecast
     from embeddings.pipeline import embed as embed_source
+    from embeddings.pipeline.estimate import forecast
     from embeddings.sources import viewed
 
     with _session(shared) as session:

@@ -277,7 +277,7 @@ def decoding() -> Iterator[Finding]:
 
     from PIL import Image, features
 
-    from embeddings.decode import decode
+    from embeddings.pictures.decode import decode
 
     file = BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG")

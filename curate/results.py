@@ -180,7 +180,7 @@ class Selection:
         Raises:
             SourceError: a source is gone.
         """
-        from embeddings.images import locator
+        from embeddings.pictures.views import locator
 
         names, uris = self.table["source"].to_pylist(), self.table["uri"].to_pylist()
         place = {name: locator(self.sources[name]) for name in sorted(set(names))}

@@ -21,9 +21,9 @@ from PIL import Image
 from curate.pretraining.augment.draws import image_hash
 from curate.results import Selection
 from embeddings import files
-from embeddings.batches import core_count
 from embeddings.errors import ImageError, TrainingError, UsageError
-from embeddings.images import load_image
+from embeddings.pictures.views import load_image
+from embeddings.pipeline.batches import core_count
 from embeddings.progress import Progress
 from embeddings.sources import Source, open_source
 from embeddings.store import ShardedVectors

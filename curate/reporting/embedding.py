@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from embeddings.estimate import Forecast
+from embeddings.pipeline.estimate import Forecast
 from embeddings.store import EmbeddingStore
 
 MUCH_SHRUNK = 4.0

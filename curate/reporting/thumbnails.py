@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from embeddings.errors import CurateError
-from embeddings.images import load_image
+from embeddings.pictures.views import load_image
 from embeddings.sources import Source, open_source
 
 MAX_BYTES = 6_000_000  # of all pictures in one report, as text; the report then stays under 8 MB

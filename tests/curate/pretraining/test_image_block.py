@@ -9,11 +9,11 @@ from curate.pretraining import images
 from curate.pretraining.augment.draws import image_hash
 from curate.pretraining.images import load_images, open_sources
 from embeddings import files
-from embeddings.decode import decode
 from embeddings.errors import SourceError, TrainingError, UsageError
-from embeddings.images import load_image
+from embeddings.pictures.decode import decode
+from embeddings.pictures.tiles import Box, tile_sha256, tile_uri
+from embeddings.pictures.views import load_image
 from embeddings.progress import silent
-from embeddings.tiles import Box, tile_sha256, tile_uri
 
 
 def load(chosen, folder, edge=10):

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from embeddings.decode import decode
 from embeddings.encoders import encoder_spec, get_encoder
 from embeddings.encoders.lite0_weights import load_weights, timm_name, weights_path
 from embeddings.encoders.networks import build_network
 from embeddings.encoders.torchvision_import import import_timm
 from embeddings.errors import UnknownNameError, UsageError
+from embeddings.pictures.decode import decode
 
 SIZES = (64, 96, 128, 160, 224)
 GOLDEN_NORM = 14.132085

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embeddings.decode import decode
 from embeddings.encoders.torchvision_import import import_torchvision
 from embeddings.errors import ImageError, SourceError, UnknownNameError
+from embeddings.pictures.decode import decode
 from embeddings.sources import kind_of, open_source
 from embeddings.sources.torchvision_data import DATA_SETS, _encoded, _labels
 

@@ -21,12 +21,12 @@ import numpy as np
 from PIL import Image
 
 from embeddings import files
-from embeddings.decode import Decoded, decode
 from embeddings.errors import ImageError, SourceError
-from embeddings.facts import image_facts
+from embeddings.pictures.decode import Decoded, decode
+from embeddings.pictures.facts import image_facts
+from embeddings.pictures.tiles import Box, split_uri, tile_boxes, tile_key, tile_sha256, tile_uri
 from embeddings.sources import Address, Source, View, kind_of, open_source, parse_address
 from embeddings.sources.folder import IMAGE_SUFFIXES, read_file
-from embeddings.tiles import Box, split_uri, tile_boxes, tile_key, tile_sha256, tile_uri
 
 OUTSIDE = "no tile lies in the region of interest"
 CHANGED = "changed since it was selected"

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from embeddings.bit_depth import STRIP_PIXELS, strips
-from embeddings.decode import Decoded
+from embeddings.pictures.bit_depth import STRIP_PIXELS, strips
+from embeddings.pictures.decode import Decoded
 
 REDUCED = 128  # pixels of the shorter side, at least, after averaging over blocks
 _EDGE, _LOW = 32, 8

@@ -13,12 +13,12 @@ import pytest
 from hostile_images import encode, png, tiff
 from PIL import Image
 
-from embeddings.decode import Decoded, decode
 from embeddings.errors import ImageError, SourceError
-from embeddings.facts import image_facts
-from embeddings.images import OUTSIDE, RegionOfInterest, cut, group_of, load_image, locator
+from embeddings.pictures.decode import Decoded, decode
+from embeddings.pictures.facts import image_facts
+from embeddings.pictures.tiles import Box, tile_boxes, tile_sha256
+from embeddings.pictures.views import OUTSIDE, RegionOfInterest, cut, group_of, load_image, locator
 from embeddings.sources import View, open_source
-from embeddings.tiles import Box, tile_boxes, tile_sha256
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (50, 70, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""What must not stop an embedding, or lose or double an image: dead workers, second writers, changed files, interrupts."""
+"""What must not stop an embedding, or lose or double an image: dead workers, second writers, changes, interrupts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ import pytest
 from PIL import Image
 from test_pipeline import ToyEncoder, same
 
-from embeddings import loading, shards
 from embeddings.errors import ForeignFolderError, PartialError
-from embeddings.locks import locked
-from embeddings.pipeline import as_store, embed
+from embeddings.pipeline import as_store, embed, loading, shards
+from embeddings.pipeline.locks import locked
 from embeddings.sources.folder import FolderSource
 from embeddings.store import EmbeddingStore
 
@@ -70,7 +69,7 @@ def prepare(tmp_path, monkeypatch):
     """A preparation that travels, with worker processes from the first image on; ``.log`` has a line per image."""
     (tmp_path / "prepare_for_test.py").write_text(PREPARE)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("embeddings.batches.PROCESSES_FROM", 1)
+    monkeypatch.setattr("embeddings.pipeline.batches.PROCESSES_FROM", 1)
     from prepare_for_test import Prepare
 
     yield Prepare(str(tmp_path / "log"))
@@ -266,7 +265,7 @@ class Slow(ToyEncoder):
         time.sleep(0.2)
         return super().encode(batch)
 registry.get_encoder.__globals__["_build_once"] = lambda *_, **__: Slow()
-import embeddings.pipeline as pipeline
+import embeddings.pipeline.entry as pipeline
 pipeline.encoder_spec = lambda name: Slow().spec
 from curate.cli import main
 main(["embed", {source!r}, "--out", {out!r}, "--workers", "1"])

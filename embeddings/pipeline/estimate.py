@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embeddings.batches import Embedder, core_count
-from embeddings.clock import Clock
 from embeddings.encoders.registry import get_encoder
+from embeddings.pipeline.batches import Embedder, core_count
+from embeddings.pipeline.clock import Clock
 from embeddings.sources import Address, open_source
 
 SAMPLE = 128  # images measured, spread over the listing

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embeddings.images import group_of
-from embeddings.loading import Fingerprint, Item, stamp_of
+from embeddings.pictures.tiles import Box, split_uri, tile_uri
+from embeddings.pictures.views import group_of
+from embeddings.pipeline.loading import Fingerprint, Item, stamp_of
 from embeddings.sources import View
 from embeddings.store import EmbeddingStore
-from embeddings.tiles import Box, split_uri, tile_uri
 
 
 class Known:

@@ -20,12 +20,12 @@ import numpy as np
 from PIL import Image
 
 from embeddings import files
-from embeddings.decode import decode_scaled
 from embeddings.errors import CurateError, ImageError
-from embeddings.images import RegionOfInterest, cut
-from embeddings.processes import Worker, WorkerDied
+from embeddings.pictures.decode import decode_scaled
+from embeddings.pictures.tiles import Box, tile_sha256
+from embeddings.pictures.views import RegionOfInterest, cut
+from embeddings.pipeline.processes import Worker, WorkerDied
 from embeddings.sources import Address, Source, open_source
-from embeddings.tiles import Box, tile_sha256
 
 Prepare = Callable[[Image.Image], np.ndarray]
 PROCESSES_FROM = 2_000  # images; fewer are done before workers have started
@@ -169,7 +169,7 @@ class Crew:
                 raise CurateError("Loading was stopped.")
             if self._idle:
                 return self._idle.pop()
-        worker = Worker("embeddings.loading:Loader", *self._make)
+        worker = Worker("embeddings.pipeline.loading:Loader", *self._make)
         with self._lock:
             self._all.append(worker)
         return worker

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.errors import ImageError
-from embeddings.tiles import MAX_TILES, Box, split_uri, tile_boxes, tile_key, tile_sha256, tile_uri
+from embeddings.pictures.tiles import MAX_TILES, Box, split_uri, tile_boxes, tile_key, tile_sha256, tile_uri
 
 LENGTHS, EDGES = st.integers(1, 90), st.integers(8, 60)
 BOXES = st.builds(Box, *[st.integers(0, 10**6)] * 4)

@@ -16,19 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from embeddings import files, shards
-from embeddings.batches import Embedder, core_count
+from embeddings import files
 from embeddings.encoders import Encoder
 from embeddings.encoders.registry import encoder_spec, get_encoder
 from embeddings.errors import CorruptError, EncoderMismatchError, PartialError, UsageError
-from embeddings.images import RegionOfInterest
-from embeddings.jobs import Job, Maker, reasons
+from embeddings.pictures.views import RegionOfInterest
+from embeddings.pipeline import shards
+from embeddings.pipeline.batches import Embedder, core_count
+from embeddings.pipeline.jobs import Job, Maker, reasons
+from embeddings.pipeline.shards import Plan
+from embeddings.pipeline.vectors import VectorReader
 from embeddings.progress import Progress, silent
-from embeddings.shards import Plan
 from embeddings.sources import NAMED, Address, Source, kind_of, open_source, parse_address
 from embeddings.sources.vectors import VectorSource
 from embeddings.store import EmbeddingStore, EncoderSpec
-from embeddings.vectors import VectorReader
 
 Embeddable = EmbeddingStore | str | Path | np.ndarray
 MAX_ERRORS = 0.05  # share of the images that may fail
@@ -102,7 +103,7 @@ def _maker(source: Source | VectorSource, encoder: str | Encoder, *, device: str
     if isinstance(source, VectorSource):
         return VectorReader(source)
     if isinstance(encoder, str):
-        from embeddings.devices import DeviceTeam, device_names
+        from embeddings.pipeline.devices import DeviceTeam, device_names
 
         devices = device_names(device)
         if len(devices) > 1:

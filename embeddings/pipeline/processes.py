@@ -25,7 +25,7 @@ from typing import IO, Any
 from embeddings.errors import CurateError
 
 START_S = 120.0  # imports on a slow disk
-_RUN = "from embeddings.processes import serve; serve()"
+_RUN = "from embeddings.pipeline.processes import serve; serve()"
 
 
 class WorkerDied(Exception):

@@ -21,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from embeddings import decode as module
-from embeddings.decode import MAX_PIXELS, decode
 from embeddings.errors import ImageError
+from embeddings.pictures import decode as module
+from embeddings.pictures.decode import MAX_PIXELS, decode
 
 Encode = Callable[..., bytes]
 RNG = np.random.default_rng(0)
@@ -368,7 +368,7 @@ def test_decode_is_silent_and_leaves_pillow_alone(encode: Encode) -> None:
     odd = gray.replace(samples_per_pixel, struct.pack("<HHI", 277, 3, 9))  # nine values where one belongs
     many = gray.replace(samples_per_pixel + b"\1", samples_per_pixel + b"\x63")  # 99 samples per pixel
     program = (
-        "import sys\nfrom PIL import Image, ImageFile\nfrom embeddings.decode import decode\n"
+        "import sys\nfrom PIL import Image, ImageFile\nfrom embeddings.pictures.decode import decode\n"
         f"for data in {[odd, many, encode(PHOTO)]!r}:\n"
         "    try:\n        decode(data)\n    except Exception as error:\n        print(type(error).__name__)\n"
         "assert Image.MAX_IMAGE_PIXELS == 89478485 and not ImageFile.LOAD_TRUNCATED_IMAGES\n"

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from embeddings import files
-from embeddings.batches import Part
-from embeddings.clock import Clock
-from embeddings.known import Known
-from embeddings.loading import stamp_of
+from embeddings.pipeline.batches import Part
+from embeddings.pipeline.clock import Clock
+from embeddings.pipeline.known import Known
+from embeddings.pipeline.loading import stamp_of
 from embeddings.sources import REJECTED
 from embeddings.sources.vectors import VectorSource
 from embeddings.store import ROWS

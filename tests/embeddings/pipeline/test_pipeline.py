@@ -18,9 +18,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from embeddings import files, shards
-from embeddings.batches import Embedder, core_count, one_thread_each, ordered
-from embeddings.clock import Clock
+from embeddings import files
 from embeddings.errors import (
     CorruptError,
     EncoderMismatchError,
@@ -31,7 +29,9 @@ from embeddings.errors import (
     UnknownNameError,
     UsageError,
 )
-from embeddings.pipeline import as_store, embed, preview
+from embeddings.pipeline import as_store, embed, preview, shards
+from embeddings.pipeline.batches import Embedder, core_count, one_thread_each, ordered
+from embeddings.pipeline.clock import Clock
 from embeddings.sources import LISTING, REJECTED, open_source
 from embeddings.store import ROWS, EmbeddingStore, EncoderSpec
 
@@ -310,7 +310,7 @@ def test_progress_of_a_continued_run_starts_where_it_stopped(photos, tmp_path):
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-from embeddings import shards
+from embeddings.pipeline import shards
 from embeddings.pipeline import embed
 from test_pipeline import ToyEncoder
 shards.SHARD_ROWS = 8

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from skimage import data as skimage_data
 
-from embeddings import bit_depth, facts
-from embeddings.bit_depth import strips
-from embeddings.decode import Decoded, decode_scaled
-from embeddings.facts import image_facts, phash
+from embeddings.pictures import bit_depth, facts
+from embeddings.pictures.bit_depth import strips
+from embeddings.pictures.decode import Decoded, decode_scaled
+from embeddings.pictures.facts import image_facts, phash
 
 
 def whole(image: Image.Image) -> Decoded:

@@ -9,7 +9,7 @@ import pytest
 from hostile_images import ORIENTED
 from PIL import Image
 
-from embeddings.decode import decode, decode_scaled
+from embeddings.pictures.decode import decode, decode_scaled
 
 Encode = Callable[..., bytes]
 

@@ -47,8 +47,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from embeddings.bit_depth import Layout, brighten, gray_of, has_wide_color, layout_of
 from embeddings.errors import ImageError, one_line
+from embeddings.pictures.bit_depth import Layout, brighten, gray_of, has_wide_color, layout_of
 
 MAX_PIXELS = 178_956_970  # Pillow's own hard limit
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from embeddings.errors import CurateError, SourceError
-from embeddings.processes import Worker, WorkerDied
+from embeddings.pipeline.processes import Worker, WorkerDied
 
 MODULE = """
 import os, signal, sys, time
@@ -98,7 +98,7 @@ def test_it_ends_with_its_caller(worker, tmp_path):
     script.write_text(
         textwrap.dedent("""
         import os, signal
-        from embeddings.processes import Worker
+        from embeddings.pipeline.processes import Worker
         worker = Worker("echo_worker:Echo", "")
         print(worker("pid", patience_s=20), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -23,10 +23,10 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from embeddings.clock import Clock
 from embeddings.encoders import Encoder
-from embeddings.known import Known
-from embeddings.loading import PROCESSES_FROM, Crew, Item, Loaded, can_travel
+from embeddings.pipeline.clock import Clock
+from embeddings.pipeline.known import Known
+from embeddings.pipeline.loading import PROCESSES_FROM, Crew, Item, Loaded, can_travel
 from embeddings.sources import REJECTED, Source
 from embeddings.store import ROWS
 

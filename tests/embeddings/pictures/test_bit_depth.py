@@ -13,10 +13,10 @@ from hostile_images import chunk, png, tiff
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embeddings import bit_depth
-from embeddings.bit_depth import ramp
-from embeddings.decode import decode
 from embeddings.errors import ImageError
+from embeddings.pictures import bit_depth
+from embeddings.pictures.bit_depth import ramp
+from embeddings.pictures.decode import decode
 
 RNG = np.random.default_rng(0)
 WIDE = RNG.integers(0, 6000, (9, 11, 4)).astype(np.uint16)

@@ -15,9 +15,9 @@ from hostile_images import FORMATS, Hostile, hostile_images, samples
 from PIL import Image
 
 from embeddings import files
-from embeddings.decode import decode, decode_scaled
 from embeddings.errors import ImageError
-from embeddings.facts import image_facts
+from embeddings.pictures.decode import decode, decode_scaled
+from embeddings.pictures.facts import image_facts
 from embeddings.pipeline import embed
 from embeddings.store import EncoderSpec
 
@@ -73,7 +73,7 @@ def test_pictures_of_the_corpus_are_scaled_and_described(file: Hostile) -> None:
 def test_the_whole_corpus_in_little_memory_and_in_silence() -> None:
     """In a fresh process, which must end by itself, with nothing said on stderr, libtiff's complaints included."""
     program = (
-        "import re\nfrom hostile_images import hostile_images\nfrom embeddings.decode import decode\n"
+        "import re\nfrom hostile_images import hostile_images\nfrom embeddings.pictures.decode import decode\n"
         "from embeddings.errors import ImageError\n"
         "for file in hostile_images():\n"
         "    try:\n        decode(file.data)\n    except ImageError:\n        pass\n"

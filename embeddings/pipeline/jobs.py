@@ -12,14 +12,14 @@ from typing import Any, NoReturn, Protocol
 
 import pyarrow as pa
 
-from embeddings import shards
-from embeddings.batches import Part
-from embeddings.clock import Clock
 from embeddings.errors import CorruptError, PartialError
-from embeddings.known import Known
-from embeddings.locks import locked
+from embeddings.pipeline import shards
+from embeddings.pipeline.batches import Part
+from embeddings.pipeline.clock import Clock
+from embeddings.pipeline.known import Known
+from embeddings.pipeline.locks import locked
+from embeddings.pipeline.shards import Plan, Shard
 from embeddings.progress import Progress
-from embeddings.shards import Plan, Shard
 from embeddings.store import EmbeddingStore
 
 

@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 
 from embeddings import files
-from embeddings.batches import Part
 from embeddings.errors import CorruptError, ForeignFolderError
+from embeddings.pipeline.batches import Part
 from embeddings.sources import LISTING, REJECTED, Listing, View
 from embeddings.store import SCHEMA, EncoderSpec, digest_columns, load_array, shard_path
 

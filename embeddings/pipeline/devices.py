@@ -12,13 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from embeddings.batches import Embedder, Part, ordered
-from embeddings.clock import Clock
 from embeddings.encoders.registry import get_encoder
 from embeddings.encoders.torch_encoder import Placement
 from embeddings.errors import CurateError
-from embeddings.known import Known
-from embeddings.processes import Worker, WorkerDied
+from embeddings.pipeline.batches import Embedder, Part, ordered
+from embeddings.pipeline.clock import Clock
+from embeddings.pipeline.known import Known
+from embeddings.pipeline.processes import Worker, WorkerDied
 from embeddings.sources import Address, open_source
 from embeddings.store import EmbeddingStore
 
@@ -55,7 +55,7 @@ class DeviceTeam:
         folder = known.folder if known else None
         with ExitStack() as stack:
             for device in self._devices:
-                worker = Worker("embeddings.devices:make_lane", device, *self._make, folder)
+                worker = Worker("embeddings.pipeline.devices:make_lane", device, *self._make, folder)
                 stack.callback(worker.stop)
                 idle.put(worker)
             pool = stack.enter_context(ThreadPoolExecutor(len(self._devices)))
