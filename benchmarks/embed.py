@@ -35,7 +35,7 @@ from embeddings.pipeline.batches import core_count
 from embeddings.pipeline.loading import Loader
 from embeddings.sources import Source, open_source
 
-CASES = {"500x375": (600, (500, 375)), "1600x1200": (160, (1600, 1200)), "4000x3000": (48, (4000, 3000))}
+CASES = {"500x375": (1000, (500, 375)), "1600x1200": (240, (1600, 1200)), "4000x3000": (60, (4000, 3000))}
 REPEATS = 3
 
 

@@ -15,14 +15,14 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from embeddings.errors import ConfigError
 from embeddings.files import is_remote
-from embeddings.sources import Address, parse_address
+from embeddings.sources import NAMED, Address, parse_address
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class SourceConfig:
 
     def address(self, root: Path) -> str:
         """The source address, its path relative to ``root`` made whole."""
-        return with_selectors(located(self.uri, root), self.where, self.label, self.group)
+        return with_selectors(self.uri, root, where=self.where, label=self.label, group=self.group)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class EvaluateConfig:
     def address(self, root: Path) -> str:
         """TRAIN or TRAIN::TEST with selectors and whole paths."""
         parts = [self.train] if self.test is None else [self.train, self.test]
-        return "::".join(with_selectors(located(part, root), None, self.label, self.group) for part in parts)
+        return "::".join(with_selectors(part, root, label=self.label, group=self.group) for part in parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,17 +144,27 @@ _SCALARS = {"encoder": str, "work": str, "seed": int}
 
 
 def located(uri: str, root: Path) -> str:
-    """A path relative to ``root``, made whole; remote addresses as they are."""
-    return uri if is_remote(uri) else str(root / Path(uri.removeprefix("file://")).expanduser())
+    """A path relative to ``root``, made whole; remote addresses and names (``hf:NAME``) as they are."""
+    scheme, _, name = uri.partition(":")
+    if scheme == "torchvision":  # NAME@FOLDER
+        data_set, _, folder = name.partition("@")
+        return f"{scheme}:{data_set}@{located(folder, root)}" if folder else uri
+    if is_remote(uri) or scheme in NAMED:
+        return uri
+    return str(root / Path(uri.removeprefix("file://")).expanduser())
 
 
-def with_selectors(uri: str, where: str | None, label: str | None, group: str | None) -> str:
-    """An address with selectors and roles added to those it already has."""
+def with_selectors(
+    uri: str, root: Path, *, where: str | None = None, label: str | None = None, group: str | None = None
+) -> str:
+    """An address, its paths relative to ``root`` made whole, with selectors and roles added to those it already has."""
     roles = [f"{role}:{column}" for role, column in (("label", label), ("group", group)) if column]
     added = ",".join(part for part in (where, *roles) if part)
-    address = parse_address(uri)
+    address = parse_address(located(uri, root))
+    if address.view.roi:
+        address = replace(address, view=replace(address.view, roi=located(address.view.roi, root)))
     has_selectors = address != Address(path=address.path)
-    return f"{address}{',' if has_selectors else '#'}{added}" if added else uri
+    return f"{address}{',' if has_selectors else '#'}{added}" if added else str(address)
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -166,6 +166,11 @@ def preview(source: str | Path | Address | Source) -> dict[str, Any]:
     Raises:
         SourceError: nothing there, or a selector that does not fit.
     """
+    if isinstance(source, str | Path):
+        address = parse_address(str(source))
+        if (Path(address.path) / shards.STORE).is_file():
+            store = as_store(source, name="store", encoder=None)
+            return {"source": str(source), "images": len(store), "rejected": len(store.errors)}
     opened = _open(source)
     listing = opened.listing()
     return {"source": str(opened.address), "images": len(listing.images), "rejected": len(listing.rejected)}

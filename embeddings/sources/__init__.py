@@ -167,7 +167,8 @@ def parse_address(text: str) -> Address:
         SourceError: no path, or a selector that is neither COLUMN=VALUE nor NAME:VALUE with a name that is known.
     """
     before = [text[:i] for i, character in enumerate(text) if character == "#"]
-    path = next((p for p in [text, *reversed(before)] if p and files.exists(p)), before[0] if before else text)
+    found = (p for p in [text, *reversed(before)] if p and files.exists(p))
+    path = next(found, before[0]) if before else text
     if not path:
         raise SourceError(f"{text!r} names no source.", hint="Give a folder of images, or a table, list or shards.")
     where: dict[str, tuple[str, ...]] = {}

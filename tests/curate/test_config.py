@@ -1,6 +1,6 @@
 import pytest
 
-from curate.config import load_config
+from curate.config import SourceConfig, load_config
 from embeddings.errors import ConfigError
 
 WHOLE = """
@@ -100,3 +100,18 @@ def test_what_does_not_hold_up_is_refused_in_words(load, change, message):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="No config file"):
         load_config(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(
+    ("uri", "whole"),
+    [
+        ("photos", "{root}/photos"),
+        ("photos#tiles:64,roi:masks/m.png", "{root}/photos#tiles:64,roi:{root}/masks/m.png"),
+        ("shards/*.tar", "{root}/shards/*.tar"),
+        ("hf:owner/name@config", "hf:owner/name@config"),
+        ("torchvision:MNIST@data", "torchvision:MNIST@{root}/data"),
+        ("s3://bucket/photos", "s3://bucket/photos"),
+    ],
+)
+def test_every_kind_of_address_is_made_whole(tmp_path, uri, whole):
+    assert SourceConfig(uri=uri).address(tmp_path) == whole.format(root=tmp_path)

@@ -54,16 +54,6 @@ class Traveling(ToyEncoder):
         self.prepare = prepare
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_ROWS", 8)
-
-
-@pytest.fixture
-def photos(pictures, image_folder):
-    return image_folder(pictures(30))
-
-
 @pytest.fixture
 def prepare(tmp_path, monkeypatch):
     """A preparation that travels, with worker processes from the first image on; ``.log`` has a line per image."""

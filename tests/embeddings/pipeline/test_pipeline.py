@@ -65,16 +65,6 @@ class ToyEncoder:
         return batch.reshape(len(batch), -1).astype(np.float32) @ self._weights
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_ROWS", 8)
-
-
-@pytest.fixture
-def photos(pictures, image_folder):
-    return image_folder(pictures(30))
-
-
 def contents(folder):
     """Bytes of every file, but for the log of speeds."""
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != shards.TIMINGS}
