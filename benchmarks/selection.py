@@ -24,7 +24,8 @@ import pyarrow as pa
 
 from curate.selection import _near_first
 from curate.selection._candidates import Candidates
-from embeddings.store import ROWS, EmbeddingStore, EncoderSpec
+from embeddings.spec import EncoderSpec
+from embeddings.store import ROWS, EmbeddingStore
 
 TARGETS, IMAGES, BUDGET, MODES, REPEATS = 1_000, 200_000, 5_000, 2_000, 3
 RESULT = Path(__file__).parent / "results" / "selection-cpu.json"

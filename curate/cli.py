@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 from curate import terminal
 from curate.experiments.steps import Step
+from curate.session import Session, Shared, open_session, parse_named
 from embeddings.errors import CurateError, GateError, UsageError
-from embeddings.progress import Progress
-
-if TYPE_CHECKING:
-    from curate.config import Config
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 failure (disk, crash); 2 usage; 3 a gate failed; 4 too many images failed; 130 interrupted."
@@ -33,121 +28,9 @@ app = App(
 )
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Shared:
-    """Flags of every command."""
-
-    config: Path | None = None
-    """Take target, pools and settings from this curate.toml; flags and environment win over it."""
-    seed: Annotated[int | None, Parameter(env_var="CURATE_SEED")] = None
-    """Seed of everything random (default 0)."""
-    device: Annotated[str | None, Parameter(env_var="CURATE_DEVICE")] = None
-    """auto, cpu, cuda or cuda:N (default auto)."""
-    workers: Annotated[int | None, Parameter(env_var="CURATE_WORKERS")] = None
-    """Threads that read and decode images (default: one per core)."""
-    work: Annotated[Path | None, Parameter(env_var="CURATE_WORK")] = None
-    """Folder where embeddings and scores are kept and reused (default .curate)."""
-    json: Annotated[bool, Parameter(negative="")] = False
-    """Print one JSON document on stdout; everything else goes to stderr."""
-    dry_run: Annotated[bool, Parameter(negative="")] = False
-    """Say what would be done, and do nothing."""
-    quiet: Annotated[bool, Parameter(negative="")] = False
-    """No progress."""
-    debug: Annotated[bool, Parameter(negative="")] = False
-    """Show a traceback with every error."""
-
-
 Encoder = Annotated[str | None, Parameter(env_var="CURATE_ENCODER")]
 Pools = Annotated[list[str] | None, Parameter(negative="")]
 Sources = Annotated[list[str] | None, Parameter(negative="")]
-
-
-class Session:
-    """One command's settings: flag, else environment, else file, else default."""
-
-    def __init__(self, shared: Shared, progress: Progress) -> None:
-        self.shared, self.progress = shared, progress
-        self.config: Config | None = _load_config(shared.config) if shared.config else None
-        self.seed = self._first(shared.seed, "seed", 0)
-        if self.seed < 0:
-            raise UsageError(f"The seed is {self.seed}; wanted zero or more.", hint="Choose another --seed.")
-        self.work = self._work_folder()
-        self.device = shared.device or "auto"
-
-    def encoder(self, flag: str | None) -> str:
-        """The encoder to use."""
-        return str(self._first(flag, "encoder", "lite0"))
-
-    def target(self, flag: str | None) -> str:
-        """The target's address.
-
-        Raises:
-            UsageError: neither a flag nor a file names one.
-        """
-        if flag is not None:
-            return flag
-        if self.config is None:
-            raise UsageError("No target was given.", hint="Say --target SOURCE, or --config curate.toml.")
-        return self.config.target_address
-
-    def budget(self, flag: int | None) -> int:
-        """N, the number of unique images.
-
-        Raises:
-            UsageError: neither a flag nor a file says it.
-        """
-        if flag is not None:
-            return flag
-        if self.config is None or self.config.budget is None:
-            raise UsageError("No budget was given.", hint="Say --budget N, the number of unique images.")
-        return self.config.budget.images
-
-    def labeled(self, flags: Sequence[str] | None) -> dict[str, str]:
-        """Labeled set -> TRAIN[::TEST]; flags replace the file's sets.
-
-        Raises:
-            UsageError: there is none.
-        """
-        of_file = self.config.labeled_addresses if self.config else {}
-        sets = parse_named(flags, "--labeled") if flags else of_file
-        if not sets:
-            raise UsageError("No labeled set was given.", hint="Say --labeled NAME=TRAIN[::TEST].")
-        return sets
-
-    def pools(self, flags: Sequence[str] | None) -> dict[str, str]:
-        """Pool name -> address; flags replace the file's pools.
-
-        Raises:
-            UsageError: a name that cannot stand for a pool.
-        """
-        from curate.results import check_pool_names
-
-        of_file = self.config.pool_addresses if self.config else {}
-        pools = parse_named(flags, "--pool") if flags else of_file
-        check_pool_names(pools)
-        return pools
-
-    def evaluation_parts(self, encoder: str) -> list[Any]:
-        """What the file's evaluations test on, which must never be selected."""
-        from curate.experiments import evaluation_parts
-
-        return [] if self.config is None else evaluation_parts(self.config, encoder=encoder, **self.embedding)
-
-    @property
-    def embedding(self) -> dict[str, Any]:
-        """Keyword arguments of everything that may have to embed a source."""
-        return {"work": self.work, "device": self.device, "workers": self.shared.workers, "progress": self.progress}
-
-    def _work_folder(self) -> Path:
-        """Where embeddings are kept; a folder that a file names is relative to the file."""
-        if self.shared.work is None and self.config is not None and self.config.work is not None:
-            return Path(self.config.located(self.config.work))
-        return self.shared.work or Path(".curate")
-
-    def _first(self, flag: Any, key: str, default: Any) -> Any:
-        from_file = getattr(self.config, key, None) if self.config else None
-        return flag if flag is not None else from_file if from_file is not None else default
 
 
 @app.command
@@ -184,13 +67,13 @@ def embed(
     from embeddings.pipeline.estimate import forecast
     from embeddings.sources import viewed
 
-    with _session(shared) as session:
+    with open_session(shared) as session:
         decode = "exact" if exact_decode else None
         address = viewed(source, tiles=tiles, overlap=overlap, roi=roi, decode=decode)
         name = session.encoder(encoder)
         if session.shared.dry_run:
             found = forecast(address, encoder=name, device=session.device, workers=session.shared.workers)
-            _show(session, {"schema": "curate.dry-run/1", **found.to_json()}, wording.forecast_lines(found))
+            session.show({"schema": "curate.dry-run/1", **found.to_json()}, wording.forecast_lines(found))
             return
         store = embed_source(
             address,
@@ -203,7 +86,7 @@ def embed(
             progress=session.progress,
         )
     terminal.print_notes(wording.store_warnings(store))
-    _show(session, wording.store_document(store), [repr(store).splitlines()[0], f"Store: {out}"])
+    session.show(wording.store_document(store), [repr(store).splitlines()[0], f"Store: {out}"])
 
 
 @app.command
@@ -229,10 +112,10 @@ def score(
     from curate import reporting, scoring
     from curate.reporting import text
 
-    with _session(shared) as session:
+    with open_session(shared) as session:
         sources = {"target": session.target(target), **session.pools(pool)}
         if session.shared.dry_run:
-            _show_sources(session, sources)
+            session.show_sources(sources)
             return
         _refuse_foreign(out, "score.json")
         pools = {name: address for name, address in sources.items() if name != "target"}
@@ -241,7 +124,7 @@ def score(
         if out is not None:
             report.save(out)
             lines.append(f"Report: {reporting.refresh(out)}")
-    _show(session, report.to_json(), lines, [text.score_table(report) if report.pools else text.profile_table(report)])
+    session.show(report.to_json(), lines, [text.score_table(report) if report.pools else text.profile_table(report)])
     if fail_above is not None and report.pools and (report.pools[0].index.value or 0.0) > fail_above:
         nearest = report.pools[0]
         raise GateError(
@@ -279,13 +162,13 @@ def select(
     from curate import reporting, scoring, selection
     from curate.reporting import text
 
-    with _session(shared) as session:
+    with open_session(shared) as session:
         sources = {"target": session.target(target), **session.pools(pool)}
         wanted = session.budget(budget)
         if session.shared.dry_run:
             # "#" stands in no pool's name that a flag can give
             excluded = {f"exclude #{number}": address for number, address in enumerate(exclude or (), 1)}
-            _show_sources(session, sources | excluded)
+            session.show_sources(sources | excluded)
             return
         pools = {name: address for name, address in sources.items() if name != "target"}
         name = session.encoder(encoder)
@@ -308,7 +191,7 @@ def select(
     stopped = chosen.facts.get("stopped")
     lines = [f"Stopped at {stopped['at']:,}: {stopped['reason']}"] if stopped else []
     document = {"schema": "curate.select/1", "digest": chosen.digest, "counts": chosen.counts(), "facts": chosen.facts}
-    _show(session, document, [*lines, f"Report: {page}"], [text.selection_table(chosen)])
+    session.show(document, [*lines, f"Report: {page}"], [text.selection_table(chosen)])
 
 
 @app.command
@@ -340,15 +223,15 @@ def pretrain(
     from curate import pretraining
     from curate.reporting import text
 
-    with _session(shared) as session:
+    with open_session(shared) as session:
         options = {"method": method, "backbone": backbone, "init": init, "batch": batch, "size": size}
         wanted = {**options, "seed": session.seed, "device": session.device}
         if session.shared.dry_run:
             plan = pretraining.plan(selection, samples=samples, **wanted)
-            _show(session, {"schema": "curate.plan/1", **plan.to_json()}, plan.lines())
+            session.show({"schema": "curate.plan/1", **plan.to_json()}, plan.lines())
             return
         run = pretraining.pretrain(selection, samples=samples, out=out, progress=session.progress, **wanted)
-    _show(session, run.facts, [f"Run: {out}"], [text.run_table(run)])
+    session.show(run.facts, [f"Run: {out}"], [text.run_table(run)])
 
 
 @app.command
@@ -374,11 +257,11 @@ def evaluate(
     from curate import evaluation, reporting
     from curate.reporting import text
 
-    with _session(shared) as session:
+    with open_session(shared) as session:
         sets = session.labeled(labeled)
         arms = parse_named(arm or [], "--arm")
         if session.shared.dry_run:
-            _show_sources(session, {f"{n} {p}": a for n, s in sets.items() for p, a in _parts(s).items()})
+            session.show_sources({f"{n} {p}": a for n, s in sets.items() for p, a in _parts(s).items()})
             return
         _refuse_foreign(out, "evaluate.json")
         report = evaluation.evaluate(
@@ -393,7 +276,7 @@ def evaluate(
         if out is not None:
             report.save(out)
             lines.append(f"Report: {reporting.refresh(out)}")
-    _show(session, report.to_json(), lines, [text.evaluation_table(report)])
+    session.show(report.to_json(), lines, [text.evaluation_table(report)])
 
 
 @app.command
@@ -417,7 +300,7 @@ def run(
     from dataclasses import replace
 
     shared = replace(shared or Shared(), config=file)
-    with _session(shared) as session:
+    with open_session(shared) as session:
         _run_file(session, out or Path("runs") / file.stem, until, encoder)
 
 
@@ -443,7 +326,7 @@ def demo(
 
     shared = shared or Shared()
     work = shared.work or out / "work"
-    with _session(replace(shared, config=demo_folder() / "curate.toml", work=work)) as session:
+    with open_session(replace(shared, config=demo_folder() / "curate.toml", work=work)) as session:
         _run_file(session, out, until, encoder)
 
 
@@ -457,10 +340,10 @@ def report(folder: Path, *, shared: Shared | None = None) -> None:
     """
     from curate import reporting
 
-    with _session(shared) as session:
+    with open_session(shared) as session:
         summary = reporting.summarize_folder(folder)
         page = folder / "report.html" if session.shared.dry_run else reporting.write_report(folder, summary)
-    _show(session, reporting.without_images(summary), [*reporting.headline(summary), f"Report: {page}"])
+    session.show(reporting.without_images(summary), [*reporting.headline(summary), f"Report: {page}"])
 
 
 @app.command
@@ -475,7 +358,7 @@ def doctor(*, shared: Shared | None = None) -> None:
     from curate.doctor import as_table, examine, to_json, verdict
     from curate.probes import PROBLEM
 
-    with _session(shared) as session:
+    with open_session(shared) as session:
         findings = examine(session.work, progress=session.progress)
     if session.shared.json:
         terminal.print_json(to_json(findings))
@@ -497,14 +380,14 @@ def encoders(pattern: str = "*", *, shared: Shared | None = None) -> None:
     from curate.reporting.text import TextTable
     from embeddings.encoders import describe_encoder, encoder_names
 
-    with _session(shared) as session:
+    with open_session(shared) as session:
         names = encoder_names(pattern)
         details = [describe_encoder(name) for name in names]
     header = ["name", "size", "dim", "license"]
     rows = [["-" if found[field] is None else str(found[field]) for field in header] for found in details]
     note = [] if rows else [f"No encoder matches {pattern!r}."]
     document = {"schema": "curate.encoders/1", "encoders": names, "details": details}
-    _show(session, document, note, [TextTable("", header, rows)] if rows else [])
+    session.show(document, note, [TextTable("", header, rows)] if rows else [])
 
 
 def main(tokens: Sequence[str] | None = None) -> None:
@@ -513,23 +396,6 @@ def main(tokens: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if tokens is None else tokens)
     sys.exit(_exit_code(arguments))
-
-
-def parse_named(flags: Sequence[str], flag: str) -> dict[str, str]:
-    """NAME=ADDRESS flags as a dict, split at the first "=".
-
-    Raises:
-        UsageError: no name, a name that looks like a path, or a name given twice.
-    """
-    named: dict[str, str] = {}
-    for text in flags:
-        name, equals, address = text.partition("=")
-        if not equals or not address or not name.strip() or any(c in name for c in "/\\#"):
-            raise UsageError(f"{flag} {text!r}: found no name.", hint=f"Write {flag} NAME={text}.")
-        if name in named:
-            raise UsageError(f"{flag} names {name!r} twice.", hint="Give each its own name.")
-        named[name] = address
-    return named
 
 
 def _exit_code(arguments: list[str]) -> int:
@@ -558,44 +424,10 @@ def _exit_code(arguments: list[str]) -> int:
     return 0
 
 
-def _load_config(path: Path) -> Config:
-    from curate.config import load_config  # not before a file is named: `curate doctor` must do without pyarrow
-
-    return load_config(path)
-
-
 def _unexpected(error: Exception) -> CurateError:
     return CurateError(
         f"Unexpected {type(error).__name__}: {error}", hint="This is a defect. Run again with --debug and report it."
     )
-
-
-@contextmanager
-def _session(shared: Shared | None) -> Iterator[Session]:
-    shared = shared or Shared()
-    with terminal.shown_progress(terminal.error_console(), quiet=shared.quiet) as progress:
-        yield Session(shared, progress)
-
-
-def _show(session: Session, document: dict[str, Any], lines: Sequence[str], tables: Sequence[Any] = ()) -> None:
-    """On stdout: one JSON document, or tables and lines."""
-    if session.shared.json:
-        terminal.print_json(document)
-        return
-    for table in tables:
-        terminal.print_rows(table)
-    terminal.print_lines(lines)
-
-
-def _show_sources(session: Session, sources: dict[str, str]) -> None:
-    """Dry run: what each source holds."""
-    from embeddings.pipeline import preview
-
-    found = {name: preview(address) for name, address in sources.items()}
-    lines = [
-        f"{name}: {f['images']:,} images, {f['rejected']:,} rejected ({sources[name]})" for name, f in found.items()
-    ]
-    _show(session, {"schema": "curate.dry-run/1", "sources": found}, [*lines, "Nothing was done (--dry-run)."])
 
 
 def _refuse_foreign(out: Path | None, marker: str) -> None:
@@ -620,9 +452,9 @@ def _run_file(session: Session, out: Path, until: Step, encoder: str | None) -> 
         config=session.config, out=out, encoder=session.encoder(encoder), seed=session.seed, until=until
     )
     if session.shared.dry_run:
-        _show(session, study.plan(), study.plan_lines())
+        session.show(study.plan(), study.plan_lines())
         return
     tables = study.execute(**session.embedding)
     page = reporting.refresh(out)
     summary = files.read_json(out / "report.json")
-    _show(session, summary, [*reporting.headline(summary), f"Report: {page}"], tables)
+    session.show(summary, [*reporting.headline(summary), f"Report: {page}"], tables)

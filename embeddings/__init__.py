@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from embeddings.encoders.registry import encoder_names, get_encoder
     from embeddings.pipeline import as_store, embed
     from embeddings.sources import open_source, parse_address
-    from embeddings.store import EmbeddingStore, EncoderSpec
+    from embeddings.spec import EncoderSpec
+    from embeddings.store import EmbeddingStore
 
 _EXPORTS = {
     "EmbeddingStore": "store",
-    "EncoderSpec": "store",
+    "EncoderSpec": "spec",
     "as_store": "pipeline",
     "embed": "pipeline",
     "encoder_names": "encoders.registry",

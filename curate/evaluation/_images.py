@@ -13,7 +13,8 @@ import pyarrow as pa
 from embeddings.errors import CorruptError, UsageError
 from embeddings.pipeline import Embeddable, as_store
 from embeddings.progress import Progress, silent
-from embeddings.store import EmbeddingStore, EncoderSpec
+from embeddings.spec import EncoderSpec
+from embeddings.store import EmbeddingStore
 
 Labeled = Embeddable | tuple[Embeddable, Embeddable]
 

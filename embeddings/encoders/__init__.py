@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 if TYPE_CHECKING:
     from embeddings.encoders.networks import Network, build_network

@@ -18,7 +18,7 @@ from embeddings.encoders.networks import Network, build_network
 from embeddings.encoders.torch_encoder import Placement, TorchEncoder, weights_digest
 from embeddings.encoders.transform import Transform
 from embeddings.errors import CorruptError, UsageError
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 SCHEMA = "curate.backbone/1"
 PREFIX = "run:"

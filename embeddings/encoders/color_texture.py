@@ -26,7 +26,7 @@ import numpy as np
 
 from embeddings.encoders.transform import Transform
 from embeddings.errors import UnknownNameError
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 NAME = "color-texture"
 SIZE = 64

@@ -15,7 +15,7 @@ from embeddings.encoders.networks import build_network
 from embeddings.encoders.torch_encoder import Placement, TorchEncoder, weights_digest
 from embeddings.encoders.transform import Transform
 from embeddings.errors import UnknownNameError
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 SIZE = 128
 GRAY = 127.5

@@ -30,7 +30,7 @@ from embeddings.encoders.torch_encoder import Placement, TorchEncoder, weights_d
 from embeddings.encoders.torchvision_import import import_torchvision
 from embeddings.encoders.transform import Transform
 from embeddings.errors import UnknownNameError
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 NAME = "inception"
 DIM = 2048

@@ -19,7 +19,7 @@ from embeddings import files
 from embeddings.encoders.lite0_weights import weights_path
 from embeddings.encoders.transform import Transform
 from embeddings.errors import UnknownNameError, UsageError
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 if TYPE_CHECKING:
     from embeddings.encoders.torch_encoder import Placement, TorchEncoder

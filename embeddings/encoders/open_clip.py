@@ -20,7 +20,7 @@ from embeddings.encoders.torch_encoder import Placement, TorchEncoder, feature_c
 from embeddings.encoders.torchvision_import import import_torchvision
 from embeddings.encoders.transform import Transform
 from embeddings.errors import MissingExtraError
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 PREFIX = "open_clip:"
 DEFAULT_FILES = (  # what a repository may call its weights, the preferred first

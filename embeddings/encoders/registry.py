@@ -22,7 +22,7 @@ from typing import Any
 from embeddings.encoders import Encoder, color_texture, lite0
 from embeddings.encoders.naming import search, unknown_encoder
 from embeddings.errors import MissingExtraError, UnknownNameError
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 BUILT_IN = (*lite0.NAMES, "random", color_texture.NAME, "inception")
 FAMILIES = {

@@ -25,7 +25,7 @@ from embeddings.encoders.torch_encoder import Placement, TorchEncoder, feature_c
 from embeddings.encoders.torchvision_import import import_timm
 from embeddings.encoders.transform import Transform
 from embeddings.errors import UsageError, one_line
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 PREFIX = "timm:"
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from embeddings.encoders.transform import Transform
 from embeddings.errors import UnknownNameError, UsageError, one_line
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 CPU_BATCH = 16  # larger batches leave the cache and are slower

@@ -22,7 +22,7 @@ from embeddings.encoders.torch_encoder import Placement, TorchEncoder, feature_c
 from embeddings.encoders.torchvision_import import import_torchvision
 from embeddings.encoders.transform import Transform
 from embeddings.errors import UsageError
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 PREFIX = "torchvision:"
 LICENSE = "BSD-3-Clause"  # torchvision's own, where the weights name no other

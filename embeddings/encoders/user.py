@@ -36,7 +36,7 @@ from embeddings.encoders.naming import UNKNOWN_LICENSE
 from embeddings.encoders.torch_encoder import Placement, TorchEncoder, feature_count, weights_digest
 from embeddings.encoders.transform import Transform
 from embeddings.errors import CurateError, UsageError, one_line
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 PARTS = ("spec", "batch_size", "precision", "parallel", "prepare", "encode")  # of an Encoder
 

@@ -29,7 +29,8 @@ from embeddings.pipeline.vectors import VectorReader
 from embeddings.progress import Progress, silent
 from embeddings.sources import NAMED, Address, Source, kind_of, open_source, parse_address
 from embeddings.sources.vectors import VectorSource
-from embeddings.store import EmbeddingStore, EncoderSpec
+from embeddings.spec import EncoderSpec
+from embeddings.store import EmbeddingStore
 
 Embeddable = EmbeddingStore | str | Path | np.ndarray
 MAX_ERRORS = 0.05  # share of the images that may fail

@@ -25,7 +25,8 @@ from embeddings import files
 from embeddings.errors import CorruptError, ForeignFolderError
 from embeddings.pipeline.batches import Part
 from embeddings.sources import LISTING, REJECTED, Listing, View
-from embeddings.store import SCHEMA, EncoderSpec, digest_columns, load_array, shard_path
+from embeddings.spec import EncoderSpec
+from embeddings.store import SCHEMA, digest_columns, load_array, shard_path
 
 SHARD_ROWS = 2048
 KINDS = ("rows", "vectors", "errors")

@@ -30,7 +30,7 @@ from embeddings.sources import SUFFIXES, TABLE_SUFFIXES, Address, Listing
 from embeddings.sources.formats import ARROW_SUFFIXES, has_images, read_columns, read_schema
 from embeddings.sources.rows import Columns, Rows, key_order, listing_of, reject, reject_repeats
 from embeddings.sources.vector_files import Matrix, is_list_of_floats, read_lists, read_npy, read_npz
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 MISSING_VECTOR, NOT_FINITE, NO_KEY = "no vector", "its vector is not finite", "no key"
 _KEYS = ("key", "keys", "id", "ids")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from embeddings.encoders import get_encoder, registry, torch_encoder
 from embeddings.encoders.transform import Transform
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 MAKE = {  # how the weights come about, and the name to ask for
     "lite0": lambda weights: "lite0",

@@ -9,6 +9,7 @@ import pytest
 
 from curate import cli, scoring
 from curate.cli import main
+from curate.session import Session, parse_named
 from embeddings.encoders import encoder_names
 
 FLAGS = {
@@ -232,7 +233,7 @@ def test_precedence_is_flag_then_environment_then_file_then_default(curate, monk
     def seed(*words):
         seen = {}
         monkeypatch.setattr(
-            cli, "_show_sources", lambda session, sources: seen.update(seed=session.seed, work=session.work)
+            Session, "show_sources", lambda session, sources: seen.update(seed=session.seed, work=session.work)
         )
         assert curate("score", "--target", "t", "--dry-run", "--quiet", *words)[0] == 0
         return seen["seed"], Path(seen["work"]).name
@@ -276,7 +277,7 @@ def test_encoders_are_listed(curate):
 
 
 def test_named_flags_split_at_the_first_equals_sign():
-    assert cli.parse_named(["a=x#half=B"], "--pool") == {"a": "x#half=B"}
+    assert parse_named(["a=x#half=B"], "--pool") == {"a": "x#half=B"}
 
 
 def test_random_numbers_do_not_touch_the_global_generators(curate, folders):

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from embeddings import files
 from embeddings.errors import CorruptError, EncoderMismatchError, SourceError
 from embeddings.sources import REJECTED
+from embeddings.spec import EncoderSpec
 from embeddings.store import (
     ROWS,
     SCHEMA,
     EmbeddingStore,
-    EncoderSpec,
     ShardedVectors,
     blocks,
     digest_columns,

@@ -14,7 +14,8 @@ from curate.evaluation import _images, evaluate, verdicts
 from curate.results import EvalReport, Run
 from embeddings import files
 from embeddings.errors import CorruptError, EncoderMismatchError, TooFewImagesError, UsageError
-from embeddings.store import ROWS, EmbeddingStore, EncoderSpec
+from embeddings.spec import EncoderSpec
+from embeddings.store import ROWS, EmbeddingStore
 
 N = 120
 QUALITY = {"lite0": 1.0, "lite0:untrained": 6.0}  # deviation of an encoder's noise; runs say theirs in their name

@@ -13,7 +13,7 @@ from embeddings.encoders import build_network, get_encoder
 from embeddings.encoders.torch_encoder import Placement, TorchEncoder
 from embeddings.encoders.transform import Transform
 from embeddings.errors import UsageError
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 SPEC = EncoderSpec(name="small", dim=3, size=4, preprocessing="", weights="")
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 3), dtype=np.uint8)

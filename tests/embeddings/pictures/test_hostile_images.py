@@ -19,7 +19,7 @@ from embeddings.errors import ImageError
 from embeddings.pictures.decode import decode, decode_scaled
 from embeddings.pictures.facts import image_facts
 from embeddings.pipeline import embed
-from embeddings.store import EncoderSpec
+from embeddings.spec import EncoderSpec
 
 CORPUS = hostile_images()
 CASES = 300  # of each format

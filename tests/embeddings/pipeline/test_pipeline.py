@@ -33,7 +33,8 @@ from embeddings.pipeline import as_store, embed, preview, shards
 from embeddings.pipeline.batches import Embedder, core_count, one_thread_each, ordered
 from embeddings.pipeline.clock import Clock
 from embeddings.sources import LISTING, REJECTED, open_source
-from embeddings.store import ROWS, EmbeddingStore, EncoderSpec
+from embeddings.spec import EncoderSpec
+from embeddings.store import ROWS, EmbeddingStore
 
 POWER_CUT = RuntimeError("power cut")
 SPEC = EncoderSpec(name="toy", dim=5, size=4, preprocessing="squash", weights="0" * 64)
