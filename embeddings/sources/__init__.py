@@ -231,17 +231,6 @@ def kind_of(path: str) -> str:
     return "vectors" if kind == "table" and _holds_vectors(path) else kind
 
 
-def locate(address: str | Address, uri: str) -> str:
-    """Absolute address of one image of a source, for people and other programs.
-
-    An image that is a file of its own: its path. One inside a table or a shard: ``FILE#...``, as in its uri.
-    """
-    parsed = parse_address(address) if isinstance(address, str) else address
-    if _kind(parsed) == "vectors":
-        return files.absolute(parsed.path) + uri
-    return open_source(parsed).locate(uri)
-
-
 def _kind(address: Address) -> str:
     return "vectors" if address.encoder else kind_of(address.path)
 

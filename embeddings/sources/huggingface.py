@@ -20,7 +20,7 @@ import json
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from threading import Lock
 from typing import Any
@@ -34,7 +34,7 @@ from embeddings.errors import ImageError, MissingExtraError, SourceError, one_li
 from embeddings.sources import SAVED_MARKS, Address, Listing
 from embeddings.sources.folder import read_file
 from embeddings.sources.formats import BlobReader, Content, feature_names, read_arrow
-from embeddings.sources.rows import Rows, key_order, listing_of
+from embeddings.sources.rows import Rows, joined, key_order, listing_of
 from embeddings.sources.table import NO_IMAGE, find_images
 
 _DICT, _INFO = SAVED_MARKS
@@ -99,7 +99,7 @@ class HuggingFaceSource:
         parts = [part.rows for parts in self._parts().values() for part in parts]
         if not any(map(len, parts)):
             raise SourceError(f"The data set {self.address.path!r} has no rows.", hint="Give one that holds images.")
-        rows = _joined(parts)
+        rows = joined(parts)
         return listing_of(rows.take(key_order(rows.key)), self.address)
 
     def read(self, uri: str) -> bytes:
@@ -258,18 +258,3 @@ def _folder_of_images(content: Content, folders: Sequence[str]) -> str:
     outside = content.paths.filter(pa.array(~content.present)).drop_null()
     first = outside[0].as_py() if len(outside) else ""
     return next((folder for folder in folders if first.startswith(f"{folder.rstrip('/')}/")), folders[0])
-
-
-def _joined(parts: list[Rows]) -> Rows:
-    """Rows of several files; a column that one of them lacks is empty there."""
-    names = dict.fromkeys(name for part in parts for name in part.columns)
-    columns = {
-        name: pa.concat_arrays([part.columns.get(name, pa.nulls(len(part), pa.string())) for part in parts])
-        for name in names
-    }
-    arrays = {
-        f.name: pa.concat_arrays([getattr(part, f.name) for part in parts])
-        for f in fields(Rows)
-        if f.name not in ("columns", "hidden")
-    }
-    return Rows(**arrays, columns=columns)

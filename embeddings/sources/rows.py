@@ -6,7 +6,7 @@ Everything is Arrow arrays, never a Python loop over rows, so that a million row
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -49,6 +49,21 @@ class Rows:
     def keep(self, mask: pa.Array) -> Rows:
         """The rows where ``mask`` is true."""
         return self._each(lambda values: values.filter(mask))
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Rows one after the other; a column that some lack is null there."""
+    names = sorted(set[str]().union(*(part.columns for part in parts)))
+    columns = {
+        name: pa.concat_arrays([part.columns.get(name, pa.nulls(len(part), pa.string())) for part in parts])
+        for name in names
+    }
+    arrays = {
+        field.name: pa.concat_arrays([getattr(part, field.name) for part in parts])
+        for field in fields(Rows)
+        if field.name not in ("columns", "hidden")
+    }
+    return Rows(**arrays, columns=columns, hidden=frozenset[str]().union(*(part.hidden for part in parts)))
 
 
 def key_order(keys: pa.Array) -> np.ndarray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import posixpath
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache, reduce
@@ -24,7 +25,7 @@ from embeddings import files
 from embeddings.errors import ImageError, SourceError
 from embeddings.sources import SUFFIXES, Address
 from embeddings.sources.folder import read_path
-from embeddings.sources.rows import Rows
+from embeddings.sources.rows import Rows, joined
 from embeddings.sources.table import TableSource
 from embeddings.sources.tar import MAX_COLUMNS, quoted, read_member, read_rows
 
@@ -70,7 +71,8 @@ class Shards:
         """
         with ThreadPoolExecutor(LISTERS if files.is_remote(place_of(self._base, names[0])) else 1) as pool:
             parts, ignored = zip(*pool.map(self._rows, names), strict=True)
-        return joined(list(parts)), dict(sorted(reduce(Counter.__add__, map(Counter, ignored)).items()))
+        _check_columns(parts)
+        return joined(parts), dict(sorted(reduce(Counter.__add__, map(Counter, ignored)).items()))
 
     def _rows(self, name: str) -> tuple[Rows, dict[str, int]]:
         place = place_of(self._base, name)
@@ -101,28 +103,13 @@ class Shards:
         return f"{place_of(self._base, unquote(name))}{sign}{place}"
 
 
-def joined(parts: list[Rows]) -> Rows:
-    """Rows one after the other; a column that some lack is null there.
-
-    Raises:
-        SourceError: too many columns.
-    """
-    names = sorted(set[str]().union(*(part.columns for part in parts)))
+def _check_columns(parts: Sequence[Rows]) -> None:
+    names = set[str]().union(*(part.columns for part in parts))
     if len(names) > MAX_COLUMNS and len(parts) > 1:
         raise SourceError(
             f"The shards name {len(names):,} columns, wanted at most {MAX_COLUMNS}.",
             hint="Keep in the .json members what is told of every image.",
         )
-    columns = {
-        name: pa.concat_arrays([part.columns.get(name, pa.nulls(len(part), pa.string())) for part in parts])
-        for name in names
-    }
-    key, uri, size, stamp, reason = (
-        pa.concat_arrays([getattr(part, field) for part in parts])
-        for field in ("key", "uri", "size", "stamp", "reason")
-    )
-    hidden = frozenset[str]().union(*(part.hidden for part in parts))
-    return Rows(key=key, uri=uri, size=size, stamp=stamp, reason=reason, columns=columns, hidden=hidden)
 
 
 def _of_table(rows: Rows, name: str) -> Rows:

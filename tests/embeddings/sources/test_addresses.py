@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.errors import SourceError
-from embeddings.sources import Address, locate, open_source, parse_address
+from embeddings.sources import Address, open_source, parse_address
 
 
 @pytest.mark.parametrize(
@@ -111,15 +111,15 @@ def test_files_of_no_known_kind(tmp_path: Path, name: str, message: str, hint: s
     assert hint in (caught.value.hint or "")
 
 
-def test_locate(tmp_path: Path) -> None:
+def test_locations(tmp_path: Path) -> None:
     (tmp_path / "odd.csv").mkdir()
     for name in ("t.csv", "t.PARQUET", "x.tar", "l.txt"):
         (tmp_path / name).write_text("path\na.png\n")
-    assert locate(str(tmp_path), "cat/a.png") == f"{tmp_path}/cat/a.png"
-    assert locate(f"{tmp_path}/#label=cat", "cat/a.png") == f"{tmp_path}/cat/a.png"
-    assert locate(f"{tmp_path}/odd.csv", "#1.png") == f"{tmp_path}/odd.csv/#1.png"
-    assert locate(f"{tmp_path}/t.csv#label:kind", "a.png") == f"{tmp_path}/a.png"
-    assert locate(Address(path=f"{tmp_path}/t.PARQUET"), "#cat/a.png") == f"{tmp_path}/t.PARQUET#cat/a.png"
-    assert locate(f"{tmp_path}/x.tar", "x.tar#bytes=512+9") == f"{tmp_path}/x.tar#bytes=512+9"
-    assert locate(f"{tmp_path}/l.txt", "sub/a%231.png") == f"{tmp_path}/sub/a#1.png"
-    assert locate(f"{tmp_path}/*.tar", "x.tar#bytes=512+9") == f"{tmp_path}/x.tar#bytes=512+9"
+    assert open_source(str(tmp_path)).locate("cat/a.png") == f"{tmp_path}/cat/a.png"
+    assert open_source(f"{tmp_path}/#label=cat").locate("cat/a.png") == f"{tmp_path}/cat/a.png"
+    assert open_source(f"{tmp_path}/odd.csv").locate("#1.png") == f"{tmp_path}/odd.csv/#1.png"
+    assert open_source(f"{tmp_path}/t.csv#label:kind").locate("a.png") == f"{tmp_path}/a.png"
+    assert open_source(Address(path=f"{tmp_path}/t.PARQUET")).locate("#cat/a.png") == f"{tmp_path}/t.PARQUET#cat/a.png"
+    assert open_source(f"{tmp_path}/x.tar").locate("x.tar#bytes=512+9") == f"{tmp_path}/x.tar#bytes=512+9"
+    assert open_source(f"{tmp_path}/l.txt").locate("sub/a%231.png") == f"{tmp_path}/sub/a#1.png"
+    assert open_source(f"{tmp_path}/*.tar").locate("x.tar#bytes=512+9") == f"{tmp_path}/x.tar#bytes=512+9"
