@@ -65,14 +65,23 @@ def embed(
     from curate.reporting import embedding as wording
     from embeddings.pipeline import embed as embed_source
     from embeddings.pipeline.estimate import forecast
-    from embeddings.sources import viewed
+    from embeddings.sources import holds_vectors, viewed
 
     with open_session(shared) as session:
         decode = "exact" if exact_decode else None
         address = viewed(source, tiles=tiles, overlap=overlap, roi=roi, decode=decode)
         name = session.encoder(encoder)
+        if session.shared.dry_run and holds_vectors(address):
+            session.show_sources({"vectors": str(address)})
+            return
         if session.shared.dry_run:
-            found = forecast(address, encoder=name, device=session.device, workers=session.shared.workers)
+            found = forecast(
+                address,
+                encoder=name,
+                device=session.device,
+                workers=session.shared.workers,
+                hourly_price=wording.hourly_price(),
+            )
             session.show({"schema": "curate.dry-run/1", **found.to_json()}, wording.forecast_lines(found))
             return
         store = embed_source(

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embeddings import files
 from embeddings.errors import CorruptError, SourceError
@@ -30,7 +31,8 @@ from embeddings.sources import REJECTED
 from embeddings.spec import EncoderSpec
 
 SCHEMA = "curate.store/2"
-AGAIN = "Embed the source again; what is whole is kept."
+MUCH_SHRUNK = 4.0  # times; beyond it a person is told
+AGAIN = "Open it again if it was embedded anew meanwhile; else embed the source again: what is whole is kept."
 ROWS = pa.schema(
     [
         ("key", pa.string()),
@@ -40,7 +42,8 @@ ROWS = pa.schema(
         ("meta", pa.string()),  # JSON object of strings
         ("parent", pa.string()),  # key of the image that a tile was cut from; null for whole images
         ("stamp", pa.string()),  # size and mtime or etag of the file: unchanged files are not read again
-        ("sha256", pa.string()),  # of the encoded bytes; for tiles with their box
+        ("sha256", pa.string()),  # of the encoded bytes; for a part of an image with its box
+        ("file", pa.string()),  # of the encoded bytes of the image that a part was cut from; null for whole images
         ("pixels", pa.string()),  # sha256 of the decoded RGB pixels and their size: equal pictures in any container
         ("phash", pa.string()),  # 64-bit perceptual hash in hex: near pictures differ in few bits
         ("bytes", pa.int64()),
@@ -208,6 +211,16 @@ class EmbeddingStore:
         shorter = np.minimum(self.rows()["width"].to_numpy(), self.rows()["height"].to_numpy())
         return float(np.median(shorter)) / self.spec.size
 
+    def notes(self) -> list[str]:
+        """What a person should know before using it."""
+        if self.shrinkage <= MUCH_SHRUNK:
+            return []
+        return [
+            f"The encoder sees the images shrunk {self.shrinkage:.1f} times (to {self.spec.size} pixels): what is "
+            "small vanishes. Cut them into tiles (--tiles PX, or #tiles:PX in the address), or take an encoder with a "
+            "larger edge."
+        ]
+
     def vectors(self) -> Vectors:
         """[n, d] float16 or float32, in row order; memory-mapped when the store is on disk."""
         return self._vectors
@@ -223,6 +236,10 @@ class EmbeddingStore:
             tables = [read_rows(self.path, shard["name"], shard["rows"]) for shard in self.facts["shards"]]
             self._rows = pa.concat_tables(tables)
         return self._rows
+
+    def file_digests(self) -> pa.ChunkedArray:
+        """sha256 of the file that each row [n] comes from, whole or in part."""
+        return pc.coalesce(self.rows()["file"], self.rows()["sha256"])
 
     @property
     def errors(self) -> pa.Table:
@@ -287,6 +304,8 @@ class EmbeddingStore:
         for role, column in (("label", label), ("group", group)):
             if column and column != role:
                 values = pa.array([None if v is None else str(v) for v in self.column(column)], pa.string())
+                if role == "group":  # tiles of an image without a group are one
+                    values = pc.coalesce(values, rows["parent"].combine_chunks())
                 rows = rows.set_column(rows.schema.get_field_index(role), role, values)
         return EmbeddingStore(
             spec=self.spec, rows=rows, vectors=self._vectors, errors=self.errors, facts=self.facts, path=self.path
@@ -305,7 +324,10 @@ def read_rows(folder: Path, name: str, count: int) -> pa.Table:
         CorruptError: they are missing, do not read back, or are of another number.
     """
     path = shard_path(folder, "rows", name)
-    rows = files.read_table(path)
+    try:
+        rows = files.read_table(path)
+    except CorruptError as error:
+        raise CorruptError(error.message, hint=AGAIN) from None
     if len(rows) != count:
         raise CorruptError(f"{path} has {len(rows)} rows, wanted {count}.", hint=AGAIN)
     return rows

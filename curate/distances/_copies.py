@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from curate.distances._samples import Vectors, as_vectors
 from curate.results import Estimate
+from embeddings.store import EmbeddingStore
 
 
 def copies(target: Vectors, pool: Vectors) -> Estimate:
@@ -16,9 +17,8 @@ def copies(target: Vectors, pool: Vectors) -> Estimate:
         Estimate in 0..1 without an interval (it is a count); 0 under the null.
     """
     target, pool = as_vectors(target), as_vectors(pool)
-    known = {digest for column in ("sha256", "pixels") for digest in target.column(column) if digest}
-    pairs = zip(pool.column("sha256"), pool.column("pixels"), strict=True)
-    count = sum(file in known or pixels in known for file, pixels in pairs)
+    known = {digest for column in _digests(target) for digest in column if digest}
+    count = sum(any(digest in known for digest in row) for row in zip(*_digests(pool), strict=True))
     return Estimate(
         value=count / len(pool),
         n=(len(pool), len(target)),
@@ -27,3 +27,8 @@ def copies(target: Vectors, pool: Vectors) -> Estimate:
         method="equal file or equal decoded pixels",
         null=0.0,
     )
+
+
+def _digests(store: EmbeddingStore) -> tuple[list[str | None], ...]:
+    """Of the file, the picture (a file or a part of one) and the pixels of every row."""
+    return store.file_digests().to_pylist(), store.column("sha256"), store.column("pixels")

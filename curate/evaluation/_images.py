@@ -53,7 +53,7 @@ class LabeledImages:
             thing = (train, test) if divided else train
         parts = thing if isinstance(thing, tuple) else (thing,)
         stores = [embedding.store(part, name, encoder) for part in parts]
-        if not all(store.source for store in stores):
+        if not all(store.source and store.spec.size for store in stores):
             raise UsageError(
                 f"The labeled set {name!r} holds vectors without images; every arm embeds the images itself.",
                 hint="Give the images: a folder or a table.",

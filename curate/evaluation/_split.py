@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embeddings.errors import TooFewImagesError, UsageError
 from embeddings.moments import block_names
@@ -151,10 +152,10 @@ def _cut(labeled: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _copies_of(rows: pa.Table, given: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Given training rows whose bytes or pixels are those of a test row."""
+    """Given training rows whose file, bytes or pixels are those of a test row."""
     copied = np.zeros(len(given), bool)
-    for column in ("sha256", "pixels"):
-        values = np.array(rows[column].to_pylist(), dtype=object)
+    for column in (pc.coalesce(rows["file"], rows["sha256"]), rows["sha256"], rows["pixels"]):
+        values = np.array(column.to_pylist(), dtype=object)
         known = {value for value in values[test] if value is not None}
         copied |= np.array([value in known for value in values[given]], dtype=bool)
     return given[copied]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
+from embeddings.errors import UsageError
 from embeddings.pipeline.estimate import Forecast
 from embeddings.store import EmbeddingStore
 
-MUCH_SHRUNK = 4.0
 PRICE = "CURATE_HOURLY_PRICE"
 
 
@@ -20,12 +21,7 @@ def store_document(store: EmbeddingStore) -> dict[str, Any]:
 
 def store_warnings(store: EmbeddingStore) -> list[str]:
     """What a person should know before using it."""
-    found = []
-    if store.shrinkage > MUCH_SHRUNK:
-        found.append(
-            f"The encoder sees the images shrunk {store.shrinkage:.1f} times (to {store.spec.size} pixels): what is "
-            "small vanishes. Cut them with --tiles PX, or take an encoder with a larger edge."
-        )
+    found = store.notes()
     if len(store.errors):
         found.append(f"{len(store.errors):,} images failed; {store.path}/errors.parquet says why.")
     return found
@@ -42,16 +38,27 @@ def forecast_lines(forecast: Forecast) -> list[str]:
     ]
     if forecast.pictures_per_image != 1:
         lines.insert(1, f"{forecast.pictures_per_image:g} tiles an image")
-    if price := _hourly_price():
-        lines.append(f"Cost: {price * forecast.seconds / 3600:,.2f} at {price:g} an hour")
+    if forecast.cost is not None:
+        lines.append(f"Cost: {forecast.cost:,.2f} at {hourly_price():g} an hour")
     return [*lines, "Nothing was done (--dry-run)."]
 
 
-def _hourly_price() -> float:
+def hourly_price() -> float:
+    """What an hour of this machine costs, by CURATE_HOURLY_PRICE; 0 if that is not set.
+
+    Raises:
+        UsageError: it is no amount.
+    """
+    text = os.environ.get(PRICE, "0")
     try:
-        return float(os.environ.get(PRICE, "0"))
+        price = float(text)
     except ValueError:
-        return 0.0
+        price = -1.0
+    if not 0 <= price < math.inf:
+        raise UsageError(
+            f"{PRICE} is {text!r}, wanted an amount such as 2.50.", hint=f"Unset it, or mend it: {PRICE}=2.50"
+        )
+    return price
 
 
 def _bytes(count: float) -> str:

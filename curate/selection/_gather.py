@@ -3,7 +3,8 @@
 Two images are the same picture if their files or their decoded pixels are equal, or if both equal a third one. Of every
 picture one candidate stays: the target's own before a pool's, pools by name, then by key; so a picture counts for the
 same source whatever the order of the arguments and whether or not the pools were scored. A picture that also occurs in
-an excluded source goes in every copy, and is not searched for either if it is the target's.
+an excluded source goes in every copy, and is not searched for either if it is the target's; so does every part of an
+image of which a part is excluded.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def gather(
     place = np.concatenate([np.arange(len(store)) for _, store in everything])
     picture, rows = connected_rows(images["sha256"], images["pixels"]), np.arange(len(images))
 
-    banned_by = _first_row(picture, origin >= len(stores))
+    is_excluded = origin >= len(stores)
+    banned_by = _first_row(picture, is_excluded)
+    banned_by = np.where(banned_by < 0, _first_row(connected_rows(images["file"]), is_excluded), banned_by)
     allowed = (origin < len(stores)) & (banned_by < 0)
     is_candidate = (origin < len(stores)) & ((origin > 0) | include_target)
     first = _first_row(picture, is_candidate & allowed)
@@ -74,9 +77,10 @@ def gather(
 
 
 def _images(source: str, store: EmbeddingStore) -> pa.Table:
-    """source, key, sha256 and pixels of every image of a store."""
+    """source, key, digests of picture, pixels and file of every image of a store."""
     names = pa.repeat(pa.scalar(source, pa.string()), len(store))
-    return store.rows().select(["key", "sha256", "pixels"]).append_column("source", names)
+    rows = store.rows().select(["key", "sha256", "pixels"]).append_column("source", names)
+    return rows.append_column("file", store.file_digests())
 
 
 def _first_row(picture: np.ndarray, among: np.ndarray) -> np.ndarray:

@@ -32,6 +32,10 @@ PATIENCE_S = 10.0  # how long a host may take to answer before we say that there
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")  # which a file put there by hand may have; the first is preferred
 
 
+class _UnreachableError(Exception):
+    """Raised when a host does not hand out a file."""
+
+
 class Origin(Protocol):
     """A file that a hub hands out."""
 
@@ -78,7 +82,10 @@ class TorchHubFile:
     def download(self) -> Path:
         """See ``Origin``; half a download leaves nothing."""
         with files.atomic_path(self._path) as temporary:
-            torch.hub.download_url_to_file(self.url, str(temporary), progress=True)
+            try:
+                torch.hub.download_url_to_file(self.url, str(temporary), progress=True)
+            except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+                raise _UnreachableError(one_line(error)) from error  # the host's refusal, not this disk's
         return self._path
 
     @property
@@ -161,7 +168,7 @@ def _download(encoder: str, place: str, origin: Origin) -> Path:
     try:
         _require_answer(origin.address)
         return origin.download()
-    except OSError as error:
+    except (OSError, _UnreachableError) as error:
         why = one_line(error)
         raise MissingExtraError(
             f"The weights of {encoder} are not on this machine and cannot be downloaded ({why}).",

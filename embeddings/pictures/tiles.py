@@ -20,6 +20,7 @@ from embeddings import files
 from embeddings.errors import ImageError
 
 MAX_TILES = 10_000  # of one image
+_TILE_KEY = re.compile(r"(.*)#\d+,\d+,\d+,\d+", re.DOTALL)
 _FRAGMENT = re.compile(r"(.*)#xywh=(\d+),(\d+),(\d+),(\d+)", re.DOTALL)
 
 
@@ -57,6 +58,12 @@ def tile_boxes(width: int, height: int, *, edge: int, overlap: float = 0.0) -> l
 def tile_key(key: str, box: Box) -> str:
     """Key of a tile of the image with this key."""
     return f"{key}#{box}"
+
+
+def split_key(key: str) -> str:
+    """Key of the image that a tile with this key was cut from; other keys as they are."""
+    found = _TILE_KEY.fullmatch(key)
+    return found[1] if found else key
 
 
 def tile_uri(uri: str, box: Box) -> str:

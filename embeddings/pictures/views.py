@@ -25,7 +25,7 @@ from embeddings.errors import ImageError, SourceError
 from embeddings.pictures.decode import Decoded, decode
 from embeddings.pictures.facts import image_facts
 from embeddings.pictures.tiles import Box, split_uri, tile_boxes, tile_key, tile_sha256, tile_uri
-from embeddings.sources import Address, Source, View, kind_of, open_source, parse_address
+from embeddings.sources import Address, Source, View, holds_vectors, open_source, parse_address
 from embeddings.sources.folder import IMAGE_SUFFIXES, read_file
 
 OUTSIDE = "no tile lies in the region of interest"
@@ -51,7 +51,8 @@ class Picture:
     def row(self, sha256: str) -> dict[str, Any]:
         """What a store records of it; ``sha256`` is the file's."""
         names = {"key": self.key, "uri": self.uri, "parent": self.parent, "group": self.group}
-        return {**names, "sha256": _of_part(sha256, self.box), **image_facts(self.decoded)}
+        file = sha256 if self.box else None
+        return {**names, "sha256": _of_part(sha256, self.box), "file": file, **image_facts(self.decoded)}
 
 
 class RegionOfInterest:
@@ -133,7 +134,7 @@ def locator(address: str | Address) -> Callable[[str], str]:
         SourceError: the source is gone.
     """
     parsed = parse_address(address) if isinstance(address, str) else address
-    if parsed.encoder or kind_of(parsed.path) == "vectors":
+    if holds_vectors(parsed):
         path = files.absolute(parsed.path)
         return lambda uri: path + uri
     source, has_parts = open_source(parsed), bool(parsed.view.tiles or parsed.view.roi)

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from embeddings.encoders import Encoder
+from embeddings.errors import CurateError
 from embeddings.pipeline.clock import Clock
 from embeddings.pipeline.known import Known
 from embeddings.pipeline.loading import PROCESSES_FROM, Crew, Item, Loaded, can_travel
@@ -89,6 +90,8 @@ class Embedder:
         self.settings: Mapping[str, Any] = {"precision": encoder.precision}
         self._source, self._encoder, self._workers = source, encoder, workers
         self._lanes = workers if encoder.parallel else 1  # batches encoded at once
+        self._tiled = source.address.view.tiles is not None
+        self._ahead = workers if self._tiled else 2 * workers  # chunks; one of tiles may hold thousands of pictures
 
     def parts(
         self, tables: Sequence[pa.Table], *, known: Known | None, clock: Clock, told: Callable[[int], None]
@@ -102,13 +105,13 @@ class Embedder:
             told: Called with the number of records that were just loaded.
         """
         unfinished: deque[_Open] = deque()
-        chunks = list(_chunks(tables, 1 if self._source.address.view.tiles else CHUNK))
+        chunks = list(_chunks(tables, 1 if self._tiled else CHUNK))
         with ExitStack() as stack:
             encoders = stack.enter_context(one_thread_each(self._lanes))
             loaders = stack.enter_context(ThreadPoolExecutor(self._workers))
             crew = stack.enter_context(closing(self._crew(sum(len(table) for table in tables))))
             load = partial(_load, crew=crew, known=known)
-            for chunk, loaded in _timed(ordered(loaders, load, chunks, ahead=2 * self._workers), clock):
+            for chunk, loaded in _timed(ordered(loaders, load, chunks, ahead=self._ahead), clock):
                 if chunk.first:
                     unfinished.append(_Open(records=len(tables[chunk.table])))
                 self._submit(unfinished[-1], loaded, encoders, flush=chunk.last)
@@ -136,7 +139,14 @@ class Embedder:
     def _encode(self, items: list[Item], batch: np.ndarray) -> None:
         """Gives every item its vector, or the reason why it has none."""
         with np.errstate(over="ignore"):
-            vectors = self._encoder.encode(batch).astype(np.float16)
+            vectors = np.asarray(self._encoder.encode(batch)).astype(np.float16)
+        wanted = (len(batch), self._encoder.spec.dim)
+        if vectors.shape != wanted:
+            raise CurateError(
+                f"The encoder {self._encoder.spec.name} gives an array of shape {list(vectors.shape)}, wanted "
+                f"{list(wanted)} by its spec.",
+                hint="Mend the encoder, or the dimension in its spec.",
+            )
         for item, vector in zip(items, vectors, strict=False):
             item.vector, item.reason = vector, "" if np.isfinite(vector).all() else NOT_FINITE
 

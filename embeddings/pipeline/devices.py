@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
@@ -20,7 +19,6 @@ from embeddings.pipeline.clock import Clock
 from embeddings.pipeline.known import Known
 from embeddings.pipeline.processes import Worker, WorkerDied
 from embeddings.sources import Address, open_source
-from embeddings.store import EmbeddingStore
 
 PATIENCE_S = 24 * 3600.0  # for one table, on a slow device behind a slow network
 
@@ -52,13 +50,13 @@ class DeviceTeam:
             CurateError: the process of a device ended.
         """
         idle: SimpleQueue[Worker] = SimpleQueue()
-        folder = known.folder if known else None
+        recipe = known.recipe if known else None
         with ExitStack() as stack:
-            for device in self._devices:
-                worker = Worker("embeddings.pipeline.devices:make_lane", device, *self._make, folder)
+            pool = stack.enter_context(ThreadPoolExecutor(len(self._devices)))
+            for device in self._devices:  # ended before the pool waits for its threads
+                worker = Worker("embeddings.pipeline.devices:make_lane", device, *self._make, recipe)
                 stack.callback(worker.stop)
                 idle.put(worker)
-            pool = stack.enter_context(ThreadPoolExecutor(len(self._devices)))
             since = perf_counter()
             for part in ordered(pool, lambda table: _embedded(idle, table), tables, ahead=len(self._devices)):
                 clock.book(since, encode=1)
@@ -68,11 +66,11 @@ class DeviceTeam:
 
 
 def make_lane(
-    device: str, address: Address, encoder: str, workers: int, folder: Path | None
+    device: str, address: Address, encoder: str, workers: int, recipe: tuple[Any, ...] | None
 ) -> Callable[[pa.Table], Part]:
     """What the process of a device makes first: a function from a table of records to what came of them."""
     embedder = Embedder(open_source(address), get_encoder(encoder, device=device), workers=workers)
-    known = Known(EmbeddingStore.open(folder), view=address.view) if folder else None
+    known = Known.open(*recipe) if recipe else None
 
     def lane(table: pa.Table) -> Part:
         (part,) = embedder.parts([table], known=known, clock=Clock(), told=lambda _: None)

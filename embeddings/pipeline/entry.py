@@ -19,18 +19,19 @@ import numpy as np
 from embeddings import files
 from embeddings.encoders import Encoder
 from embeddings.encoders.registry import encoder_spec, get_encoder
-from embeddings.errors import CorruptError, EncoderMismatchError, PartialError, UsageError
+from embeddings.errors import CorruptError, EncoderMismatchError, PartialError, SourceError, UsageError
 from embeddings.pictures.views import RegionOfInterest
 from embeddings.pipeline import shards
 from embeddings.pipeline.batches import Embedder, core_count
 from embeddings.pipeline.jobs import Job, Maker, reasons
+from embeddings.pipeline.loading import can_reopen
 from embeddings.pipeline.shards import Plan
 from embeddings.pipeline.vectors import VectorReader
 from embeddings.progress import Progress, silent
-from embeddings.sources import NAMED, Address, Source, kind_of, open_source, parse_address
+from embeddings.sources import NAMED, Address, Source, View, holds_vectors, open_source, parse_address
 from embeddings.sources.vectors import VectorSource
 from embeddings.spec import EncoderSpec
-from embeddings.store import EmbeddingStore
+from embeddings.store import SCHEMA, EmbeddingStore
 
 Embeddable = EmbeddingStore | str | Path | np.ndarray
 MAX_ERRORS = 0.05  # share of the images that may fail
@@ -107,7 +108,7 @@ def _maker(source: Source | VectorSource, encoder: str | Encoder, *, device: str
         from embeddings.pipeline.devices import DeviceTeam, device_names
 
         devices = device_names(device)
-        if len(devices) > 1:
+        if len(devices) > 1 and can_reopen(source):
             return DeviceTeam(source.address, encoder, devices, workers=workers)
         encoder = get_encoder(encoder, device=devices[0])
     return Embedder(source, encoder, workers=workers)
@@ -146,11 +147,13 @@ def as_store(
     if not isinstance(thing, str | Path):
         return EmbeddingStore.from_vectors(np.asarray(thing))
     address = parse_address(str(thing))
-    if (Path(address.path) / shards.STORE).is_file():
-        store = _require_encoder(EmbeddingStore.open(address.path), encoder, name)
+    folder = Path(files.absolute(address.path))
+    if (folder / shards.STORE).is_file():
+        _refuse_view(address)
+        store = _require_encoder(EmbeddingStore.open(folder), encoder, name)
         store = store.where(address.where) if address.where else store
     else:
-        _refuse_unfinished(Path(address.path))
+        _refuse_unfinished(folder)
         encoder = "lite0" if encoder is None else encoder
         rows = rows_of(address)
         out = None if work is None else Path(work) / "stores" / _folder_name(rows, _spec(encoder))
@@ -158,6 +161,8 @@ def as_store(
         job = _job(_open(rows), encoder, device=device, workers=workers, progress=_titled(progress, name))
         store = job.run(out, wait=True)
         _check_errors(store)
+        for note in store.notes():
+            progress(name, 0, 0, f"{name}: {note}")
     return store.with_roles(label=address.label, group=address.group)
 
 
@@ -169,7 +174,7 @@ def preview(source: str | Path | Address | Source) -> dict[str, Any]:
     """
     if isinstance(source, str | Path):
         address = parse_address(str(source))
-        if (Path(address.path) / shards.STORE).is_file():
+        if (Path(files.absolute(address.path)) / shards.STORE).is_file():
             store = as_store(source, name="store", encoder=None)
             return {"source": str(source), "images": len(store), "rejected": len(store.errors)}
     opened = _open(source)
@@ -182,8 +187,17 @@ def _open(source: str | Path | Address | Source) -> Source | VectorSource:
         source = parse_address(str(source))
     if not isinstance(source, Address):
         return source
-    is_vectors = source.encoder or kind_of(source.path) == "vectors"
-    return VectorSource(source) if is_vectors else open_source(source)
+    if not holds_vectors(source):
+        return open_source(source)
+    _refuse_view(source)
+    return VectorSource(source)
+
+
+def _refuse_view(address: Address) -> None:
+    if address.view != View():
+        raise SourceError(
+            f"{address} asks for a view of images, but holds vectors.", hint="Say it of the images, and embed them."
+        )
 
 
 def _spec(encoder: str | Encoder) -> EncoderSpec:
@@ -193,7 +207,7 @@ def _spec(encoder: str | Encoder) -> EncoderSpec:
 def rows_of(address: Address) -> Address:
     """What decides which pictures are meant: an absolute path, selectors and view, without roles."""
     where = tuple(sorted((column, tuple(sorted(set(values)))) for column, values in address.where))
-    path = address.path if kind_of(address.path) in NAMED else files.absolute(address.path)
+    path = address.path if address.path.partition(":")[0] in NAMED else files.absolute(address.path)
     view = replace(address.view, roi=address.view.roi and files.absolute(address.view.roi))
     return replace(address, path=path, where=where, view=view, label=None, group=None)
 
@@ -202,7 +216,7 @@ def _folder_name(rows: Address, spec: EncoderSpec) -> str:
     """A name to recognize the source by, and a digest of source and encoder."""
     values = [value for _, allowed in rows.where for value in allowed]
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", "-".join([PurePosixPath(rows.path).stem, *values]))
-    return f"{readable[:48].strip('-.')}-{files.digest([str(rows), spec.fingerprint])[:12]}"
+    return f"{readable[:48].strip('-.')}-{files.digest([SCHEMA, str(rows), spec.fingerprint])[:12]}"
 
 
 def _titled(progress: Progress, name: str) -> Progress:

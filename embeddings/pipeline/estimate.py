@@ -33,13 +33,16 @@ class Forecast:
     waiting: dict[str, float]  # share of the time by stage
     seconds: float
     store_bytes: int
+    cost: float | None = None  # at the hourly price that was given
 
     def to_json(self) -> dict[str, Any]:
         """The same as a plain document."""
         return asdict(self)
 
 
-def forecast(address: Address, *, encoder: str, device: str = "auto", workers: int | None = None) -> Forecast:
+def forecast(
+    address: Address, *, encoder: str, device: str = "auto", workers: int | None = None, hourly_price: float = 0.0
+) -> Forecast:
     """Embeds a sample, after a first batch that warms up, and extrapolates.
 
     Args:
@@ -47,6 +50,7 @@ def forecast(address: Address, *, encoder: str, device: str = "auto", workers: i
         encoder: A name from ``encoder_names``.
         device: As in ``embed``.
         workers: As in ``embed``.
+        hourly_price: Of this machine, in any currency; 0 if that is not known.
 
     Raises:
         SourceError: nothing there, or a selector that does not fit.
@@ -60,6 +64,7 @@ def forecast(address: Address, *, encoder: str, device: str = "auto", workers: i
     _measure(embedder, sample.slice(0, built.batch_size))
     pictures, failed, timing = _measure(embedder, sample)
     each = pictures / max(len(sample) - failed, 1)
+    seconds = len(images) / timing["images_per_second"]
     return Forecast(
         source=str(source.address),
         images=len(images),
@@ -70,8 +75,9 @@ def forecast(address: Address, *, encoder: str, device: str = "auto", workers: i
         pictures_per_image=round(each, 2),
         images_per_second=timing["images_per_second"],
         waiting=timing["waiting"],
-        seconds=round(len(images) / timing["images_per_second"], 1),
+        seconds=round(seconds, 1),
         store_bytes=round(len(images) * each * (2 * built.spec.dim + ROW_BYTES)),
+        cost=round(hourly_price * seconds / 3600, 2) if hourly_price else None,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -53,17 +54,19 @@ class Job:
             return self._in_memory()
         store = self._reuse(folder)
         if store is None:
-            with locked(folder, wait=wait):
+            announce = partial(self._progress, "wait", 0, 0) if wait else None
+            with locked(folder, announce=announce):
                 store = self._reuse(folder) or self._on_disk(folder)  # another process may have made it meanwhile
         return store
 
     def _reuse(self, folder: Path) -> EmbeddingStore | None:
-        """The store that already stands in this folder, if it is of this plan and whole."""
+        """The store that already stands in this folder, if it is of this plan and whole; writes nothing."""
         facts = self._plan.require_own(folder)
         if not facts or not self._plan.is_done(facts) or (self._retry and facts["errors"]):
             return None
+        if shards.is_claimed(folder):  # by a process that goes on with it, or by one that was killed
+            return None
         try:
-            shards.refresh(folder, source=self._plan.source)
             return EmbeddingStore.open(folder)
         except CorruptError:
             return None  # mended by embedding what is broken again
@@ -135,7 +138,7 @@ def _known(folder: Path, plan: Plan) -> Known | None:
     """Rows of the store that stands there, if its vectors are like those to come."""
     try:
         store = EmbeddingStore.open(folder)
-        return Known(store, view=plan.view) if plan.has_settings(store.facts) else None
+        return Known(store, view=plan.view, source=plan.source) if plan.has_settings(store.facts) else None
     except CorruptError:
         return None
 

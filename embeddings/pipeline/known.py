@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embeddings.pictures.tiles import Box, split_uri, tile_uri
+from embeddings.pictures.tiles import Box, split_key, split_uri, tile_uri
 from embeddings.pictures.views import group_of
 from embeddings.pipeline.loading import Fingerprint, Item, stamp_of
 from embeddings.sources import View
@@ -18,17 +19,29 @@ from embeddings.store import EmbeddingStore
 class Known:
     """What a store holds of each image; rows of an image stand together, sorted by its key. Thread-safe."""
 
-    def __init__(self, store: EmbeddingStore, *, view: View) -> None:
-        """``view``: of the images, as when the store was made."""
-        self.folder = store.path
+    def __init__(self, store: EmbeddingStore, *, view: View, source: str) -> None:
+        """``view``: of the images, as when the store was made; ``source``: where they are now."""
+        self.recipe = (store.path, view, source)
+        self._same_place = store.source == source  # elsewhere equal stamps may be of other files
         self._in_parts = bool(view.tiles or view.roi)  # else a fragment in a uri is part of a name
         self._rows = store.rows().combine_chunks()
         self._vectors = store.vectors()
+        # An image of which a part failed is not known: the rows that are there are not all of it.
+        self._failed = {split_key(key) for key in store.errors["key"].to_pylist()} if self._in_parts else set()
         self._keys: pa.Array = pc.coalesce(self._rows["parent"], self._rows["key"]).combine_chunks()
+
+    @classmethod
+    def open(cls, folder: Path, view: View, source: str) -> Known:
+        """The same in another process, by its recipe.
+
+        Raises:
+            CorruptError: the store does not open.
+        """
+        return cls(EmbeddingStore.open(folder), view=view, source=source)
 
     def untouched(self, record: dict[str, Any]) -> list[Item] | None:
         """The items of this record if its file was not touched since, else None."""
-        rows = self._range(record["key"])
+        rows = self._range(record["key"]) if self._same_place else None
         known = rows and record["stamp"] and self._rows["stamp"][rows.start].as_py() == stamp_of(record)
         return self.items(record) if known else None
 
@@ -51,7 +64,9 @@ class Known:
         return split_uri(uri)[1] if self._in_parts else None
 
     def _range(self, key: str) -> range:
-        """Row numbers of the image with this key."""
+        """Row numbers of the image with this key; none if a part of it failed."""
+        if key in self._failed:
+            return range(0)
         places = range(len(self._keys))
         first = bisect_left(places, key, key=lambda i: self._keys[i].as_py())
         return range(first, bisect_right(places, key, lo=first, key=lambda i: self._keys[i].as_py()))

@@ -124,11 +124,11 @@ class Crew:
 
     def __init__(self, source: Source, prepare: Prepare, *, processes: bool) -> None:
         self._make = (source.address, prepare)
-        self._inside = None if processes else Loader(source, prepare)
         self._lock = Lock()
         self._idle: list[Worker] = []
         self._all: list[Worker] = []
         self._stopped = False
+        self._inside = None if processes and self._start() else Loader(source, prepare)
 
     def load(self, records: list[dict[str, Any]], known: list[Fingerprint | None]) -> Loaded:
         """As ``Loader``; an image that ends its worker is an error.
@@ -143,7 +143,7 @@ class Crew:
             loaded: Loaded = worker(records, known, patience_s=PATIENCE_S)
         except WorkerDied as died:
             worker.stop()
-            return self._in_halves(records, known, died)
+            return self._once_more(records, known, died)
         except BaseException:
             worker.stop()
             raise
@@ -174,19 +174,40 @@ class Crew:
             self._all.append(worker)
         return worker
 
-    def _in_halves(self, records: list[dict[str, Any]], known: list[Fingerprint | None], died: WorkerDied) -> Loaded:
+    def _start(self) -> bool:
+        """Starts the first worker; False if none can be had, as where it cannot import the preparation."""
+        try:
+            self._idle.append(self._hire())
+        except (CurateError, ImportError, AttributeError):
+            return False
+        return True
+
+    def _once_more(self, records: list[dict[str, Any]], known: list[Fingerprint | None], died: WorkerDied) -> Loaded:
+        """In halves, until the record that ends workers is alone; it is blamed only if it ends a second one."""
         if len(records) == 1:
-            return Loaded([[Item(records[0], reason=KILLER.format(died))]])
+            worker = self._hire()
+            try:
+                loaded: Loaded = worker(records, known, patience_s=PATIENCE_S)
+            except WorkerDied:
+                return Loaded([[Item(records[0], reason=KILLER.format(died))]])
+            finally:
+                worker.stop()
+            return loaded
         middle = len(records) // 2
         loaded = self.load(records[:middle], known[:middle])
         loaded.extend(self.load(records[middle:], known[middle:]))
         return loaded
 
 
+def can_reopen(source: Source) -> bool:
+    """True if its address leads to the same source; not so for objects of the user's own kind."""
+    return type(source).__module__.startswith("embeddings.sources.")
+
+
 def can_travel(source: Source, prepare: Prepare) -> bool:
     """True if a worker process could rebuild the source and the preparation."""
-    if os.name == "nt" or not type(source).__module__.startswith("embeddings.sources."):
-        return False  # another kind of source cannot be opened by its address
+    if os.name == "nt" or not can_reopen(source):
+        return False
     try:
         return b"__main__" not in pickle.dumps(prepare)  # a worker has another main module
     except Exception:  # closures, locks: pickle raises nearly anything

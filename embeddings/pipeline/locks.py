@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,32 +15,51 @@ LOCK = ".lock"
 
 
 @contextmanager
-def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+def locked(folder: Path, *, announce: Callable[[str], None] | None = None) -> Iterator[None]:
     """Holds the folder, which is made if need be, for this process alone.
 
     Args:
         folder: The output folder.
-        wait: Wait until another process is done with it, instead of refusing.
+        announce: Told that it has to wait for another process; without it, that is refused.
 
     Raises:
         ForeignFolderError: another process is writing to it.
         StorageError: it cannot be made or written to.
     """
-    lock = FileLock(folder / LOCK, timeout=-1 if wait else 0)
+    lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise ForeignFolderError(
-            f"Another process is writing to {folder}.", hint="Wait until it is done, or choose another --out."
-        ) from None
+        _acquire(lock, folder, announce)
     except OSError as error:
         raise files.storage_error(folder, error) from error
     try:
         yield
     finally:
-        lock.release()
         # Whoever waited for this file finds what was made here; two who write the same parts write the same bytes.
         (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
         with suppress(OSError):  # not empty
             folder.rmdir()
+
+
+def _acquire(lock: FileLock, folder: Path, announce: Callable[[str], None] | None) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if announce is None:
+            raise ForeignFolderError(
+                f"Another process is writing to {folder}.", hint="Wait until it is done, or choose another --out."
+            ) from None
+        announce(f"Waiting for another process that writes to {folder}.")
+        _wait(lock, folder)
+    except NotImplementedError:  # a file system without locks: then nobody is kept out
+        return
+
+
+def _wait(lock: FileLock, folder: Path) -> None:
+    while True:
+        try:
+            lock.acquire()
+            return
+        except FileNotFoundError:  # the other process has taken its empty folder away
+            folder.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ class Worker:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _RUN],
+            [sys.executable, "-P", "-c", _RUN],  # -P: a file in the working folder must not pass for a library
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

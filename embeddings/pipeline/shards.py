@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embeddings import files
 from embeddings.errors import CorruptError, ForeignFolderError
@@ -28,7 +29,8 @@ from embeddings.sources import LISTING, REJECTED, Listing, View
 from embeddings.spec import EncoderSpec
 from embeddings.store import SCHEMA, digest_columns, load_array, shard_path
 
-SHARD_ROWS = 2048
+SHARD_ROWS = 2048  # at least
+MAX_SHARDS = 512  # opening a store looks at every one
 KINDS = ("rows", "vectors", "errors")
 CLAIM, STORE, ERRORS, TIMINGS = "unfinished.json", "store.json", "errors.parquet", "timings.jsonl"
 
@@ -92,16 +94,23 @@ class Plan:
         return all(facts.get(name) == value for name, value in self.settings.items())
 
     def is_done(self, facts: Mapping[str, Any]) -> bool:
-        """True if a store with these facts is what is planned."""
-        return facts.get("listing") == self.digest and self.has_settings(facts)
+        """True if a store with these facts is what is planned, as far as can be told without reading an image.
+
+        Where it lies counts (two archives unpacked with the same times look alike), and so do files without a stamp.
+        """
+        untold = pc.any(pc.equal(self.listing.images["stamp"], "")).as_py()
+        same = facts.get("listing") == self.digest and facts["source"] == self.source
+        return same and not untold and self.has_settings(facts)
 
     def shards(self, folder: Path, *, retry: bool = False) -> list[Shard]:
         """The shards in key order, under the names they have in the folder's store.
 
         With ``retry`` those that have errors there get a new name, after the number of the attempt.
         """
-        images, salt = self.listing.images, f"{SCHEMA} {self.spec.fingerprint} {files.digest(dict(self.settings))} "
-        slices = [images.slice(start, SHARD_ROWS) for start in range(0, len(images), SHARD_ROWS)]
+        images = self.listing.images
+        salt = f"{SCHEMA} {self.spec.fingerprint} {files.digest([self.source, dict(self.settings)])} "
+        step = shard_rows(len(images))
+        slices = [images.slice(start, step) for start in range(0, len(images), step)]
         bases = [f"{i:05d}-{digest_columns(part, LISTING.names, salt=salt)[:12]}" for i, part in enumerate(slices)]
         there = [shard["name"] for shard in (read_facts(folder) or {}).get("shards", ())]
         standing = {name.partition("~")[0]: name for name in there}
@@ -156,6 +165,14 @@ class Plan:
         return facts
 
 
+def shard_rows(n: int) -> int:
+    """Records in a shard of a source of n: doubled until there are MAX_SHARDS at most, so that growth rarely moves it."""
+    rows = SHARD_ROWS
+    while n > rows * MAX_SHARDS:
+        rows *= 2
+    return rows
+
+
 def read_facts(folder: Path) -> dict[str, Any] | None:
     """``store.json``, else ``unfinished.json``; None where there is no folder, or nothing in it.
 
@@ -172,7 +189,13 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
         return None
     kept = next((folder / name for name in (STORE, CLAIM) if name in names), None)
     facts = files.read_json(kept) if kept else {}
-    if facts.get("schema") != SCHEMA:
+    schema = str(facts.get("schema"))
+    if schema != SCHEMA and schema.startswith(f"{SCHEMA.partition('/')[0]}/"):
+        raise ForeignFolderError(
+            f"{folder} holds a store of another version ({schema}, wanted {SCHEMA}).",
+            hint="Delete it and embed again, or choose another folder.",
+        )
+    if schema != SCHEMA:
         raise ForeignFolderError(
             f"{folder} is no store of ours: it holds {', '.join(names[:3])}.", hint="Choose another folder."
         )
@@ -202,13 +225,9 @@ def tidy(folder: Path) -> None:
             folder.rmdir()
 
 
-def refresh(folder: Path, *, source: str) -> None:
-    """Puts a finished store in order: where its images are now, and nothing left from a run that was interrupted."""
-    facts = files.read_json(folder / STORE)
-    if facts["source"] != source:
-        files.write_json(folder / STORE, {**facts, "source": source})
-    if (folder / CLAIM).exists():
-        tidy(folder)
+def is_claimed(folder: Path) -> bool:
+    """True while a store is being made there, or after that was interrupted."""
+    return (folder / CLAIM).exists()
 
 
 def _foreign(folder: Path, found: str, wanted: str) -> ForeignFolderError:

@@ -40,7 +40,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from embeddings import files
-from embeddings.errors import SourceError
+from embeddings.errors import SourceError, StorageError
 
 LISTING = pa.schema(
     [
@@ -167,7 +167,7 @@ def parse_address(text: str) -> Address:
         SourceError: no path, or a selector that is neither COLUMN=VALUE nor NAME:VALUE with a name that is known.
     """
     before = [text[:i] for i, character in enumerate(text) if character == "#"]
-    found = (p for p in [text, *reversed(before)] if p and files.exists(p))
+    found = (p for p in [text, *reversed(before)] if p and _stands(p))
     path = next(found, before[0]) if before else text
     if not path:
         raise SourceError(f"{text!r} names no source.", hint="Give a folder of images, or a table, list or shards.")
@@ -181,6 +181,13 @@ def parse_address(text: str) -> Address:
             raise SourceError(f"{text!r} says {name} twice: {settings[name]} and {value}.", hint="Keep one.")
     roles = {name: settings.pop(name) for name in _ROLES if name in settings}
     return Address(path=path, where=tuple(where.items()), view=_parse_view(settings, text), **roles)
+
+
+def _stands(path: str) -> bool:
+    try:
+        return files.exists(path)
+    except StorageError:  # some stores refuse to tell of what is not there
+        return False
 
 
 def viewed(text: str, **changes: Any) -> Address:
@@ -201,7 +208,7 @@ def open_source(address: str | Address) -> Source:
         MissingExtraError: the kind needs a package that is not installed.
     """
     parsed = parse_address(address) if isinstance(address, str) else address
-    kind = _kind(parsed)
+    kind = "vectors" if holds_vectors(parsed) else kind_of(parsed.path)
     if kind not in NAMED:
         parsed = replace(parsed, path=files.absolute(parsed.path))
     module, name = KINDS[kind].split(":")
@@ -231,8 +238,13 @@ def kind_of(path: str) -> str:
     return "vectors" if kind == "table" and _holds_vectors(path) else kind
 
 
-def _kind(address: Address) -> str:
-    return "vectors" if address.encoder else kind_of(address.path)
+def holds_vectors(address: Address) -> bool:
+    """True for vectors in place of images, or what is said to be such.
+
+    Raises:
+        SourceError: as ``kind_of``.
+    """
+    return address.encoder is not None or kind_of(address.path) == "vectors"
 
 
 def _holds_vectors(path: str) -> bool:

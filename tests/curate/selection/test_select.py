@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from selection_data import make_store, make_world, near_modes
 
 import curate.selection._candidates as candidates
@@ -300,3 +301,17 @@ def test_folders_of_images_become_a_selection_of_paths(pictures, image_folder, t
     files = {p for root in (target, folder) for p in root.rglob("*.png")}
     assert {str(p) for p in files} - set(chosen.to_paths()) == {str(folder / "again.png"), str(folder / "test.png")}
     assert chosen.facts["encoder"]["name"] == encoder_spec("random").name
+
+
+def test_no_part_of_an_excluded_image_is_chosen(world, tmp_path):
+    """Tiles of a pool, where the images to keep out are given whole, or cut in another way."""
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 32, 48, 3), dtype=np.uint8)
+    for folder, numbers in (("pool", range(6)), ("test", range(4, 6)), ("target", range(6, 9))):
+        (tmp_path / folder).mkdir()
+        for i in numbers:
+            Image.fromarray(pixels[i]).save(tmp_path / folder / f"{i}.png")
+    options = {"encoder": "color-texture", "work": None, "include_target": False}
+    for view in ("", "#tiles:32", "#tiles:16"):
+        pool = f"{tmp_path / 'pool'}#tiles:16"
+        chosen = select(tmp_path / "target", {"pool": pool}, budget=24, exclude=f"{tmp_path / 'test'}{view}", **options)
+        assert {key.partition("#")[0] for key in chosen.rows()["key"].to_pylist()} == {f"{i}.png" for i in range(4)}

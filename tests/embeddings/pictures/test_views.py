@@ -48,6 +48,7 @@ def test_a_whole_image_is_itself() -> None:
         "parent": None,
         "group": "g",
         "sha256": "a" * 64,
+        "file": None,
         **image_facts(decoded),
     }
 
@@ -61,6 +62,7 @@ def test_tiles_are_parts_with_names_digests_and_parents() -> None:
         np.testing.assert_array_equal(np.asarray(picture.image), PICTURE[top:bottom, left:right])
         row = picture.row("a" * 64)
         assert row["key"] == f"lot/7.jpg#{box}"
+        assert row["file"] == "a" * 64
         assert row["uri"] == f"lot/7.jpg#xywh={box}"
         assert row["parent"] == row["group"] == "lot/7.jpg"
         assert row["sha256"] == tile_sha256("a" * 64, box)

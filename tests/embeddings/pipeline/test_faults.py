@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -17,9 +18,11 @@ import pytest
 from PIL import Image
 from test_pipeline import ToyEncoder, same
 
-from embeddings.errors import ForeignFolderError, PartialError
+from embeddings.errors import CurateError, ForeignFolderError, PartialError, SourceError
 from embeddings.pipeline import as_store, embed, loading, shards
 from embeddings.pipeline.locks import locked
+from embeddings.pipeline.processes import Worker
+from embeddings.sources import open_source
 from embeddings.sources.folder import FolderSource
 from embeddings.store import EmbeddingStore
 
@@ -105,6 +108,38 @@ def test_an_image_that_ends_its_worker_is_an_error_and_costs_no_other(
     np.testing.assert_array_equal(np.asarray(store.vectors()), np.asarray(wanted.vectors()))
 
 
+def test_an_image_alone_is_not_blamed_for_one_death(photos, prepare, monkeypatch):
+    """A worker that the system ends with the last image of a table in hand."""
+    monkeypatch.setattr("embeddings.pipeline.batches.CHUNK", 1)
+    killed = []
+
+    def progress(stage, done, total, note):
+        pids = Path(prepare.log).read_text().split()
+        if not killed and pids:
+            killed.append(int(pids[-1]))
+            os.kill(killed[0], signal.SIGKILL)
+
+    store = embed(photos, encoder=Traveling(prepare), workers=1, progress=progress)
+    assert killed
+    assert (len(store), len(store.errors)) == (30, 0)
+
+
+def test_a_preparation_that_workers_cannot_import_runs_in_threads(photos, prepare, monkeypatch):
+    monkeypatch.setattr(type(prepare), "__module__", "made_here")
+    monkeypatch.setitem(sys.modules, "made_here", sys.modules["prepare_for_test"])
+    store = embed(photos, encoder=Traveling(prepare))
+    assert len(store) == 30
+    assert set(Path(prepare.log).read_text().split()) == {str(os.getpid())}
+
+
+def test_a_file_in_the_working_folder_does_not_pass_for_a_library(prepare, tmp_path, monkeypatch):
+    (tmp_path / "fractions.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
+    monkeypatch.chdir(tmp_path)
+    Worker("fractions:Fraction", 1, 2).stop()
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_worker_killed_from_outside_loses_nothing(photos, prepare, tmp_path):
     """As by the system when memory is short: its images are simply loaded again."""
     killed = []
@@ -178,6 +213,33 @@ def test_commands_that_want_the_same_source_wait_for_the_first(photos, tmp_path)
     second.join()
     same(stores["a"], stores["b"])
     assert encoders[1].batches == 0
+
+
+def test_a_plain_call_does_not_disturb_a_running_retry(photos, tmp_path):
+    """The claim of the one that runs is not taken for a leftover."""
+    embed(photos, encoder=ToyEncoder(), out=tmp_path / "out")
+    (tmp_path / "out" / shards.CLAIM).write_text((tmp_path / "out" / "store.json").read_text())
+    (tmp_path / "out" / "rows-00000-new~1.parquet").write_bytes(b"of the other process")
+    with locked(tmp_path / "out"), pytest.raises(ForeignFolderError, match="Another process"):
+        embed(photos, encoder=ToyEncoder(), out=tmp_path / "out")
+    assert (tmp_path / "out" / "rows-00000-new~1.parquet").exists()
+    embed(photos, encoder=ToyEncoder(fail_after=0), out=tmp_path / "out")  # left by one that was killed
+    assert not (tmp_path / "out" / "rows-00000-new~1.parquet").exists()
+
+
+def test_who_has_to_wait_is_told(tmp_path):
+    said = []
+    with locked(tmp_path / "out"):
+        waiting = threading.Thread(target=lambda: _hold(tmp_path / "out", said))
+        waiting.start()
+        _wait_until(lambda: said)
+    waiting.join()
+    assert said == [f"Waiting for another process that writes to {tmp_path / 'out'}.", "mine"]
+
+
+def _hold(folder, said):
+    with locked(folder, announce=said.append):
+        said.append("mine")
 
 
 # Failed images, tried again
@@ -331,6 +393,64 @@ def test_tiles_are_rows_of_their_own_with_what_their_image_says(tmp_path):
     os.utime(folder / "a.png", (1, 1))  # hashed again, not embedded
     same(embed(address, encoder=again, out=tmp_path / "out"), embed(address, encoder=ToyEncoder()))
     assert again.prepared == 0
+
+
+class Hot(ToyEncoder):
+    """Gives what float16 cannot hold for the second picture of every batch."""
+
+    def encode(self, batch):
+        vectors = super().encode(batch)
+        vectors[1] = 1e9
+        return vectors
+
+
+def test_an_image_of_which_a_tile_failed_is_embedded_again_whole(tmp_path):
+    (tmp_path / "lot").mkdir()
+    for name in "ab":
+        pixels = np.random.default_rng(ord(name)).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "lot" / f"{name}.png")
+    address = f"{tmp_path / 'lot'}#tiles:16"
+    whole = embed(address, encoder=ToyEncoder())
+    broken = embed(address, encoder=Hot(), out=tmp_path / "out", max_errors=1.0)
+    assert (len(whole), len(broken), len(broken.errors)) == (16, 12, 4)
+    same(embed(address, encoder=ToyEncoder(), out=tmp_path / "out", retry_errors=True), whole)
+
+
+def test_tiles_without_a_group_stay_together_under_another_role(tmp_path, pictures, image_table):
+    table = image_table(pictures(4, size=(32, 16)), lot=["1", None, "1", None])
+    first, second, third, fourth = pictures(4)
+    store = as_store(f"{table}#tiles:16,group:lot", name="t", encoder=ToyEncoder(), work=None)
+    groups = dict(zip(store.column("parent"), store.column("group"), strict=True))
+    assert groups == {first: "1", second: second, third: "1", fourth: fourth}
+
+
+def test_views_of_stores_and_vectors_are_refused(photos, tmp_path):
+    embed(photos, encoder=ToyEncoder(), out=tmp_path / "out")
+    np.save(tmp_path / "clips.npy", np.eye(4))
+    for address in (tmp_path / "out", tmp_path / "clips.npy"):
+        with pytest.raises(SourceError, match="asks for a view of images"):
+            as_store(f"{address}#tiles:16", name="a", encoder=None, work=None)
+
+
+def test_an_encoder_that_breaks_its_word_is_named(photos):
+    class Wide(ToyEncoder):
+        def encode(self, batch):
+            return np.tile(super().encode(batch), 2)
+
+    with pytest.raises(CurateError, match=r"toy gives an array of shape \[4, 10\], wanted \[4, 5\]"):
+        embed(photos, encoder=Wide())
+
+
+def test_several_devices_do_not_reopen_a_source_of_the_user_s_own(photos):
+    class Inverted(FolderSource):
+        def read(self, uri):
+            image, buffer = Image.open(photos / uri), io.BytesIO()
+            Image.fromarray(255 - np.asarray(image)).save(buffer, "PNG")
+            return buffer.getvalue()
+
+    source = Inverted(open_source(str(photos)).address)
+    found = embed(source, encoder="color-texture", device="cpu,cpu")
+    same(found, embed(source, encoder="color-texture", device="cpu"))
 
 
 def test_another_view_is_another_source(photos, tmp_path):

@@ -345,6 +345,11 @@ def test_a_damaged_store_is_mended_by_embedding_what_is_broken(photos, tmp_path,
     assert mender.prepared == 8
 
 
+@pytest.mark.parametrize(("n", "rows"), [(0, 8), (4096, 8), (4097, 16), (8192, 16), (1_000_000, 2048)])
+def test_shards_grow_so_that_there_are_never_many(n, rows):
+    assert shards.shard_rows(n) == rows  # from 8 on, here
+
+
 # Reused
 
 
@@ -409,13 +414,24 @@ def test_vectors_of_another_precision_are_not_carried_over(photos, tmp_path):
     assert rough.prepared == 30
 
 
-def test_a_moved_source_is_recognized(photos, tmp_path, monkeypatch):
-    wanted = embed(photos, encoder=ToyEncoder(), out=tmp_path / "out")
+def test_a_moved_source_is_recognized_by_its_content(photos, tmp_path):
+    wanted = embed(photos, encoder=ToyEncoder())
+    embed(photos, encoder=ToyEncoder(), out=tmp_path / "out")
     photos.rename(tmp_path / "elsewhere")
-    forbid_reading(monkeypatch)
     store = embed(tmp_path / "elsewhere", encoder=ToyEncoder(fail_after=0), out=tmp_path / "out")
     same(store, wanted)
     assert store.source == str(tmp_path / "elsewhere")
+
+
+def test_another_source_with_the_same_sizes_and_times_is_not_taken_for_it(tmp_path):
+    """As of two archives unpacked with normalized times."""
+    for name, value in (("first", 10), ("second", 200)):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8), (value, value, value)).save(tmp_path / name / "a.bmp")
+        os.utime(tmp_path / name / "a.bmp", (1, 1))
+    embed(tmp_path / "first", encoder=ToyEncoder(), out=tmp_path / "out")
+    store = embed(tmp_path / "second", encoder=ToyEncoder(), out=tmp_path / "out")
+    same(store, embed(tmp_path / "second", encoder=ToyEncoder()))
 
 
 # Refused
