@@ -21,7 +21,7 @@ from embeddings.store import Vectors
 MARGIN = 16  # candidates beyond k; more of them leave fewer queries to answer twice
 DECIMALS = 6
 CENTER_ROWS = 4096  # any common offset is right; the mean of a sample is a good one
-PAIR_BYTES = 32 << 20  # float64 differences held at once
+PAIR_BYTES = 4 << 20  # float64 differences held at once
 SWEEP_ROWS = 64
 
 

@@ -4,9 +4,41 @@ Every function takes arrays [n, d] or stores, says in its docstring which direct
 with its error or its null; ``frechet_full`` alone returns the bare figure that other tools quote.
 """
 
+from curate.distances._c2st import TwoSample, c2st
+from curate.distances._cmmd import cmmd
 from curate.distances._copies import copies
 from curate.distances._coverage import coverage
 from curate.distances._frechet import frechet
 from curate.distances._frechet_full import frechet_full
+from curate.distances._influence import influence, influence_by
+from curate.distances._kid import Kid, kid
+from curate.distances._knn import Neighbors, knn
+from curate.distances._manifold import Manifold, prdc
+from curate.distances._mmd import mmd
+from curate.distances._mmd_permutation import mmd_permutation
+from curate.distances._neurons import NeuronHistograms, NeuronShift, neurons
+from curate.distances._sliced import sliced
 
-__all__ = ["copies", "coverage", "frechet", "frechet_full"]
+__all__ = [
+    "Kid",
+    "Manifold",
+    "Neighbors",
+    "NeuronHistograms",
+    "NeuronShift",
+    "TwoSample",
+    "c2st",
+    "cmmd",
+    "copies",
+    "coverage",
+    "frechet",
+    "frechet_full",
+    "influence",
+    "influence_by",
+    "kid",
+    "knn",
+    "mmd",
+    "mmd_permutation",
+    "neurons",
+    "prdc",
+    "sliced",
+]

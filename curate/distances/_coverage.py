@@ -42,7 +42,7 @@ class TargetBalls:
         Raises:
             TooFewImagesError: the target has no more than k images.
         """
-        rows = _sampled_rows(target)
+        rows = sampled_rows(target)
         if len(rows) <= k:
             raise TooFewImagesError(
                 f"The target has {len(rows)} images; coverage with k = {k} neighbors needs at least {k + 1}.",
@@ -79,7 +79,7 @@ def coverage_of(balls: TargetBalls, pool: EmbeddingStore) -> Estimate:
     distances, _ = nearest(balls.centers, pool.vectors(), 1)
     n, m = len(balls.centers), len(pool)
     value = float((distances[:, 0] <= balls.radii).mean())
-    low, high = _wilson(value, n)
+    low, high = wilson(value, n)
     return Estimate(
         value=value,
         low=low,
@@ -98,16 +98,17 @@ def expected_coverage(n: int, m: int, k: int) -> float:
     return float(1 - np.prod(np.maximum(n - i, 0) / (n + m - i)))
 
 
-def _sampled_rows(target: EmbeddingStore) -> np.ndarray:
-    """Rows with the lowest key hash, ascending: a random sample that any machine draws alike."""
-    keys = target.column("key")
-    if len(keys) <= MAX_TARGET_ROWS:
-        return np.arange(len(keys))
+def sampled_rows(store: EmbeddingStore, limit: int | None = MAX_TARGET_ROWS) -> np.ndarray:
+    """Rows with the lowest key hash, ascending, at most ``limit``: a random sample that any machine draws alike."""
+    if limit is None or len(store) <= limit:
+        return np.arange(len(store))
+    keys = store.column("key")
     hashes = np.array([hashlib.sha256(key.encode()).hexdigest() for key in keys])
-    return np.sort(np.argsort(hashes, kind="stable")[:MAX_TARGET_ROWS])
+    return np.sort(np.argsort(hashes, kind="stable")[:limit])
 
 
-def _wilson(share: float, n: int) -> tuple[float, float]:
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """95% interval of a share of n independent units; sound at 0 and 1, where it keeps a width."""
     z2 = NORMAL_95**2
     center, spread = share + z2 / (2 * n), NORMAL_95 * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
     return float((center - spread) / (1 + z2 / n)), float((center + spread) / (1 + z2 / n))

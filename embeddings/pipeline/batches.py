@@ -58,16 +58,6 @@ class Part:
             records=records,
         )
 
-    @classmethod
-    def join(cls, parts: Sequence[Part]) -> Part:
-        """Several parts as one, in their order."""
-        return cls(
-            rows=pa.concat_tables([p.rows for p in parts]),
-            vectors=np.concatenate([p.vectors for p in parts]),
-            errors=pa.concat_tables([p.errors for p in parts]),
-            records=sum(p.records for p in parts),
-        )
-
 
 @dataclass
 class _Open:
@@ -105,7 +95,7 @@ class Embedder:
             told: Called with the number of records that were just loaded.
         """
         unfinished: deque[_Open] = deque()
-        chunks = list(_chunks(tables, 1 if self._tiled else CHUNK))
+        chunks = _chunks(tables, 1 if self._tiled else CHUNK)
         with ExitStack() as stack:
             encoders = stack.enter_context(one_thread_each(self._lanes))
             loaders = stack.enter_context(ThreadPoolExecutor(self._workers))

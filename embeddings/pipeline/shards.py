@@ -166,7 +166,7 @@ class Plan:
 
 
 def shard_rows(n: int) -> int:
-    """Records in a shard of a source of n: doubled until there are MAX_SHARDS at most, so that growth rarely moves it."""
+    """Records in a shard of a source of n: doubled until MAX_SHARDS hold them all, so that growth rarely moves it."""
     rows = SHARD_ROWS
     while n > rows * MAX_SHARDS:
         rows *= 2

@@ -1,0 +1,197 @@
+"""Kernels of two samples and their sums by fold, block by block: what every MMD is made of.
+
+Every kernel here equals 1 plus something that is small for near pairs or centered data. ``k - 1`` is what is computed
+and summed: a constant cancels from any MMD, and float32 keeps the digits that count. Matrix products are float32 on
+data centered in float64 (a common offset would cancel digits: 3% of KID at offset 10), sums are float64.
+
+Pairs of rows that cannot be separated (one group, or copies of one picture) are no evidence of how alike independent
+images are; they are counted apart, so that a U-statistic can leave them out as it leaves out the diagonal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from embeddings.moments import FOLDS, Folded
+from embeddings.store import EmbeddingStore, Vectors, blocks
+
+TILE_ROWS = 1024
+WIDTH_ROWS = 500  # of each side, for the median distance
+OCTAVES = 4
+
+
+class Kernel(Protocol):
+    """A function of two blocks of centered float32 rows."""
+
+    def __call__(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """k(x_i, y_j) - 1, float32 [a, b], of rows [a, d] and [b, d]."""
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """(x.y / d + 1)^degree, degree 2 or 3."""
+
+    degree: int
+
+    def __call__(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """K - 1, expanded in t = x.y / d."""
+        t: np.ndarray = x @ y.T
+        t /= x.shape[1]
+        return np.asarray(t * (t + 2) if self.degree == 2 else t * (t * (t + 3) + 3))
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean over h = 0..halvings of exp(-|x - y|^2 / (2 s_h^2)), s_h^2 = variance / 2^h."""
+
+    variance: float  # s_0^2: the square of the largest bandwidth
+    halvings: int = 0
+
+    def __call__(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """K - 1; halving the variance squares the kernel, so one exponential serves all bandwidths."""
+        square = squared_distances(x, y)
+        square /= np.float32(-2 * self.variance)
+        part = np.expm1(square, out=square)
+        total = part
+        for _ in range(self.halvings):
+            part = part * (part + 2)
+            total = total + part
+        return np.asarray(total / np.float32(self.halvings + 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One sample: its vectors, and for every row its fold and the unit that it cannot be separated from."""
+
+    vectors: Vectors
+    folds: np.ndarray  # [n]
+    units: np.ndarray  # [n] int64, equal for rows of one group or copies
+    scale: np.ndarray  # [n] what every row is multiplied by
+
+    @classmethod
+    def of(cls, store: EmbeddingStore, *, seed: int = 0, unit_length: bool = False) -> Side:
+        """Folds and units of a store; seed 0 uses the store's own folds, another seed draws other ones."""
+        folded = Folded(store)
+        units = np.unique(folded.blocks, return_inverse=True)[1]
+        scale = _inverse_lengths(store.vectors()) if unit_length else np.ones(len(store))
+        return cls(store.vectors(), folded.folds(salt=str(seed) if seed else ""), units, scale)
+
+    def __len__(self) -> int:
+        return len(self.folds)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Rows [FOLDS] of every fold."""
+        return np.bincount(self.folds, minlength=FOLDS)
+
+    def tiles(self) -> list[np.ndarray]:
+        """Row numbers in tiles of one fold each, at most 1,024 rows."""
+        folds = (np.flatnonzero(self.folds == fold) for fold in np.unique(self.folds))
+        return [rows[start : start + TILE_ROWS] for rows in folds for start in range(0, len(rows), TILE_ROWS)]
+
+    def read(self, rows: np.ndarray, center: np.ndarray) -> np.ndarray:
+        """Some rows, centered, float32 [t, d]."""
+        block = np.asarray(self.vectors[rows], np.float64) * self.scale[rows, None]
+        return np.asarray(block - center, np.float32)
+
+    def mean(self) -> np.ndarray:
+        """Mean row [d]."""
+        total = np.zeros(self.vectors.shape[1])
+        for start, block in blocks(self.vectors, dtype=np.float64):
+            total += self.scale[start : start + len(block)] @ block
+        return np.asarray(total / len(self))
+
+
+@dataclass(frozen=True)
+class PairSums:
+    """Sums of k - 1 and numbers of ordered pairs, by fold of the first and of the second row."""
+
+    sums: np.ndarray  # [FOLDS, FOLDS] float64
+    counts: np.ndarray  # [FOLDS, FOLDS] int64
+
+    def mean(self, rows: np.ndarray, columns: np.ndarray) -> float:
+        """Mean of k - 1 over pairs of some folds; NaN if there is no such pair."""
+        chosen = np.ix_(rows, columns)
+        count = self.counts[chosen].sum()
+        return float(self.sums[chosen].sum() / count) if count else float("nan")
+
+
+def cross_sums(kernel: Kernel, x: Side, y: Side, center: np.ndarray) -> PairSums:
+    """Over all pairs of a row of x and a row of y."""
+    sums = np.zeros((FOLDS, FOLDS))
+    for rows in x.tiles():
+        block = x.read(rows, center)
+        for others in y.tiles():
+            part = kernel(block, y.read(others, center))
+            sums[x.folds[rows[0]], y.folds[others[0]]] += part.sum(dtype=np.float64)
+    return PairSums(sums, np.outer(x.sizes, y.sizes))
+
+
+def own_sums(kernel: Kernel, x: Side, center: np.ndarray) -> tuple[PairSums, PairSums]:
+    """Over the pairs of rows of x from different units, and over those of one unit, the diagonal among them."""
+    apart, within, tiles = np.zeros((FOLDS, FOLDS)), np.zeros(FOLDS), x.tiles()
+    for number, rows in enumerate(tiles):
+        block, fold = x.read(rows, center), x.folds[rows[0]]
+        for others in tiles[number:]:
+            part, other = kernel(block, x.read(others, center)), x.folds[others[0]]
+            mirrored = others is not rows  # a tile off the diagonal stands for its mirror image too
+            if fold == other:
+                same = x.units[rows, None] == x.units[others]
+                within[fold] += (1 + mirrored) * part[same].sum(dtype=np.float64)
+                part[same] = 0
+            total = part.sum(dtype=np.float64)
+            apart[fold, other] += total
+            apart[other, fold] += mirrored * total
+    paired = np.diag(_pairs_within_units(x))
+    return PairSums(apart, np.outer(x.sizes, x.sizes) - paired), PairSums(np.diag(within), paired)
+
+
+def middle(x: Side, y: Side) -> np.ndarray:
+    """Mean [d] of both samples pooled at equal weight, so that it does not depend on how many rows either has."""
+    return np.asarray((x.mean() + y.mean()) / 2)
+
+
+def gaussian_mixture(x: EmbeddingStore, y: EmbeddingStore) -> Gaussian:
+    """Five Gaussian kernels around the median distance: s^2 = 2, 1, 1/2, 1/4 and 1/8 times the median of |x - y|^2.
+
+    What is halved and what the median is taken of are squares. The median runs over all pairs of distinct rows of equal
+    shares of both samples (at most 500 rows each, lowest key hash), so it is fixed by the data, not by any resampling.
+    """
+    count = min(len(x), len(y), WIDTH_ROWS)
+    rows = np.concatenate([np.asarray(s.vectors()[_lowest_hash(s, count)], np.float64) for s in (x, y)])
+    rows = (rows - rows.mean(axis=0)).astype(np.float32)
+    square = squared_distances(rows, rows)[np.triu_indices(len(rows), 1)]
+    floor = 1e-6 * float((rows**2).sum(axis=1).max())  # copies, seen through float32
+    apart = square[square > floor]
+    return Gaussian(2 * float(np.median(apart)) if len(apart) else 1.0, OCTAVES)
+
+
+def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """|x_i - y_j|^2 [a, b] by one matrix product; x and y centered."""
+    square: np.ndarray = x @ y.T
+    square *= -2
+    square += np.einsum("ij,ij->i", x, x)[:, None]
+    square += np.einsum("ij,ij->i", y, y)
+    return np.asarray(np.maximum(square, 0, out=square))
+
+
+def _pairs_within_units(x: Side) -> np.ndarray:
+    """Ordered pairs [FOLDS] of rows of one unit; a unit lies in one fold."""
+    _, first, sizes = np.unique(x.units, return_index=True, return_counts=True)
+    return np.bincount(x.folds[first], sizes.astype(np.float64) ** 2, FOLDS).astype(np.int64)
+
+
+def _inverse_lengths(vectors: Vectors) -> np.ndarray:
+    """1 / |x| [n]; 1 for a row of zeros."""
+    lengths = np.concatenate([np.linalg.norm(block, axis=1) for _, block in blocks(vectors, dtype=np.float64)])
+    return np.asarray(1 / np.where(lengths > 0, lengths, 1.0))
+
+
+def _lowest_hash(store: EmbeddingStore, count: int) -> np.ndarray:
+    """Rows with the lowest key hash, ascending: a random sample that any machine draws alike."""
+    hashes = [hashlib.sha256(key.encode()).digest() for key in store.column("key")]
+    return np.sort(np.array(sorted(range(len(hashes)), key=hashes.__getitem__)[:count]))
