@@ -36,6 +36,7 @@ Sources = Annotated[list[str] | None, Parameter(negative="")]
 @app.command
 def embed(
     source: str,
+    /,
     *,
     out: Path,
     encoder: Encoder = None,
@@ -64,6 +65,7 @@ def embed(
     """
     from curate.reporting import embedding as wording
     from embeddings.pipeline import embed as embed_source
+    from embeddings.pipeline import is_complete
     from embeddings.pipeline.estimate import forecast
     from embeddings.sources import holds_vectors, viewed
 
@@ -73,6 +75,10 @@ def embed(
         name = session.encoder(encoder)
         if session.shared.dry_run and holds_vectors(address):
             session.show_sources({"vectors": str(address)})
+            return
+        if session.shared.dry_run and is_complete(address, encoder=name, out=out):
+            document = {"schema": "curate.dry-run/1", "source": str(address), "complete": True}
+            session.show(document, [f"{out} is complete: there is nothing to do.", "Nothing was done (--dry-run)."])
             return
         if session.shared.dry_run:
             found = forecast(
@@ -170,6 +176,7 @@ def select(
     """
     from curate import reporting, scoring, selection
     from curate.reporting import text
+    from curate.results import TARGET
 
     with open_session(shared) as session:
         sources = {"target": session.target(target), **session.pools(pool)}
@@ -199,6 +206,11 @@ def select(
         page = reporting.refresh(out)
     stopped = chosen.facts.get("stopped")
     lines = [f"Stopped at {stopped['at']:,}: {stopped['reason']}"] if stopped else []
+    if set(chosen.counts()) == {TARGET} and pools:
+        lines.append(
+            "All of them are the target's own images, which are candidates too and the nearest there are. For images "
+            "of the pools raise --budget, or say --no-include-target."
+        )
     document = {"schema": "curate.select/1", "digest": chosen.digest, "counts": chosen.counts(), "facts": chosen.facts}
     session.show(document, [*lines, f"Report: {page}"], [text.selection_table(chosen)])
 
@@ -241,6 +253,7 @@ def pretrain(
             return
         run = pretraining.pretrain(selection, samples=samples, out=out, progress=session.progress, **wanted)
     session.show(run.facts, [f"Run: {out}"], [text.run_table(run)])
+    pretraining.require_most_images(run)
 
 
 @app.command
@@ -291,6 +304,7 @@ def evaluate(
 @app.command
 def run(
     file: Path,
+    /,
     *,
     out: Path | None = None,
     until: Step = "evaluate",
@@ -340,7 +354,7 @@ def demo(
 
 
 @app.command
-def report(folder: Path, *, shared: Shared | None = None) -> None:
+def report(folder: Path, /, *, shared: Shared | None = None) -> None:
     """Write report.html and report.json from whatever results a folder holds.
 
     Args:
@@ -410,7 +424,7 @@ def main(tokens: Sequence[str] | None = None) -> None:
 def _exit_code(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
-        app(arguments, exit_on_error=False, print_error=True, error_console=terminal.error_console())
+        app(arguments, exit_on_error=False, print_error=True, error_console=terminal.usage_console())
     except CycloptsError:
         return UsageError.exit_code  # already printed, with the nearest flag
     except CurateError as error:

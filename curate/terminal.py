@@ -90,6 +90,11 @@ def error_console() -> Console:
     return Console(stderr=True, soft_wrap=not sys.stderr.isatty())
 
 
+def usage_console() -> Console:
+    """Console on stderr for the panels of wrong flags, wide enough to hold them off a terminal."""
+    return Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=PIPED_WIDTH)
+
+
 def result_console() -> Console:
     """Console on stdout; piped output keeps whole lines."""
     if sys.stdout.isatty():

@@ -296,7 +296,8 @@ def remove_folder(path: Path) -> None:
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """The file system's refusal in words, with the remedy."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    cut_short = error.errno is None and "requested and" in str(error)  # numpy's words when a write falls short
+    if cut_short or error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(
             f"No space left to write {path}.", hint="Free some space and run the same command again; it continues."
         )

@@ -31,6 +31,7 @@ from embeddings.sources import REJECTED
 from embeddings.spec import EncoderSpec
 
 SCHEMA = "curate.store/2"
+DARK = 63  # of 255: 14 bits of 16
 MUCH_SHRUNK = 4.0  # times; beyond it a person is told
 AGAIN = "Open it again if it was embedded anew meanwhile; else embed the source again: what is whole is kept."
 ROWS = pa.schema(
@@ -50,6 +51,7 @@ ROWS = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("gray", pa.bool_()),  # red = green = blue everywhere
+        ("peak", pa.int32()),  # brightest value, 0 to 255, of an image with 16 bits a pixel
     ]
 )
 
@@ -213,12 +215,20 @@ class EmbeddingStore:
 
     def notes(self) -> list[str]:
         """What a person should know before using it."""
+        found = []
+        peaks = self.rows()["peak"].drop_null()
+        if len(peaks) and pc.max(peaks).as_py() <= DARK:
+            found.append(
+                f"{len(peaks):,} images of 16 bits use no more than {(pc.max(peaks).as_py() + 1) * 257:,} of 65,536 "
+                "values and are seen nearly black. Say in the address what is white: #white:4095 for a 12-bit camera."
+            )
         if self.shrinkage <= MUCH_SHRUNK:
-            return []
+            return found
         return [
+            *found,
             f"The encoder sees the images shrunk {self.shrinkage:.1f} times (to {self.spec.size} pixels): what is "
             "small vanishes. Cut them into tiles (--tiles PX, or #tiles:PX in the address), or take an encoder with a "
-            "larger edge."
+            "larger edge.",
         ]
 
     def vectors(self) -> Vectors:

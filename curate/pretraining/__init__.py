@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from curate.pretraining.budget import Plan, plan
     from curate.pretraining.loop import pretrain
+    from curate.pretraining.run_folder import require_most_images
 
-__all__ = ["Plan", "plan", "pretrain"]
-_HOMES = {"Plan": "budget", "plan": "budget", "pretrain": "loop"}
+__all__ = ["Plan", "plan", "pretrain", "require_most_images"]
+_HOMES = {"Plan": "budget", "plan": "budget", "pretrain": "loop", "require_most_images": "run_folder"}
 
 
 def __getattr__(name: str) -> Any:

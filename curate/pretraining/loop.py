@@ -75,6 +75,10 @@ def pretrain(
     plan = make_plan(settings, schedule, seconds_per_sample=measure_seconds_per_sample(trainer, batch=schedule.batch))
     for warning in plan.warnings:
         log.warning(warning)
+    if len(images.errors):
+        first = images.errors.slice(0, 1).to_pylist()[0]
+        lost = f"{len(images.errors):,} of {len(images) + len(images.errors):,} selected images cannot be read"
+        progress("plan", 0, 0, f"{lost} ({first['reason']}, as {first['source']}/{first['key']})")
     progress("plan", 0, 0, str(plan))
     curves, seconds = _train(trainer, images, schedule, folder, progress)
     save_backbone(folder, trainer.network, size=settings.backbone.size)

@@ -16,9 +16,10 @@ from typing import Any
 
 from curate.results import Run
 from embeddings import files
-from embeddings.errors import ForeignFolderError
+from embeddings.errors import ForeignFolderError, PartialError
 
 CONFIG, RUN = "config.json", "run.json"
+MAX_ERRORS = 0.05  # share of the selected images that a run may do without
 
 
 def find_run(folder: Path, document: dict[str, Any]) -> Run | None:
@@ -35,3 +36,17 @@ def find_run(folder: Path, document: dict[str, Any]) -> Run | None:
             f"{folder} is not empty and holds no pretraining run.", hint="Choose a new folder for --out."
         )
     return None
+
+
+def require_most_images(run: Run) -> None:
+    """Refuses to let pass unnoticed that a run had to do without more than a few of the images selected for it.
+
+    Raises:
+        PartialError: more than MAX_ERRORS of them could not be read; the run stays usable.
+    """
+    lost, used = run.facts["errors"], run.facts["unique_images"]
+    if lost > MAX_ERRORS * (lost + used):
+        raise PartialError(
+            f"{lost:,} of {lost + used:,} selected images could not be read; the run trained on {used:,}.",
+            hint=f"{run.path}/errors.parquet says why. Put them back and pretrain again, or select again.",
+        )

@@ -114,6 +114,7 @@ class Decoded:
     image: Image.Image  # RGB, upright, on white
     size: tuple[int, int]  # width and height of the whole picture, upright
     scale: int = 1  # 1, 2, 4 or 8: the image has round(size / scale) pixels
+    wide: bool = False  # 16 bits a pixel, as the file has it
 
 
 def decode(data: bytes, *, white: int | None = None) -> Image.Image:
@@ -180,7 +181,8 @@ def _decoded(image: ImageFile.ImageFile, data: bytes, *, edge: int | None, white
     if turn is not None:
         rgb = rgb.transpose(turn)
     if scale == 1:
-        return Decoded(rgb, rgb.size)  # some plugins turn the image or learn its size while loading
+        wide = has_wide_color(layout) or image.mode.startswith("I")
+        return Decoded(rgb, rgb.size, wide=wide)  # some plugins turn the image or learn its size while loading
     return Decoded(rgb, size[::-1] if turn in _SWAPPING else size, scale)
 
 

@@ -7,6 +7,8 @@
              row by row, each bit 1 where its coefficient is above their median; the first bit is the highest of the
              16 hex digits. Equal to ``imagehash.phash`` up to twice REDUCED pixels; larger images are first averaged
              over blocks down to that, which changed 0 to 2 bits of sharp photographs of up to 12 megapixels
+    peak     brightest value, 0 to 255, of an image with 16 bits a pixel; null for others. Where it is low for all
+             images of a source, its white was not told
     gray     red = green = blue in every pixel that was decoded
 
 Source: the hash is the one of C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010.
@@ -35,7 +37,9 @@ def image_facts(picture: Decoded) -> dict[str, Any]:
     digest, gray = _read_pixels(picture)
     prefix = "" if picture.scale == 1 else f"1/{picture.scale}:"
     width, height = picture.size
-    return {"width": width, "height": height, "pixels": prefix + digest, "gray": gray, "phash": phash(picture.image)}
+    peak = int(np.asarray(picture.image).max()) if picture.wide else None
+    facts = {"width": width, "height": height, "pixels": prefix + digest, "gray": gray, "peak": peak}
+    return {**facts, "phash": phash(picture.image)}
 
 
 def phash(image: Image.Image) -> str:

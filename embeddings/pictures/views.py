@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -173,7 +173,7 @@ def cut(
             parent=key if tiled else None,
             group=group_of(record, tiled=tiled),
             box=box,
-            decoded=Decoded(decoded.image.crop(box.corners), (box.width, box.height)),
+            decoded=replace(decoded, image=decoded.image.crop(box.corners), size=(box.width, box.height)),
         )
 
 

@@ -7,6 +7,6 @@ loading    records to pixels, in threads or worker processes; devices: the same 
 vectors    vectors of the user's own take the same way; estimate: what a job would take
 """
 
-from embeddings.pipeline.entry import Embeddable, as_store, embed, preview
+from embeddings.pipeline.entry import Embeddable, as_store, embed, is_complete, preview
 
-__all__ = ["Embeddable", "as_store", "embed", "preview"]
+__all__ = ["Embeddable", "as_store", "embed", "is_complete", "preview"]

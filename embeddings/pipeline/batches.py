@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -85,7 +85,7 @@ class Embedder:
 
     def parts(
         self, tables: Sequence[pa.Table], *, known: Known | None, clock: Clock, told: Callable[[int], None]
-    ) -> Iterator[Part]:
+    ) -> Generator[Part]:
         """One part for every table (schema LISTING), in order.
 
         Args:

@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any
 
 STAGES = ("read", "decode", "encode", "write")
+SETTLED_S, WORTH_SAYING = 2.0, 0.05
 
 
 class Clock:
@@ -23,10 +24,11 @@ class Clock:
             self._waited[stage] += waited * share / whole
 
     def note(self) -> str:
-        """Speed so far and the stage that was waited for most, for a person."""
+        """Speed so far and the stage that was waited for most, for a person; nothing before they have settled."""
         found = self._since(*self._start, self.records)
         stage, share = max(found["waiting"].items(), key=lambda pair: pair[1])
-        return f"{found['images_per_second']:,.0f} images/s, {share:.0%} of the time waiting for {stage}"
+        waiting = f", {share:.0%} of the time waiting for {stage}" if share >= WORTH_SAYING else ""
+        return f"{found['images_per_second']:,.0f} images/s{waiting}" if found["seconds"] > SETTLED_S else ""
 
     def lap(self, images: int) -> dict[str, Any]:
         """These images, seconds, images per second and share of the time waiting by stage, since the last lap."""

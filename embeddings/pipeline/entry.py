@@ -166,6 +166,17 @@ def as_store(
     return store.with_roles(label=address.label, group=address.group)
 
 
+def is_complete(source: str | Path | Address, *, encoder: str, out: str | Path) -> bool:
+    """True if the store of this source under this encoder stands in ``out``, so that ``embed`` would do nothing.
+
+    Raises:
+        SourceError: nothing there, or a selector that does not fit.
+        ForeignFolderError: ``out`` holds something else, or a store of another source or encoder.
+    """
+    job = _job(_open(source), encoder, device="auto", workers=None, progress=silent)
+    return job.reuse(Path(out)) is not None
+
+
 def preview(source: str | Path | Address | Source) -> dict[str, Any]:
     """What ``embed`` would read, without reading an image: address, images, and how many were refused while listing.
 
@@ -234,9 +245,9 @@ def _require_encoder(store: EmbeddingStore, encoder: str | Encoder | None, name:
     field = next((k for k, found in asdict(store.spec).items() if found != wanted[k]), None)
     if field:
         raise EncoderMismatchError(
-            f"{name} was embedded by {store.spec.name}, the encoder asked for is {wanted['name']} "
+            f"{name} was embedded by {store.spec.name}, the encoder here is {wanted['name']} "
             f"({field}: {getattr(store.spec, field)!r} against {wanted[field]!r}).",
-            hint="Ask for the store's encoder, or give the images to embed them again.",
+            hint=f"Say --encoder {store.spec.name}, or give the images to embed them again.",
         )
     return store
 
@@ -258,9 +269,9 @@ def _check_limits(workers: int | None, max_errors: float = MAX_ERRORS) -> None:
 def _check_errors(store: EmbeddingStore, max_errors: float = MAX_ERRORS) -> None:
     failed, total = len(store.errors), len(store) + len(store.errors)
     if failed > max_errors * total:
-        place = f"the store at {store.path} is usable as it is" if store.path else "nothing was kept"
+        place = f"The store {store.path} holds the others and is usable: give it in place of the source; its "
+        why = f"errors.parquet says why each failed. `curate embed --max-errors {failed / total + 0.01:.2f}` allows it."
         raise PartialError(
             f"{failed:,} of {total:,} images failed, allowed were {max_errors:.1%}: {reasons(store.errors)}.",
-            hint="Mend the images, or allow more with `curate embed SOURCE --out STORE --max-errors SHARE` and use the "
-            f"store in place of the source; {place}.",
+            hint=place + why if store.path else "Mend the images, or allow more with max_errors.",
         )

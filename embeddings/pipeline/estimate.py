@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,9 @@ from embeddings.pipeline.batches import Embedder, core_count
 from embeddings.pipeline.clock import Clock
 from embeddings.sources import Address, open_source
 
-SAMPLE = 128  # images measured, spread over the listing
+SAMPLE = 128  # images measured at most, spread over the listing
+LIMIT_S = 5.0  # that the measurement may take
+STEP, WARM_UP = 16, 4  # images
 ROW_BYTES = 250  # of the tables, for each picture
 
 
@@ -59,18 +63,19 @@ def forecast(
     source, built = open_source(address), get_encoder(encoder, device=device)
     listing = source.listing()
     images = listing.images
-    sample = images.take(pa.array(np.unique(np.linspace(0, len(images) - 1, SAMPLE).astype(np.int64))))
+    spread = np.unique(np.linspace(0, len(images) - 1, SAMPLE).astype(np.int64))
+    sample = images.take(pa.array(np.random.default_rng(0).permutation(spread)))
     embedder = Embedder(source, built, workers=workers or core_count())
-    _measure(embedder, sample.slice(0, built.batch_size))
-    pictures, failed, timing = _measure(embedder, sample)
-    each = pictures / max(len(sample) - failed, 1)
+    _measure(embedder, sample.slice(0, WARM_UP))
+    sampled, pictures, failed, timing = _measure(embedder, sample)
+    each = pictures / max(sampled - failed, 1)
     seconds = len(images) / timing["images_per_second"]
     return Forecast(
         source=str(source.address),
         images=len(images),
         rejected=len(listing.rejected),
         bytes=_bytes(images),
-        sampled=len(sample),
+        sampled=sampled,
         failed=failed,
         pictures_per_image=round(each, 2),
         images_per_second=timing["images_per_second"],
@@ -81,15 +86,17 @@ def forecast(
     )
 
 
-def _measure(embedder: Embedder, table: pa.Table) -> tuple[int, int, dict[str, Any]]:
-    """Rows and errors of some records, and the time they took."""
-    clock = Clock()
-
-    def told(records: int) -> None:
-        clock.records += records
-
-    (part,) = embedder.parts([table], known=None, clock=clock, told=told)
-    return len(part.rows), len(part.errors), clock.lap(len(table))
+def _measure(embedder: Embedder, table: pa.Table) -> tuple[int, int, int, dict[str, Any]]:
+    """Records, rows and errors of as many records as fit into LIMIT_S, and the time they took."""
+    clock, started = Clock(), perf_counter()
+    records = rows = errors = 0
+    tables = [table.slice(start, STEP) for start in range(0, len(table), STEP)]
+    with closing(embedder.parts(tables, known=None, clock=clock, told=lambda _: None)) as parts:
+        for part in parts:
+            records, rows, errors = records + part.records, rows + len(part.rows), errors + len(part.errors)
+            if perf_counter() - started > LIMIT_S:
+                break
+    return records, rows, errors, clock.lap(records)
 
 
 def _bytes(images: pa.Table) -> int:

@@ -52,14 +52,14 @@ class Job:
         """
         if folder is None:
             return self._in_memory()
-        store = self._reuse(folder)
+        store = self.reuse(folder)
         if store is None:
             announce = partial(self._progress, "wait", 0, 0) if wait else None
             with locked(folder, announce=announce):
-                store = self._reuse(folder) or self._on_disk(folder)  # another process may have made it meanwhile
+                store = self.reuse(folder) or self._on_disk(folder)  # another process may have made it meanwhile
         return store
 
-    def _reuse(self, folder: Path) -> EmbeddingStore | None:
+    def reuse(self, folder: Path) -> EmbeddingStore | None:
         """The store that already stands in this folder, if it is of this plan and whole; writes nothing."""
         facts = self._plan.require_own(folder)
         if not facts or not self._plan.is_done(facts) or (self._retry and facts["errors"]):
@@ -72,7 +72,7 @@ class Job:
             return None  # mended by embedding what is broken again
 
     def _in_memory(self) -> EmbeddingStore:
-        maker = self._maker()
+        maker = self._get_maker()
         plan = self._plan.with_settings(maker.settings)
         (part,) = self._parts(maker, [plan.listing.images], None, Clock())
         if not len(part.rows):
@@ -82,7 +82,7 @@ class Job:
 
     def _on_disk(self, folder: Path) -> EmbeddingStore:
         """Embeds shard by shard, going on where an earlier run stopped."""
-        maker = self._maker()
+        maker = self._get_maker()
         attempt = (shards.read_facts(folder) or {}).get("attempt", 0) + self._retry
         plan = replace(self._plan.with_settings(maker.settings), attempt=attempt)
         planned, known = plan.shards(folder, retry=self._retry), _known(folder, plan)
@@ -96,6 +96,10 @@ class Job:
             self._fail(errors)
         plan.finish(folder, sizes)
         return EmbeddingStore.open(folder)
+
+    def _get_maker(self) -> Maker:
+        self._progress("embed", 0, len(self._plan.listing.images), f"loading {self._plan.spec.name}")
+        return self._maker()
 
     def _fill(self, folder: Path, todo: Sequence[Shard], maker: Maker, known: Known | None) -> None:
         """Makes the shards that are missing; one is written while the next one is made."""

@@ -29,7 +29,7 @@ from embeddings.sources import LISTING, REJECTED, Listing, View
 from embeddings.spec import EncoderSpec
 from embeddings.store import SCHEMA, digest_columns, load_array, shard_path
 
-SHARD_ROWS = 2048  # at least
+SHARD_ROWS = 256  # at least; what is lost when a run is killed
 MAX_SHARDS = 512  # opening a store looks at every one
 KINDS = ("rows", "vectors", "errors")
 CLAIM, STORE, ERRORS, TIMINGS = "unfinished.json", "store.json", "errors.parquet", "timings.jsonl"

@@ -6,13 +6,14 @@ machine. A pattern has ``*``, ``**``, ``?``, ``[..]``, and braces: ``{a,b}``, ``
 exist.
 
 Key of an image: the line as written, or the path below the part of the pattern that is fixed; in Unicode NFC, with
-``/``. Label and column ``folder`` as in a folder of images, for paths below the list's folder or that part.
+``/``. Column ``folder`` as in a folder of images; label: the first folder below the one that all files share.
 """
 
 from __future__ import annotations
 
 import codecs
 import glob
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -198,7 +199,9 @@ def _rows(names: list[str], base: str) -> Rows:
     key = pc.utf8_normalize(pa.array(names, pa.string()), form="NFC")
     folder = pc.replace_substring_regex(key, r"/?[^/]*$", "")
     below = pc.invert(pc.match_substring_regex(key, r"^(/|\.\./|[A-Za-z0-9+.-]+://)"))
-    top = pc.replace_substring_regex(folder, "/(?s:.*)$", "")
+    shared = _shared_folder(folder.filter(below))
+    top = pc.replace_substring_regex(folder, f"^{re.escape(shared)}/?" if shared else "^", "")
+    top = pc.replace_substring_regex(top, "/(?s:.*)$", "")
     return Rows(
         key=key,
         uri=pa.array([quoted(name) for name in names], pa.string()),
@@ -207,6 +210,12 @@ def _rows(names: list[str], base: str) -> Rows:
         reason=pa.array([_reason(info) for info in infos], pa.string()),
         columns={"label": pc.if_else(pc.and_(below, pc.not_equal(top, "")), top, None), "folder": folder},
     )
+
+
+def _shared_folder(folders: pa.Array) -> str:
+    """The folder that all these lie in or below; empty if there is none, or if it is the only one."""
+    different = folders.unique().to_pylist()
+    return posixpath.commonpath(different) if len(different) > 1 and all(different) else ""
 
 
 def _placed(base: str, name: str) -> str | SourceError:

@@ -284,3 +284,28 @@ def test_random_numbers_do_not_touch_the_global_generators(curate, folders):
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     curate("score", "--target", folders["target"], "--quiet")
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+
+
+def test_a_run_that_lost_many_of_its_images_says_so(curate, folders):
+    pools = ["--pool", f"like={folders['like']}"]
+    assert curate("select", "--target", folders["target"], *pools, "--budget", 40, "--out", "chosen", "--quiet")[0] == 0
+    for path in sorted(folders["target"].rglob("*.png"))[:8]:
+        path.unlink()
+    words = ["pretrain", "--selection", "chosen", "--samples", 80, "--out", "run", "--size", 32]
+    code, _, err = curate(*words)
+    assert code == 4
+    assert "8 of 40 selected images cannot be read (cannot be read: No such file" in err
+    assert "8 of 40 selected images could not be read; the run trained on 32." in err
+
+
+def test_a_selection_of_nothing_but_the_target_is_remarked_on(curate, folders):
+    pools = ["--pool", f"like={folders['like']}"]
+    _, out, _ = curate("select", "--target", folders["target"], *pools, "--budget", 10, "--out", "chosen", "--quiet")
+    assert "All of them are the target's own images" in words_of(out)
+
+
+def test_a_dry_run_of_what_is_done_says_so(curate, folders):
+    words = ["embed", folders["like"], "--out", "store", "--encoder", "color-texture", "--quiet"]
+    assert "Sample of 40" in curate(*words, "--dry-run")[1]
+    assert curate(*words)[0] == 0
+    assert "store is complete: there is nothing to do." in curate(*words, "--dry-run")[1]

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from test_pipeline import ToyEncoder, same
 
+from embeddings import files
 from embeddings.errors import CurateError, ForeignFolderError, PartialError, SourceError
 from embeddings.pipeline import as_store, embed, loading, shards
 from embeddings.pipeline.locks import locked
@@ -114,7 +115,7 @@ def test_an_image_alone_is_not_blamed_for_one_death(photos, prepare, monkeypatch
     killed = []
 
     def progress(stage, done, total, note):
-        pids = Path(prepare.log).read_text().split()
+        pids = Path(prepare.log).read_text().split() if done else []
         if not killed and pids:
             killed.append(int(pids[-1]))
             os.kill(killed[0], signal.SIGKILL)
@@ -145,7 +146,7 @@ def test_a_worker_killed_from_outside_loses_nothing(photos, prepare, tmp_path):
     killed = []
 
     def progress(stage, done, total, note):
-        pids = Path(prepare.log).read_text().split()
+        pids = Path(prepare.log).read_text().split() if done else []
         if not killed and pids:
             killed.append(int(pids[-1]))
             os.kill(killed[0], signal.SIGKILL)
@@ -500,3 +501,24 @@ def test_several_devices_give_the_store_of_one(photos, tmp_path):
     same(embed(photos, encoder="color-texture", out=tmp_path / "two", device="cpu,cpu"), wanted)
     timings = [json.loads(line) for line in (tmp_path / "two" / shards.TIMINGS).read_text().splitlines()]
     assert sum(entry["images"] for entry in timings) == 30
+
+
+# What a person is told
+
+
+def test_images_of_a_12_bit_camera_are_remarked_on_until_white_is_told(tmp_path):
+    (tmp_path / "bits").mkdir()
+    values = np.random.default_rng(0).integers(0, 4096, (4, 16, 16)).astype(np.uint16)
+    for i, pixels in enumerate(values):
+        Image.fromarray(pixels).save(tmp_path / "bits" / f"{i}.png")
+    dark = embed(tmp_path / "bits", encoder=ToyEncoder())
+    assert max(dark.column("peak")) == 16
+    assert "4 images of 16 bits use no more than 4,369 of 65,536 values" in dark.notes()[0]
+    told = embed(f"{tmp_path / 'bits'}#white:4095", encoder=ToyEncoder())
+    assert max(told.column("peak")) >= 254
+    assert not [note for note in told.notes() if "16 bits" in note]
+
+
+def test_a_write_that_falls_short_is_a_full_disk(tmp_path):
+    error = files.storage_error(tmp_path / "vectors.npy", OSError("640000 requested and 522176 written"))
+    assert "No space left" in error.message

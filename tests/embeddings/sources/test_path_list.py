@@ -108,3 +108,13 @@ def test_urls_and_a_list_from_elsewhere(image_folder: Folder) -> None:
         "a.png": MISSING,
         "memory://set/gone.png": MISSING,
     }
+
+
+def test_labels_are_the_folders_below_the_one_that_all_share(tmp_path: Path) -> None:
+    names = ["clip/animals/a.png", "clip/animals/b.png", "clip/people/c.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    listing = open_source(str(tmp_path / "list.txt")).listing()
+    assert listing.images["label"].to_pylist() == ["animals", "animals", "people"]
