@@ -83,7 +83,7 @@ class Job:
     def _on_disk(self, folder: Path) -> EmbeddingStore:
         """Embeds shard by shard, going on where an earlier run stopped."""
         maker = self._get_maker()
-        attempt = (shards.read_facts(folder) or {}).get("attempt", 0) + self._retry
+        attempt = (shards.read_facts(folder) or {}).get("attempt", 0) + (self._retry or self._plan.is_untold)
         plan = replace(self._plan.with_settings(maker.settings), attempt=attempt)
         planned, known = plan.shards(folder, retry=self._retry), _known(folder, plan)
         plan.claim(folder)

@@ -77,7 +77,7 @@ class Plan:
     spec: EncoderSpec
     view: View = field(default_factory=View)  # what is seen of the images
     settings: Mapping[str, Any] = field(default_factory=dict)  # what else decides vectors: precision, the mask
-    attempt: int = 0  # how often failed images have been tried again
+    attempt: int = 0  # how often the images have been gone through again
 
     @cached_property
     def digest(self) -> str:
@@ -98,14 +98,19 @@ class Plan:
 
         Where it lies counts (two archives unpacked with the same times look alike), and so do files without a stamp.
         """
-        untold = pc.any(pc.equal(self.listing.images["stamp"], "")).as_py()
         same = facts.get("listing") == self.digest and facts["source"] == self.source
-        return same and not untold and self.has_settings(facts)
+        return same and not self.is_untold and self.has_settings(facts)
+
+    @property
+    def is_untold(self) -> bool:
+        """True if some file has no stamp, so that nothing tells whether it has changed."""
+        return _is_untold(self.listing.images)
 
     def shards(self, folder: Path, *, retry: bool = False) -> list[Shard]:
         """The shards in key order, under the names they have in the folder's store.
 
-        With ``retry`` those that have errors there get a new name, after the number of the attempt.
+        Those that are to be made again get a new name, after the number of the attempt: with ``retry`` where they have
+        errors, and of a finished store where no stamp tells whether a file has changed.
         """
         images = self.listing.images
         salt = f"{SCHEMA} {self.spec.fingerprint} {files.digest([self.source, dict(self.settings)])} "
@@ -115,9 +120,9 @@ class Plan:
         there = [shard["name"] for shard in (read_facts(folder) or {}).get("shards", ())]
         standing = {name.partition("~")[0]: name for name in there}
         names = [standing.get(base, base) for base in bases]
-        if retry:
-            failed = [shard_path(folder, "errors", name).exists() for name in names]
-            names = [f"{b}~{self.attempt}" if f else name for b, f, name in zip(bases, failed, names, strict=True)]
+        failed = [retry and shard_path(folder, "errors", name).exists() for name in names]
+        again = [f or (bool(there) and _is_untold(part)) for f, part in zip(failed, slices, strict=True)]
+        names = [f"{b}~{self.attempt}" if a else name for b, a, name in zip(bases, again, names, strict=True)]
         return [Shard(name, records) for name, records in zip(names, slices, strict=True)]
 
     def claim(self, folder: Path) -> None:
@@ -223,6 +228,10 @@ def tidy(folder: Path) -> None:
         (folder / TIMINGS).unlink(missing_ok=True)
         with suppress(OSError):  # something of the user's lies there
             folder.rmdir()
+
+
+def _is_untold(images: pa.Table) -> bool:
+    return bool(pc.any(pc.equal(images["stamp"], "")).as_py())
 
 
 def is_claimed(folder: Path) -> bool:

@@ -11,9 +11,11 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from test_pipeline import ToyEncoder, same
@@ -31,6 +33,7 @@ PREPARE = """
 import os, signal, time
 from dataclasses import dataclass
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 @dataclass(frozen=True)
@@ -522,3 +525,21 @@ def test_images_of_a_12_bit_camera_are_remarked_on_until_white_is_told(tmp_path)
 def test_a_write_that_falls_short_is_a_full_disk(tmp_path):
     error = files.storage_error(tmp_path / "vectors.npy", OSError("640000 requested and 522176 written"))
     assert "No space left" in error.message
+
+
+def test_files_without_a_stamp_are_read_again(photos, tmp_path):
+    """As over HTTP from a server that tells neither tag nor time."""
+
+    class Stampless(FolderSource):
+        def listing(self):
+            found = super().listing()
+            stamps = pa.array([""] * len(found.images))
+            images = found.images.set_column(found.images.schema.get_field_index("stamp"), "stamp", stamps)
+            return replace(found, images=images)
+
+    for value in (10, 200):
+        Image.new("RGB", (8, 8), (value, value, value)).save(photos / "cat" / "000.bmp")
+        source = Stampless(open_source(str(photos)).address)
+        encoder = ToyEncoder()
+        same(embed(source, encoder=encoder, out=tmp_path / "out"), embed(source, encoder=ToyEncoder()))
+        assert encoder.prepared == (31 if value == 10 else 1)
