@@ -98,6 +98,7 @@ class Embedder:
         chunks = _chunks(tables, 1 if self._tiled else CHUNK)
         with ExitStack() as stack:
             encoders = stack.enter_context(one_thread_each(self._lanes))
+            stack.callback(_cancel, unfinished)  # else an interrupt would wait for batches that nobody wants
             loaders = stack.enter_context(ThreadPoolExecutor(self._workers))
             crew = stack.enter_context(closing(self._crew(sum(len(table) for table in tables))))
             load = partial(_load, crew=crew, known=known)
@@ -182,6 +183,11 @@ def _padded(items: list[Item], size: int) -> np.ndarray:
     for place, item in zip(batch, items, strict=False):
         place[...], item.pixels = item.pixels, None
     return batch
+
+
+def _cancel(unfinished: Iterable[_Open]) -> None:
+    for future in [future for table in unfinished for future in table.encoding]:
+        future.cancel()
 
 
 def _load(chunk: _Chunk, *, crew: Crew, known: Known | None) -> tuple[_Chunk, Loaded]:

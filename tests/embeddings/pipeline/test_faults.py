@@ -318,7 +318,7 @@ from embeddings.encoders import registry
 from test_pipeline import ToyEncoder
 class Slow(ToyEncoder):
     def encode(self, batch):
-        time.sleep(0.2)
+        time.sleep(1)
         return super().encode(batch)
 registry.get_encoder.__globals__["_build_once"] = lambda *_, **__: Slow()
 import embeddings.pipeline.entry as pipeline
