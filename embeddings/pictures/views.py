@@ -52,7 +52,7 @@ class Picture:
         """What a store records of it; ``sha256`` is the file's."""
         names = {"key": self.key, "uri": self.uri, "parent": self.parent, "group": self.group}
         file = sha256 if self.box else None
-        return {**names, "sha256": _of_part(sha256, self.box), "file": file, **image_facts(self.decoded)}
+        return {**names, "sha256": part_sha256(sha256, self.box), "file": file, **image_facts(self.decoded)}
 
 
 class RegionOfInterest:
@@ -117,7 +117,7 @@ def load_image(source: Source, uri: str, *, sha256: str | None = None) -> Image.
     view = source.address.view
     place, box = split_uri(uri) if view.tiles or view.roi else (uri, None)
     data = source.read(place)
-    if sha256 is not None and sha256 != _of_part(files.digest_bytes(data), box):
+    if sha256 is not None and sha256 != part_sha256(files.digest_bytes(data), box):
         raise ImageError(CHANGED)
     image = decode(data, white=view.white)
     if box is None:
@@ -183,7 +183,8 @@ def group_of(record: Mapping[str, Any], *, tiled: bool) -> str | None:
     return record["key"] if tiled and group is None else group
 
 
-def _of_part(sha256: str, box: Box | None) -> str:
+def part_sha256(sha256: str, box: Box | None) -> str:
+    """Digest that a row of a file with this digest is recorded by, whole or in part."""
     return tile_sha256(sha256, box) if box else sha256
 
 

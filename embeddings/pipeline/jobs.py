@@ -87,9 +87,12 @@ class Job:
         plan = replace(self._plan.with_settings(maker.settings), attempt=attempt)
         planned, known = plan.shards(folder, retry=self._retry), _known(folder, plan)
         plan.claim(folder)
-        todo = [shard for shard in planned if shard.rows_done(folder) is None]
+        standing = {shard: shard.rows_done(folder) for shard in planned}
+        todo = [shard for shard, rows in standing.items() if rows is None]
         self._fill(folder, todo, maker, known)
-        sizes = {shard: shard.rows_done(folder) or 0 for shard in planned}
+        sizes = {
+            shard: (rows if rows is not None else shard.rows_done(folder)) or 0 for shard, rows in standing.items()
+        }
         if not any(sizes.values()):
             errors = [shard.errors(folder) for shard in planned]
             shards.tidy(folder)

@@ -22,8 +22,8 @@ from PIL import Image
 from embeddings import files
 from embeddings.errors import CurateError, ImageError
 from embeddings.pictures.decode import decode_scaled
-from embeddings.pictures.tiles import Box, tile_sha256
-from embeddings.pictures.views import RegionOfInterest, cut
+from embeddings.pictures.tiles import Box
+from embeddings.pictures.views import RegionOfInterest, cut, part_sha256
 from embeddings.pipeline.processes import Worker, WorkerDied
 from embeddings.sources import Address, Source, open_source
 
@@ -52,7 +52,7 @@ class Fingerprint:
 
     def matches(self, sha256: str) -> bool:
         """True if a file with this digest gives the same rows."""
-        return self.sha256 == (tile_sha256(sha256, self.box) if self.box else sha256)
+        return self.sha256 == part_sha256(sha256, self.box)
 
 
 @dataclass

@@ -113,10 +113,8 @@ def test_an_image_that_ends_its_worker_is_an_error_and_costs_no_other(
     np.testing.assert_array_equal(np.asarray(store.vectors()), np.asarray(wanted.vectors()))
 
 
-def test_an_image_alone_is_not_blamed_for_one_death(photos, prepare, monkeypatch):
-    """A worker that the system ends with the last image of a table in hand."""
-    monkeypatch.setattr("embeddings.pipeline.batches.CHUNK", 1)
-    killed = []
+def _killer(prepare, killed):
+    """A progress that kills the worker which prepared an image last, once."""
 
     def progress(stage, done, total, note):
         pids = Path(prepare.log).read_text().split() if done else []
@@ -124,7 +122,14 @@ def test_an_image_alone_is_not_blamed_for_one_death(photos, prepare, monkeypatch
             killed.append(int(pids[-1]))
             os.kill(killed[0], signal.SIGKILL)
 
-    store = embed(photos, encoder=Traveling(prepare), workers=1, progress=progress)
+    return progress
+
+
+def test_an_image_alone_is_not_blamed_for_one_death(photos, prepare, monkeypatch):
+    """A worker that the system ends with the last image of a table in hand."""
+    monkeypatch.setattr("embeddings.pipeline.batches.CHUNK", 1)
+    killed = []
+    store = embed(photos, encoder=Traveling(prepare), workers=1, progress=_killer(prepare, killed))
     assert killed
     assert (len(store), len(store.errors)) == (30, 0)
 
@@ -148,14 +153,9 @@ def test_a_file_in_the_working_folder_does_not_pass_for_a_library(prepare, tmp_p
 def test_a_worker_killed_from_outside_loses_nothing(photos, prepare, tmp_path):
     """As by the system when memory is short: its images are simply loaded again."""
     killed = []
-
-    def progress(stage, done, total, note):
-        pids = Path(prepare.log).read_text().split() if done else []
-        if not killed and pids:
-            killed.append(int(pids[-1]))
-            os.kill(killed[0], signal.SIGKILL)
-
-    store = embed(photos, encoder=Traveling(prepare), workers=1, out=tmp_path / "out", progress=progress)
+    store = embed(
+        photos, encoder=Traveling(prepare), workers=1, out=tmp_path / "out", progress=_killer(prepare, killed)
+    )
     assert killed
     assert (len(store), len(store.errors)) == (30, 0)
 
