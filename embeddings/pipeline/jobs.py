@@ -90,9 +90,8 @@ class Job:
         standing = {shard: shard.rows_done(folder) for shard in planned}
         todo = [shard for shard, rows in standing.items() if rows is None]
         self._fill(folder, todo, maker, known)
-        sizes = {
-            shard: (rows if rows is not None else shard.rows_done(folder)) or 0 for shard, rows in standing.items()
-        }
+        made = {shard: shard.rows_done(folder) for shard in todo}
+        sizes = {shard: rows or 0 for shard, rows in (standing | made).items()}
         if not any(sizes.values()):
             errors = [shard.errors(folder) for shard in planned]
             shards.tidy(folder)
