@@ -63,22 +63,25 @@ class PoolScore:
     n: int
     index: Estimate  # 0 = as near as the target is to itself, 50 = as far as its own total variance
     metrics: dict[str, Estimate]
+    action: str = ""  # use, repair, use part, use last, copies, far, too few
     tied_with: tuple[str, ...] = ()  # pools whose order relative to this one is not settled
+    before_next: float | None = None  # probability that it is nearer than the pool ranked next; None for the last
+    notes: tuple[str, ...] = ()  # what other measures add to the verdict, in words
     facts: dict[str, Any] = field(default_factory=dict)  # source address, digest, profile
+    findings: dict[str, Any] = field(default_factory=dict)  # explanations that were asked for, by name
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON object."""
         metrics = {k: v.to_json() for k, v in self.metrics.items()}
-        return {**asdict(self), "index": self.index.to_json(), "metrics": metrics, "tied_with": list(self.tied_with)}
+        lists = {"tied_with": list(self.tied_with), "notes": list(self.notes)}
+        return {**asdict(self), **lists, "index": self.index.to_json(), "metrics": metrics}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> PoolScore:
         """Reads what ``to_json`` wrote."""
         metrics = {k: Estimate.from_json(v) for k, v in document["metrics"].items()}
-        tied = tuple(document["tied_with"])
-        return cls(
-            **{**document, "index": Estimate.from_json(document["index"]), "metrics": metrics, "tied_with": tied}
-        )
+        lists = {"tied_with": tuple(document["tied_with"]), "notes": tuple(document.get("notes", ()))}
+        return cls(**{**document, **lists, "index": Estimate.from_json(document["index"]), "metrics": metrics})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,8 @@ class ShiftReport:
     encoder: dict[str, Any]
     pools: tuple[PoolScore, ...]
     floor: Estimate  # the headline distance between two halves of the target: what zero looks like at this n
+    notes: tuple[str, ...] = ()  # where measures disagree about the order, in words
+    findings: dict[str, Any] = field(default_factory=dict)  # explanations that were asked for, by name
     seed: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -99,6 +104,8 @@ class ShiftReport:
             "encoder": self.encoder,
             "pools": [p.to_json() for p in self.pools],
             "floor": self.floor.to_json(),
+            "notes": list(self.notes),
+            "findings": self.findings,
             "seed": self.seed,
         }
 
@@ -107,7 +114,8 @@ class ShiftReport:
         """Reads what ``to_json`` wrote."""
         pools = tuple(PoolScore.from_json(p) for p in document["pools"])
         known = {k: v for k, v in document.items() if k != "schema"}
-        return cls(**{**known, "pools": pools, "floor": Estimate.from_json(document["floor"])})
+        floor, notes = Estimate.from_json(document["floor"]), tuple(document.get("notes", ()))
+        return cls(**{**known, "pools": pools, "floor": floor, "notes": notes})
 
     def save(self, folder: Path) -> None:
         """Writes score.json."""

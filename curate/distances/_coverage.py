@@ -77,8 +77,12 @@ def coverage(target: Vectors, pool: Vectors, *, k: int = NEIGHBORS) -> Estimate:
 def coverage_of(balls: TargetBalls, pool: EmbeddingStore) -> Estimate:
     """``coverage`` against prepared target balls."""
     distances, _ = nearest(balls.centers, pool.vectors(), 1)
-    n, m = len(balls.centers), len(pool)
-    value = float((distances[:, 0] <= balls.radii).mean())
+    return coverage_estimate(distances[:, 0] <= balls.radii, len(pool), balls.k)
+
+
+def coverage_estimate(covered: np.ndarray, m: int, k: int) -> Estimate:
+    """The estimate for target rows [n] that are covered or not by m pool rows."""
+    n, value = len(covered), float(covered.mean())
     low, high = wilson(value, n)
     return Estimate(
         value=value,
@@ -87,8 +91,8 @@ def coverage_of(balls: TargetBalls, pool: EmbeddingStore) -> Estimate:
         n=(m, n),
         unit="share of target images",
         lower_is_closer=False,
-        method=f"k-NN coverage, k={balls.k}",
-        null=expected_coverage(n, m, balls.k),
+        method=f"k-NN coverage, k={k}",
+        null=expected_coverage(n, m, k),
     )
 
 
@@ -107,7 +111,7 @@ def sampled_rows(store: EmbeddingStore, limit: int | None = MAX_TARGET_ROWS) -> 
     return np.sort(np.argsort(hashes, kind="stable")[:limit])
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
+def wilson(share: float, n: float) -> tuple[float, float]:
     """95% interval of a share of n independent units; sound at 0 and 1, where it keeps a width."""
     z2 = NORMAL_95**2
     center, spread = share + z2 / (2 * n), NORMAL_95 * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))

@@ -10,6 +10,8 @@ local dimension: a pool of the target's own distribution reads ((n - 1) / m)^(1 
 the target's k-th and 2k-th neighbors. Both sets are represented by at most 2,000 rows (lowest key hash), except that
 the target's rows look for neighbors in the whole pool.
 
+The same search answers coverage (``_coverage.py``): which target rows have a pool row within their own k-th distance.
+
 Source: Loftsgaarden and Quesenberry (1965) for k-NN distances; Levina and Bickel (NeurIPS 2004) for D.
 """
 
@@ -21,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import digamma
 
-from curate.distances._coverage import MAX_TARGET_ROWS, NEIGHBORS, NORMAL_95, sampled_rows
+from curate.distances._coverage import MAX_TARGET_ROWS, NEIGHBORS, NORMAL_95, coverage_estimate, sampled_rows
 from curate.distances._left_out import WHOLE, fold_error, kth_distances
 from curate.distances._samples import Vectors, as_vectors
 from curate.results import Estimate
@@ -36,6 +38,7 @@ class Neighbors:
 
     to_pool: Estimate
     to_target: Estimate
+    coverage: Estimate  # higher is closer
     spacing: float  # in units of the embedding
     of_target: np.ndarray  # [q] float64: distance of some target rows to their k-th nearest pool row
     of_pool: np.ndarray  # [p] float64: distance of some pool rows to their k-th nearest of those target rows
@@ -64,24 +67,69 @@ def knn(target: Vectors, pool: Vectors, *, k: int = NEIGHBORS, limit: int | None
     """
     ours, theirs = as_vectors(target), as_vectors(pool)
     ours.spec.require_same(theirs.spec, ("target", "pool"))
-    for name, store, least in (("target", ours, k + 1), ("pool", theirs, k)):
-        if len(store) < least:
-            raise TooFewImagesError(
-                f"The {name} has {len(store)} images; distances to neighbor {k} need at least {least}.",
-                hint="Add images, or ask for fewer neighbors.",
-            )
-    target_rows, pool_rows = sampled_rows(ours, limit), sampled_rows(theirs, limit)
-    found = _search(ours, theirs, (target_rows, pool_rows), k)
-    n, m = len(target_rows), len(theirs)
-    return Neighbors(
-        to_pool=_estimate(found, found.to_pool, n=(m, n), null=((n - 1) / m) ** found.exponent),
-        to_target=_estimate(found, found.to_target, n=(len(pool_rows), n), null=((n - 1) / n) ** found.exponent),
-        spacing=found.spacing(),
-        of_target=found.of_target[:, WHOLE],
-        of_pool=found.of_pool[:, WHOLE],
-        target_rows=target_rows,
-        pool_rows=pool_rows,
-    )
+    return TargetSpacing.of(ours, fold_of(ours.rows()), k, limit=limit).to(theirs, fold_of(theirs.rows()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSpacing:
+    """Some target rows and the distances among them; made once for all pools."""
+
+    k: int
+    limit: int | None
+    rows: np.ndarray  # [q] int64 row numbers
+    vectors: np.ndarray  # [q, d]
+    folds: np.ndarray  # [q]
+    own: np.ndarray  # [q, FOLDS + 1] squared distance to the k-th other row, column f without fold f
+    exponent: float  # 1 / D
+
+    @classmethod
+    def of(
+        cls, target: EmbeddingStore, folds: np.ndarray, k: int = NEIGHBORS, *, limit: int | None = MAX_TARGET_ROWS
+    ) -> TargetSpacing:
+        """Distances among at most ``limit`` target rows; ``folds`` [n] are those of all rows.
+
+        Raises:
+            TooFewImagesError: the target has no more than k images.
+        """
+        _require_rows(target, "target", k + 1, k)
+        rows = sampled_rows(target, limit)
+        vectors, folds = target.vectors()[rows], folds[rows]
+        ranks = (k, 2 * k) if len(rows) > 2 * k else (k,)
+        own = kth_distances(vectors, vectors, folds, ranks, exclude_self=True)
+        exponent = _inverse_dimension(own[0][:, WHOLE], own[-1][:, WHOLE], k)
+        return cls(k=k, limit=limit, rows=rows, vectors=vectors, folds=folds, own=own[0], exponent=exponent)
+
+    def to(self, pool: EmbeddingStore, pool_folds: np.ndarray) -> Neighbors:
+        """Distances from these rows to a pool with folds [m], and back.
+
+        Raises:
+            TooFewImagesError: the pool has fewer than k images.
+        """
+        _require_rows(pool, "pool", self.k, self.k)
+        pool_rows = sampled_rows(pool, self.limit)
+        first, kth = kth_distances(self.vectors, pool.vectors(), pool_folds, (1, self.k))
+        back = kth_distances(pool.vectors()[pool_rows], self.vectors, self.folds, (self.k,))[0]
+        found = _Distances(
+            k=self.k,
+            own=np.sqrt(np.maximum(self.own, 0.0)),  # rows that are left out are marked -inf, and never read
+            of_target=np.sqrt(kth),
+            of_pool=np.sqrt(back),
+            target_folds=self.folds,
+            pool_folds=pool_folds,
+            near_folds=pool_folds[pool_rows],
+        )
+        n, m = len(self.rows), len(pool)
+        to_pool, to_target = (((n - 1) / base) ** self.exponent for base in (m, n))
+        return Neighbors(
+            to_pool=_estimate(found, found.to_pool, n=(m, n), null=to_pool),
+            to_target=_estimate(found, found.to_target, n=(len(pool_rows), n), null=to_target),
+            coverage=coverage_estimate(first[:, WHOLE] <= self.own[:, WHOLE], m, self.k),
+            spacing=found.spacing(),
+            of_target=found.of_target[:, WHOLE],
+            of_pool=found.of_pool[:, WHOLE],
+            target_rows=self.rows,
+            pool_rows=pool_rows,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +143,6 @@ class _Distances:
     target_folds: np.ndarray  # [q]
     pool_folds: np.ndarray  # [m] of the whole pool
     near_folds: np.ndarray  # [p] of the pool rows that look for neighbors
-    exponent: float  # 1 / D
 
     def spacing(self, target: int = WHOLE) -> float:
         """Median distance between target neighbors without one fold."""
@@ -110,21 +157,12 @@ class _Distances:
         return _over(np.median(self.of_pool[self.near_folds != pool, target]), self.spacing(target))
 
 
-def _search(ours: EmbeddingStore, theirs: EmbeddingStore, rows: tuple[np.ndarray, np.ndarray], k: int) -> _Distances:
-    t, p = (store.vectors()[chosen] for store, chosen in zip((ours, theirs), rows, strict=True))
-    target_folds, pool_folds = fold_of(ours.rows())[rows[0]], fold_of(theirs.rows())
-    ranks = (k, 2 * k) if len(t) > 2 * k else (k,)
-    own = kth_distances(t, t, target_folds, ranks, exclude_self=True)
-    return _Distances(
-        k=k,
-        own=np.sqrt(np.maximum(own[0], 0.0)),  # rows that are left out are marked -inf, and never read
-        of_target=np.sqrt(kth_distances(t, theirs.vectors(), pool_folds, (k,))[0]),
-        of_pool=np.sqrt(kth_distances(p, t, target_folds, (k,))[0]),
-        target_folds=target_folds,
-        pool_folds=pool_folds,
-        near_folds=pool_folds[rows[1]],
-        exponent=_inverse_dimension(own[0][:, WHOLE], own[-1][:, WHOLE], k),
-    )
+def _require_rows(store: EmbeddingStore, name: str, least: int, k: int) -> None:
+    if len(store) < least:
+        raise TooFewImagesError(
+            f"The {name} has {len(store)} images; distances to neighbor {k} need at least {least}.",
+            hint="Add images, or ask for fewer neighbors.",
+        )
 
 
 def _inverse_dimension(near: np.ndarray, far: np.ndarray, k: int) -> float:

@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-import curate.scoring
+import curate.scoring.scorer
 import embeddings.moments
 from curate.results import Estimate
 from curate.scoring import judge, score, shift_index
@@ -22,6 +22,16 @@ def index(value, low, high):
 
 
 FLOOR = index(0.0, -2.0, 2.0)
+DEFAULT_FIGURES = {
+    "frechet",
+    "mean_gap",
+    "mmd",
+    "coverage",
+    "to_pool",
+    "to_target",
+    "copies",
+    "frechet_full",
+}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +67,7 @@ def test_pools_are_ranked_with_ties_and_every_documented_metric():
     assert report["far"].verdict == "far"
     assert report["same"].verdict == "same"
     assert "far" not in report["same"].tied_with
-    assert set(report["far"].metrics) == {"frechet", "coverage", "copies", "frechet_full"}
+    assert set(report["far"].metrics) == DEFAULT_FIGURES
     assert report["far"].metrics["coverage"].value < 0.1
     assert report["same"].metrics["frechet_full"].null == pytest.approx(
         report["same"].metrics["frechet_full"].value, rel=0.6
@@ -78,8 +88,8 @@ def test_a_pool_measured_before_is_not_measured_again(tmp_path, monkeypatch):
     target, a, b = vectors(200), vectors(200, 0.2, seed=1), vectors(200, 0.4, seed=2)
     first = score(target, {"a": a}, work=tmp_path)
     measured = []
-    real = curate.scoring._measure
-    monkeypatch.setattr(curate.scoring, "_measure", lambda pool, t: measured.append(pool) or real(pool, t))
+    real = curate.scoring.scorer.measure
+    monkeypatch.setattr(curate.scoring.scorer, "measure", lambda t, pool, n: measured.append(pool) or real(t, pool, n))
     second = score(target, {"a": a, "b": b}, work=tmp_path)
     assert len(measured) == 1
     assert second["a"].metrics == first["a"].metrics

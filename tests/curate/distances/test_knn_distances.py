@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from curate.distances import knn
+from curate.distances import coverage, knn
 from curate.distances._coverage import sampled_rows
 from embeddings.errors import EncoderMismatchError, SourceError, TooFewImagesError
 from embeddings.store import EmbeddingStore
@@ -130,3 +130,10 @@ def test_intervals_cover_the_mean():
 @pytest.mark.slow
 def test_intervals_cover_the_mean_in_many_repetitions():
     assert min(coverage_of_intervals(2_000)) >= 0.93
+
+
+@pytest.mark.parametrize("m", [7, 60, 3000])
+def test_its_coverage_is_that_of_coverage_alone(m):
+    rng = np.random.default_rng(11)
+    x, y = rng.normal(size=(120, 6)), rng.normal(size=(m, 6)) + 0.5
+    assert knn(x, y).coverage == coverage(x, y)

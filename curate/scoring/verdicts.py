@@ -1,0 +1,90 @@
+"""From figures to a word, and from the word to what to do.
+
+    index = 100 F / (F + tr S_target)
+
+F the headline distance (distances/_frechet.py). 0 = as near as the target is to itself, 50 = as far as the target's own
+total variance; monotone in F, so the index and the ranking never disagree.
+
+Verdicts: ``copies`` (half or more of the pool is in the target already), ``unclear`` (the interval spans a limit),
+``same`` (the interval meets the floor's: not to be told from the target at these sizes), ``near`` (< 20), ``middle``
+(< 35), ``far``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from curate.results import Estimate
+
+NEAR, MIDDLE = 20.0, 35.0
+COPIES = 0.5
+COVERS = 0.8  # of the coverage that a pool of the target's own kind would have
+
+
+def shift_index(distance: Estimate, total_variance: float) -> Estimate:
+    """The index of a distance, its interval by the same monotone map."""
+    # Of a target without variance every pool that differs is at 100.
+    scale = max(total_variance, np.finfo(float).tiny)
+
+    def mapped(f: float | None) -> float | None:
+        if f is None:
+            return None
+        return 100 * f / (f + scale) if f > -scale / 2 else -100.0
+
+    return Estimate(
+        value=mapped(distance.value),
+        low=mapped(distance.low),
+        high=mapped(distance.high),
+        n=distance.n,
+        unit="index, 0 = the target itself, 50 = its own total variance",
+        method="100 F / (F + tr S)",
+        null=0.0,
+    )
+
+
+def judge(index: Estimate, floor: Estimate, copied: float) -> str:
+    """Verdict in one word, from the index, the floor's index and the share of copies."""
+    if copied >= COPIES:
+        return "copies"
+    low, high = _interval(index)
+    if any(low < limit <= high for limit in (NEAR, MIDDLE)):
+        return "unclear"
+    if low <= _interval(floor)[1]:
+        return "same"
+    return "near" if high < NEAR else "middle" if high < MIDDLE else "far"
+
+
+def action(verdict: str, metrics: Mapping[str, Estimate], findings: Mapping[str, Any]) -> str:
+    """What to do with a pool, in a word or two.
+
+    ``use``; ``repair`` (one preprocessing step brings it near: the findings on factors say which); ``use part`` (far as
+    a whole, but it serves the target: select from it); ``use last`` (middle: when nearer images are used up);
+    ``copies`` (nothing new in it); ``far`` (leave it); ``too few`` (to tell: add images).
+    """
+    if verdict == "copies" or findings.get("memorized", {}).get("suspicious"):
+        return "copies"
+    if verdict in ("same", "near"):
+        return "use"
+    if findings.get("factors", {}).get("repairs"):
+        return "repair"
+    if verdict == "unclear":
+        return "too few"
+    if relative(metrics.get("coverage")) >= COVERS:
+        return "use part"
+    return "use last" if verdict == "middle" else "far"
+
+
+def relative(figure: Estimate | None) -> float:
+    """A figure over its null; NaN where either is missing."""
+    if figure is None or figure.value is None or not figure.null:
+        return float("nan")
+    return figure.value / figure.null
+
+
+def _interval(estimate: Estimate) -> tuple[float, float]:
+    """Low and high end; a figure without an interval counts as a point, none at all as zero."""
+    value = estimate.value or 0.0
+    return (value if estimate.low is None else estimate.low, value if estimate.high is None else estimate.high)
