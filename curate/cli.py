@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -15,6 +15,9 @@ from curate import terminal
 from curate.experiments.steps import Step
 from curate.session import Session, Shared, open_session, parse_named
 from embeddings.errors import CurateError, GateError, UsageError
+
+if TYPE_CHECKING:
+    from curate.results import ShiftReport
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 failure (disk, crash); 2 usage; 3 a gate failed; 4 too many images failed; 130 interrupted."
@@ -107,20 +110,27 @@ def embed(
 @app.command
 def score(
     *,
-    target: str | None = None,
+    target: Sources = None,
     pool: Pools = None,
     out: Path | None = None,
     encoder: Encoder = None,
+    judge: str | None = None,
+    also: Sources = None,
+    pool_size: int | None = None,
     fail_above: float | None = None,
     shared: Shared | None = None,
 ) -> None:
     """Rank pools by their distance to a target; without a pool, profile the target.
 
     Args:
-        target: Images of the downstream task: folder, table or store.
+        target: Images of the downstream task: folder, table, store or moments; several as NAME=SOURCE.
         pool: NAME=SOURCE, repeated: a candidate pool.
-        out: Folder for score.json and report.html.
+        out: Folder for score.json and report.html; a folder in it for each of several targets.
         encoder: What embeds the images (default lite0).
+        judge: A second encoder, to see whether it orders the pools alike.
+        also: Further measures and explanations, or all: factors, slices, images, memorized, diversity, manifold, c2st,
+            neurons, sliced, gaussian, kid, cmmd, fd-infinity, sinkhorn, otdd.
+        pool_size: The pools are samples of deliveries of this many images: how many would be usable?
         fail_above: Exit with code 3 if the nearest pool's index is above this.
         shared: Flags of every command.
     """
@@ -128,24 +138,24 @@ def score(
     from curate.reporting import text
 
     with open_session(shared) as session:
-        sources = {"target": session.target(target), **session.pools(pool)}
+        targets, pools = session.targets(target), session.pools(pool)
         if session.shared.dry_run:
-            session.show_sources(sources)
+            session.show_sources({**targets, **pools})
             return
-        _refuse_foreign(out, "score.json")
-        pools = {name: address for name, address in sources.items() if name != "target"}
-        report = scoring.score(sources["target"], pools, encoder=session.encoder(encoder), **session.embedding)
-        lines = list(reporting.headline(reporting.summarize(shift=report, thumbnails=False)))
-        if out is not None:
-            report.save(out)
-            lines.append(f"Report: {reporting.refresh(out)}")
-    session.show(report.to_json(), lines, [text.score_table(report) if report.pools else text.profile_table(report)])
-    if fail_above is not None and report.pools and (report.pools[0].index.value or 0.0) > fail_above:
-        nearest = report.pools[0]
-        raise GateError(
-            f"The nearest pool, {nearest.name}, has index {nearest.index}; the gate is {fail_above}.",
-            hint="Find data nearer to the target, or raise --fail-above.",
-        )
+        folders = {name: out if out is None or len(targets) == 1 else out / name for name in targets}
+        for folder in folders.values():
+            _refuse_foreign(folder, "score.json")
+        options = {"judge": judge, "also": also or (), "pool_size": pool_size, **session.embedding}
+        reports = scoring.score_each(targets, pools, encoder=session.encoder(encoder), **options)
+        pages = {}
+        for name, found in reports.items():
+            if folder := folders[name]:
+                found.save(folder)
+                pages[name] = reporting.refresh(folder)
+    document, lines, tables = text.score_output(reports)
+    session.show(document, [*lines, *(f"Report: {page}" for page in pages.values())], tables)
+    for name, found in reports.items():
+        _check_gate(found, fail_above, name)
 
 
 @app.command
@@ -458,6 +468,17 @@ def _refuse_foreign(out: Path | None, marker: str) -> None:
 
     if out is not None:
         files.refuse_foreign(out, (marker,))
+
+
+def _check_gate(report: ShiftReport, limit: float | None, target: str) -> None:
+    """Fails if even the nearest pool is too far."""
+    if limit is None or not report.pools or (report.pools[0].index.value or 0.0) <= limit:
+        return
+    nearest = report.pools[0]
+    raise GateError(
+        f"The pool nearest to {target}, {nearest.name}, has index {nearest.index}; the gate is {limit}.",
+        hint="Find data nearer to the target, or raise --fail-above.",
+    )
 
 
 def _parts(labeled: str) -> dict[str, str]:

@@ -71,6 +71,16 @@ class Session:
             raise UsageError("No target was given.", hint="Say --target SOURCE, or --config curate.toml.")
         return self.config.target_address
 
+    def targets(self, flags: Sequence[str] | None) -> dict[str, str]:
+        """Target name -> address; one target alone needs no name.
+
+        Raises:
+            UsageError: no target, or several without names.
+        """
+        if flags is None or len(flags) < 2:
+            return {"target": self.target(flags[0] if flags else None)}
+        return parse_named(flags, "--target")
+
     def budget(self, flag: int | None) -> int:
         """N, the number of unique images.
 

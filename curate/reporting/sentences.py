@@ -31,6 +31,18 @@ def headline(summary: dict[str, Any]) -> list[str]:
     return [_worth(shift), _action(shift, outcomes), _certainty(summary, outcomes)]
 
 
+def judge_sentence(judge: dict[str, Any]) -> str:
+    """How far a second encoder agrees."""
+    name, agreement = judge["encoder"]["name"], judge["agreement"]
+    if agreement["value"] is None:
+        return f"Under {name} too the pools were scored: {agreement['reason']}."
+    told = f"{name} orders the pools with a rank correlation of {number(agreement['value'], 2)} ({span(agreement, 2)})"
+    turned = [f"{a} before {b}" for a, b in judge["turned"]]
+    if not turned:
+        return f"{told}; it contradicts no order that is settled."
+    return f"{told}; it turns round what is settled here: {listed(turned, most=3)}. That order is in the encoder."
+
+
 def _worth(shift: dict[str, Any] | None) -> str:
     if shift is None:
         return "No pool was compared with the target here."

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+from curate.reporting.sentences import headline, judge_sentence
+from curate.reporting.summary import summarize
 from curate.reporting.wording import NOTHING, number, percent, signed, span, with_error
 from curate.results import Estimate, EvalReport, Run, Selection, ShiftReport
 
@@ -16,24 +19,46 @@ class TextTable(NamedTuple):
     rows: list[list[str]]
 
 
+def score_output(reports: Mapping[str, ShiftReport]) -> tuple[dict[str, Any], list[str], list[TextTable]]:
+    """What ``curate score`` says of one target or of several: a JSON document, lines and tables."""
+    if len(reports) > 1:
+        document = {"schema": "curate.scores/1", "targets": {name: r.to_json() for name, r in reports.items()}}
+        worth = [f"{name}: {_headline(report)[0]}" for name, report in reports.items()]
+        return document, worth, [matrix_table(reports)]
+    (report,) = reports.values()
+    if not report.pools:
+        return report.to_json(), _headline(report), [profile_table(report)]
+    remarks = [f"{pool.name}: {note}" for pool in report.pools for note in pool.notes]
+    lines = [*_headline(report), *remarks, *report.notes, *_judged(report)]
+    return report.to_json(), lines, [score_table(report)]
+
+
 def score_table(report: ShiftReport) -> TextTable:
     """Pools, nearest first."""
     rows = []
     for pool in report.pools:
-        m = pool.metrics
+        coverage, copies = (pool.metrics[name] for name in ("coverage", "copies"))
         rows.append(
             [
                 f"{pool.rank}. {pool.name}",
                 pool.verdict,
+                pool.action,
                 _half_width(pool.index),
-                f"{percent(m['coverage'].value, 0)} ({percent(m['coverage'].null, 0)})",
-                percent(m["copies"].value),
-                f"{number(m['frechet_full'].value, 0)} ({number(m['frechet_full'].null, 0)})",
+                NOTHING if pool.before_next is None else _certainty(pool.before_next),
+                f"{percent(coverage.value, 0)} ({percent(coverage.null, 0)})",
+                percent(copies.value),
                 f"{pool.n:,}",
             ]
         )
-    header = ["pool", "verdict", "index ±95%", "coverage (null)", "copies", "full FD (null)", "n"]
+    header = ["pool", "verdict", "what to do", "index ±95%", "before next", "coverage (null)", "copies", "n"]
     return TextTable("Nearest first. Index: 0 = the target itself, 50 = its own total variance.", header, rows)
+
+
+def matrix_table(reports: Mapping[str, ShiftReport]) -> TextTable:
+    """Index and verdict of every pool for every target."""
+    pools = dict.fromkeys(pool.name for report in reports.values() for pool in report.pools)
+    rows = [[name, *(f"{_half_width(r[name].index)} {r[name].verdict}" for r in reports.values())] for name in pools]
+    return TextTable("Index ±95% of every pool, by target.", ["pool", *reports], rows)
 
 
 def profile_table(report: ShiftReport) -> TextTable:
@@ -92,6 +117,20 @@ def evaluation_table(report: EvalReport) -> TextTable:
     ]
     header = ["set / arm", *metrics, "linear against frozen", "worth how many labels"]
     return TextTable("Accuracy (95% interval)", header, rows)
+
+
+def _headline(report: ShiftReport) -> list[str]:
+    return headline(summarize(shift=report, thumbnails=False))
+
+
+def _judged(report: ShiftReport) -> list[str]:
+    found = report.findings.get("judge")
+    return [judge_sentence(found)] if found else []
+
+
+def _certainty(probability: float) -> str:
+    """Per cent, never a certainty."""
+    return "> 99%" if probability > 0.99 else percent(probability, 0)
 
 
 def _half_width(index: Estimate) -> str:

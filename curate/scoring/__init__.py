@@ -4,6 +4,6 @@ sides -> measures -> verdicts -> disagreement, judge -> scorer: a set becomes fi
 """
 
 from curate.scoring.scorer import score, score_each
-from curate.scoring.verdicts import MIDDLE, NEAR, judge, shift_index
+from curate.scoring.verdicts import MIDDLE, NEAR, shift_index, verdict_of
 
-__all__ = ["MIDDLE", "NEAR", "judge", "score", "score_each", "shift_index"]
+__all__ = ["MIDDLE", "NEAR", "score", "score_each", "shift_index", "verdict_of"]

@@ -16,7 +16,7 @@ from curate.scoring.verdicts import COVERS, relative
 
 MISSES = 0.5  # of the coverage expected of a pool of the target's own kind
 STRAYS = 1.5  # times the distance to target neighbors expected of such a pool
-OFFSET = 0.5  # share of the distance
+OFFSET = 2 / 3  # share of the distance
 FLATTERS = 0.05  # share of copies
 SHOWN = 3
 OTHERS = {

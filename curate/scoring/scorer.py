@@ -5,10 +5,10 @@ Adding a pool, or asking for further measures, changes no figure that was there 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from curate.distances._frechet import require_images
 from curate.results import TARGET, Estimate, PoolScore, ShiftReport, check_pool_names
@@ -16,8 +16,9 @@ from curate.scoring.disagreement import disagreements, remarks
 from curate.scoring.measures import DEFAULT, chosen, measure
 from curate.scoring.profile import profile
 from curate.scoring.ranking import ranked
-from curate.scoring.sides import Side, Target, open_side
-from curate.scoring.verdicts import action, judge, shift_index
+from curate.scoring.second_encoder import second_opinion, under
+from curate.scoring.sides import Embedding, Side, Target, open_side
+from curate.scoring.verdicts import action, shift_index, verdict_of
 from embeddings import files
 from embeddings.errors import UsageError
 from embeddings.pipeline import Embeddable
@@ -30,24 +31,22 @@ def score(
     target: Embeddable,
     pools: Mapping[str, Embeddable] | None = None,
     *,
-    also: Iterable[str] = (),
     encoder: str = "lite0",
-    work: Path | str | None = Path(".curate"),
-    device: str = "auto",
-    workers: int | None = None,
-    progress: Progress = silent,
+    judge: str | None = None,
+    also: Iterable[str] = (),
+    pool_size: int | None = None,
+    **embedding: Unpack[Embedding],
 ) -> ShiftReport:
     """Ranks pools by their distance to a target; without a pool, profiles the target.
 
     Args:
         target: Store, store folder, source address, array [n, d], or a file that ``curate moments`` wrote.
         pools: Name -> the same kinds, from the same encoder.
-        also: Further measures by name (``scoring.measures.MEASURES``), or ``all``.
         encoder: What embeds addresses.
-        work: Where embeddings and scores are kept and reused; None keeps nothing.
-        device: Where to embed: auto, cpu, cuda.
-        workers: Threads that read and decode images.
-        progress: Told how far the work is.
+        judge: A second encoder, under which the score is repeated; the report says how far the two orders agree.
+        also: Further measures by name (``scoring.measures.MEASURES``), or ``all``.
+        embedding: ``work`` (folder where embeddings and scores are kept and reused, .curate by default; None keeps
+            nothing), ``device``, ``workers`` and ``progress``.
 
     Returns:
         ShiftReport, nearest pool first. Adding a pool changes no other pool's figures.
@@ -60,31 +59,16 @@ def score(
     """
     check_pool_names(pools or {})
     names = (*DEFAULT, *chosen(also, ()))
+    work, progress = embedding.setdefault("work", Path(".curate")), embedding.get("progress", silent)
     folder = None if work is None else Path(work)
-    embedding: dict[str, Any] = {
-        "encoder": encoder,
-        "work": folder,
-        "device": device,
-        "workers": workers,
-        "progress": progress,
-    }
-    ours = Target(open_side(target, TARGET, **embedding))
-    sides = [open_side(pool, name, **embedding) for name, pool in sorted((pools or {}).items())]
-    _require_comparable(ours, sides)
-    scored = []
-    for done, side in enumerate(sides):
-        progress("measure", done, len(sides), side.name)
-        scored.append(_score_pool(side, ours, _kept_metrics(side, ours, names, folder)))
-    if sides:
-        progress("measure", len(sides), len(sides))
-    order = ranked(scored)
-    return ShiftReport(
-        target=profile(ours.side.facts(), ours.moments),
-        encoder=asdict(ours.side.spec),
-        pools=order,
-        floor=ours.floor,
-        notes=tuple(disagreements(order)),
-    )
+    ours = open_side(target, TARGET, encoder, **embedding)
+    sides = [open_side(pool, name, encoder, **embedding) for name, pool in sorted((pools or {}).items())]
+    report = _report(ours, sides, names, folder, progress)
+    if judge is None or not sides:
+        return report
+    theirs = [under(side, judge, **embedding) for side in (ours, *sides)]
+    second = _report(theirs[0], theirs[1:], DEFAULT, folder, progress)
+    return replace(report, findings={**report.findings, "judge": second_opinion(report, second)})
 
 
 def score_each(
@@ -105,24 +89,45 @@ def score_each(
     return {name: score(target, pools, **settings) for name, target in targets.items()}
 
 
-def _require_comparable(target: Target, sides: list[Side]) -> None:
+def _report(
+    ours: Side, sides: Sequence[Side], names: tuple[str, ...], work: Path | None, progress: Progress
+) -> ShiftReport:
+    """The report of opened sets."""
+    _require_comparable(ours, sides)
+    target, scored = Target(ours), []
+    for done, side in enumerate(sides):
+        progress("measure", done, len(sides), side.name)
+        scored.append(_score_pool(side, target, _kept_metrics(side, target, names, work)))
+    if sides:
+        progress("measure", len(sides), len(sides))
+    order = ranked(scored)
+    return ShiftReport(
+        target=profile(ours.facts(), ours.moments),
+        encoder=asdict(ours.spec),
+        pools=order,
+        floor=target.floor,
+        notes=tuple(disagreements(order)),
+    )
+
+
+def _require_comparable(target: Side, sides: Sequence[Side]) -> None:
     """Refuses pools of another encoder, and sets too small to be measured, before anything is."""
     if sides:
-        require_images(len(target.side), TARGET)
+        require_images(len(target), TARGET)
     for side in sides:
-        target.side.spec.require_same(side.spec, (TARGET, side.name))
+        target.spec.require_same(side.spec, (TARGET, side.name))
         require_images(len(side), f"pool {side.name!r}")
 
 
 def _score_pool(pool: Side, target: Target, metrics: dict[str, Estimate]) -> PoolScore:
     index = shift_index(metrics["frechet"], target.frame.total_variance)
     floor = shift_index(target.floor, target.frame.total_variance)
-    verdict = judge(index, floor, metrics["copies"].value or 0.0)
+    verdict = verdict_of(index, floor, metrics["copies"].value or 0.0)
     scored = PoolScore(
         name=pool.name,
         rank=0,
         verdict=verdict,
-        action=action(verdict, metrics, {}),
+        action=action(verdict, index, metrics.get("coverage"), {}),
         n=len(pool),
         index=index,
         metrics=metrics,

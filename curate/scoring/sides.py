@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from curate.scoring.profile import describe
 from embeddings.errors import TooFewImagesError
 from embeddings.moments import Folded, Moments
 from embeddings.pipeline import Embeddable, as_store
+from embeddings.progress import Progress
 from embeddings.spec import EncoderSpec
 from embeddings.store import EmbeddingStore
 
@@ -100,13 +102,22 @@ class StoreSide(Side):
         return len(self._store)
 
 
-def open_side(thing: Embeddable, name: str, **embedding: Any) -> Side:
+class Embedding(TypedDict, total=False):
+    """Where and how sources are embedded, as ``as_store`` takes it."""
+
+    work: Path | str | None  # where embeddings and scores are kept and reused (.curate); None keeps nothing
+    device: str  # auto, cpu, cuda
+    workers: int | None  # that read and decode images
+    progress: Progress
+
+
+def open_side(thing: Embeddable, name: str, encoder: str, **embedding: Unpack[Embedding]) -> Side:
     """A store, vectors, a source to embed, or a file of moments, as a side.
 
     Raises:
         As ``as_store``; CorruptError: a file of moments that does not read back.
     """
-    return StoreSide(name, as_store(thing, name=name, **embedding))
+    return StoreSide(name, as_store(thing, name=name, encoder=encoder, **embedding))
 
 
 @dataclass(eq=False)

@@ -22,6 +22,7 @@ from curate.results import Estimate
 NEAR, MIDDLE = 20.0, 35.0
 COPIES = 0.5
 COVERS = 0.8  # of the coverage that a pool of the target's own kind would have
+TOO_WIDE = 5.0  # half an interval in points of the index: a third of what lies between the limits
 
 
 def shift_index(distance: Estimate, total_variance: float) -> Estimate:
@@ -45,7 +46,7 @@ def shift_index(distance: Estimate, total_variance: float) -> Estimate:
     )
 
 
-def judge(index: Estimate, floor: Estimate, copied: float) -> str:
+def verdict_of(index: Estimate, floor: Estimate, copied: float) -> str:
     """Verdict in one word, from the index, the floor's index and the share of copies."""
     if copied >= COPIES:
         return "copies"
@@ -57,12 +58,12 @@ def judge(index: Estimate, floor: Estimate, copied: float) -> str:
     return "near" if high < NEAR else "middle" if high < MIDDLE else "far"
 
 
-def action(verdict: str, metrics: Mapping[str, Estimate], findings: Mapping[str, Any]) -> str:
+def action(verdict: str, index: Estimate, coverage: Estimate | None, findings: Mapping[str, Any]) -> str:
     """What to do with a pool, in a word or two.
 
     ``use``; ``repair`` (one preprocessing step brings it near: the findings on factors say which); ``use part`` (far as
-    a whole, but it serves the target: select from it); ``use last`` (middle: when nearer images are used up);
-    ``copies`` (nothing new in it); ``far`` (leave it); ``too few`` (to tell: add images).
+    a whole, but it serves the target: select from it); ``use last`` (middle, or about there: when nearer images are
+    used up); ``copies`` (nothing new in it); ``far`` (leave it); ``too few`` (to tell: add images).
     """
     if verdict == "copies" or findings.get("memorized", {}).get("suspicious"):
         return "copies"
@@ -70,11 +71,12 @@ def action(verdict: str, metrics: Mapping[str, Estimate], findings: Mapping[str,
         return "use"
     if findings.get("factors", {}).get("repairs"):
         return "repair"
-    if verdict == "unclear":
+    low, high = _interval(index)
+    if verdict == "unclear" and high - low > 2 * TOO_WIDE:
         return "too few"
-    if relative(metrics.get("coverage")) >= COVERS:
+    if relative(coverage) >= COVERS:
         return "use part"
-    return "use last" if verdict == "middle" else "far"
+    return "use last" if (index.value or 0.0) < MIDDLE else "far"
 
 
 def relative(figure: Estimate | None) -> float:

@@ -14,7 +14,7 @@ from embeddings.encoders import encoder_names
 
 FLAGS = {
     "embed": {"source", "out", "encoder", "tiles", "overlap", "roi", "exact-decode", "max-errors", "retry-errors"},
-    "score": {"target", "pool", "out", "encoder", "fail-above"},
+    "score": {"target", "pool", "out", "encoder", "judge", "also", "pool-size", "fail-above"},
     "select": {"out", "budget", "target", "pool", "method", "exclude", "include-target", "encoder"},
     "pretrain": {"selection", "samples", "out", "method", "backbone", "init", "batch", "size"},
     "evaluate": {"labeled", "arm", "out", "encoder", "allow-unequal"},
@@ -249,7 +249,7 @@ def test_ctrl_c_exits_130_and_says_what_happens_next(curate, folders, monkeypatc
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scoring, "score", interrupted)
+    monkeypatch.setattr(scoring, "score_each", interrupted)
     code, _, err = curate("score", "--target", folders["target"])
     assert code == 130
     assert "the same command continues" in words_of(err)
@@ -259,7 +259,7 @@ def test_a_defect_is_one_line_without_debug(curate, folders, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(scoring, "score", broken)
+    monkeypatch.setattr(scoring, "score_each", broken)
     code, _, err = curate("score", "--target", folders["target"])
     assert (code, "Unexpected RuntimeError: boom" in words_of(err)) == (1, True)
 
@@ -309,3 +309,28 @@ def test_a_dry_run_of_what_is_done_says_so(curate, folders):
     assert "Sample of 40" in curate(*words, "--dry-run")[1]
     assert curate(*words)[0] == 0
     assert "store is complete: there is nothing to do." in curate(*words, "--dry-run")[1]
+
+
+def test_several_targets_are_scored_at_once(curate, folders):
+    words = ("--target", f"one={folders['target']}", "--target", f"two={folders['unlike']}")
+    words = (*words, "--pool", f"like={folders['like']}", "--quiet")
+    code, out, _ = curate("score", *words, "--json", "--out", "scored")
+    document = json.loads(out)
+    assert (code, document["schema"], sorted(document["targets"])) == (0, "curate.scores/1", ["one", "two"])
+    alone = json.loads(curate("score", "--target", folders["target"], *words[4:], "--json")[1])
+    assert document["targets"]["one"] == alone
+    assert Path("scored/one/report.html").exists()
+    assert Path("scored/two/score.json").exists()
+    code, out, _ = curate("score", *words)
+    assert code == 0
+    assert "Index ±95% of every pool, by target." in out
+    code, _, err = curate("score", "--target", folders["target"], *words[2:])
+    assert (code, "found no name" in words_of(err)) == (2, True)
+
+
+def test_a_second_encoder_judges_the_order(curate, folders, image_folder, pictures):
+    third = image_folder(pictures(30, seed=11), "third")
+    pools = [f"--pool={name}={folder}" for name, folder in (*folders.items(), ("third", third)) if name != "target"]
+    code, out, _ = curate("score", "--target", folders["target"], *pools, "--judge", "color-texture", "--quiet")
+    assert code == 0
+    assert "color-texture orders the pools with a rank correlation of" in words_of(out)

@@ -7,7 +7,7 @@ import pytest
 import curate.scoring.scorer
 import embeddings.moments
 from curate.results import Estimate
-from curate.scoring import judge, score, shift_index
+from curate.scoring import score, shift_index, verdict_of
 from embeddings.errors import EncoderMismatchError, TooFewImagesError, UsageError
 from embeddings.store import EmbeddingStore
 
@@ -49,7 +49,7 @@ DEFAULT_FIGURES = {
     ],
 )
 def test_verdicts(estimate, copied, verdict):
-    assert judge(estimate, FLOOR, copied) == verdict
+    assert verdict_of(estimate, FLOOR, copied) == verdict
 
 
 def test_the_index_is_0_at_the_target_and_50_at_its_variance_and_keeps_the_order():

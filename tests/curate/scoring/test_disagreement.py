@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from curate.results import Estimate, PoolScore
+from curate.scoring import score
+from curate.scoring.disagreement import disagreements, remarks
+from curate.scoring.verdicts import action
+
+
+def pool(name="a", verdict="near", distance=50.0, **figures):
+    metrics = {"frechet": Estimate(value=distance, low=distance - 5, high=distance + 5, se=2.5)}
+    return PoolScore(name=name, rank=1, verdict=verdict, n=100, index=Estimate(value=15.0), metrics=metrics | figures)
+
+
+def coverage(value, null=1.0):
+    return Estimate(value=value, low=value - 0.02, high=value + 0.02, null=null, lower_is_closer=False)
+
+
+def mmd(low, high):
+    return Estimate(value=(low + high) / 2, low=low, high=high)
+
+
+@pytest.mark.parametrize(
+    ("scored", "said"),
+    [
+        (pool(coverage=coverage(0.3)), "only 30% of the target's images"),
+        (pool(verdict="far", coverage=coverage(0.5, null=0.55)), "Select from it; do not take it whole"),
+        (pool(to_target=Estimate(value=2.0, null=1.0)), "2.0 times as far"),
+        (pool(mmd=mmd(-0.1, 0.1)), "degree-2 MMD does not tell it"),
+        (pool(mean_gap=Estimate(value=45.0)), "90% of the distance is one offset"),
+        (pool(copies=Estimate(value=0.2)), "20% of it are copies"),
+    ],
+)
+def test_each_disagreement_has_its_sentence(scored, said):
+    (found,) = remarks(scored)
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    "scored",
+    [
+        pool(coverage=coverage(0.9), mmd=mmd(0.1, 0.2), mean_gap=Estimate(value=10.0), copies=Estimate(value=0.01)),
+        pool(verdict="far", coverage=coverage(0.1), mmd=mmd(0.5, 0.6)),
+        pool(coverage=Estimate(value=None, reason="moments"), mmd=Estimate(value=None, reason="moments")),
+        pool(verdict="same", distance=0.5, mmd=mmd(-0.1, 0.1), mean_gap=Estimate(value=0.4)),
+    ],
+)
+def test_measures_that_agree_or_are_missing_say_nothing(scored):
+    assert remarks(scored) == []
+
+
+def test_settled_orders_that_another_measure_turns_round_are_told():
+    a, b = pool("a", distance=50.0, coverage=coverage(0.2)), pool("b", distance=90.0, coverage=coverage(0.8))
+    (found,) = disagreements([a, b])
+    assert found.startswith("By the distance the order is a before b; by coverage it is the other way round")
+    near = pool("b", distance=52.0, coverage=coverage(0.8))
+    assert disagreements([a, near]) == []  # the distance itself does not settle it
+
+
+@pytest.mark.parametrize(
+    ("verdict", "index", "covered", "findings", "wanted"),
+    [
+        ("same", (1, -1, 2), 0.9, {}, "use"),
+        ("near", (12, 10, 14), 0.1, {}, "use"),
+        ("middle", (25, 22, 28), 0.3, {}, "use last"),
+        ("far", (45, 40, 50), 0.3, {}, "far"),
+        ("far", (45, 40, 50), 0.9, {}, "use part"),
+        ("unclear", (19, 17, 21), 0.3, {}, "use last"),
+        ("unclear", (36, 34, 38), 0.3, {}, "far"),
+        ("unclear", (19, 5, 30), 0.9, {}, "too few"),
+        ("copies", (1, -1, 2), 0.9, {}, "copies"),
+        ("near", (1, -1, 2), 0.9, {"memorized": {"suspicious": True}}, "copies"),
+    ],
+)
+def test_every_verdict_leads_to_an_action(verdict, index, covered, findings, wanted):
+    value, low, high = index
+    estimate = Estimate(value=value, low=low, high=high)
+    assert action(verdict, estimate, coverage(covered), findings) == wanted
+
+
+def test_a_large_mixed_pool_is_used_in_part():
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=(200, 8))
+    mixed = np.concatenate([rng.normal(size=(800, 8)), rng.normal(size=(4000, 8)) + 6])
+    found = score(target, {"mixed": mixed}, work=None)["mixed"]
+    assert (found.verdict, found.action) == ("far", "use part")
+    assert any("Select from it" in note for note in found.notes)
