@@ -35,7 +35,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("number", "percent", "points", "span", "with_error", "listed", "counted")
+    names = ("number", "percent", "points", "span", "with_error", "listed", "counted", "likely")
     environment.filters |= {name: getattr(wording, name) for name in names}
     environment.globals["decimals_for"] = wording.decimals_for
     return environment

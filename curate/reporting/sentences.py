@@ -23,6 +23,7 @@ VERDICTS = {
     "unclear": "unclear, the interval spanning a limit",
     "copies": "mostly copies of target images",
 }
+ACTIONS = ("use", "repair", "use part", "use last", "far", "too few", "copies")
 
 
 def headline(summary: dict[str, Any]) -> list[str]:
@@ -83,13 +84,18 @@ def _advice(shift: dict[str, Any] | None) -> str:
         return "Score the pools before you choose among them."
     if not shift["pools"]:
         return "Add at least one pool to learn whether anything is worth pretraining on."
-    named = _by_verdict(shift)
-    use, leave = named["same"] + named["near"], named["middle"] + named["far"]
-    parts = [f"use {listed(use)}"] if use else ["no pool is near: do not pretrain on these"]
-    if use and leave:
-        parts.append(f"leave {listed(leave)}")
-    if named["unclear"]:
-        parts.append(f"add images to {listed(named['unclear'])} before deciding on {_them(named['unclear'])}")
+    named = _by_action(shift)
+    use, part, last, leave = (named[action] for action in ("use", "use part", "use last", "far"))
+    parts = [f"use {listed(use)}"] if use else []
+    parts += [f"repair {name} first: {step}" for name, step in _repairs(shift)]
+    parts += [f"select from {listed(part)} and do not take {_them(part)} whole"] if part else []
+    if not parts:
+        parts = ["no pool is near: do not pretrain on these"]
+    else:
+        parts += [f"keep {listed(last)} for last"] if last else []
+        parts += [f"leave {listed(leave)}"] if leave else []
+    if named["too few"]:
+        parts.append(f"add images to {listed(named['too few'])} before deciding on {_them(named['too few'])}")
     if named["copies"]:
         repeat = one_of(len(named["copies"]), "repeats", "repeat")
         parts.append(f"count nothing on {listed(named['copies'])}, which {repeat} the target")
@@ -97,11 +103,15 @@ def _advice(shift: dict[str, Any] | None) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+def _repairs(shift: dict[str, Any]) -> list[tuple[str, str]]:
+    """Pools that one preprocessing step brings near, and the step."""
+    return [(p["name"], p["findings"]["factors"]["step"]) for p in shift["pools"] if p["action"] == "repair"]
+
+
 def _another_try(shift: dict[str, Any] | None) -> str:
     if shift is None or not shift["pools"]:
         return ""
-    named = _by_verdict(shift)
-    near = named["same"] + named["near"]
+    near = _by_action(shift)["use"]
     if not near:
         return "; no pool is near: do not pretrain on these"
     return f"; of the pools, only {listed(near)} {one_of(len(near), 'is', 'are')} near enough for another try"
@@ -233,8 +243,8 @@ def _overlap(a: Figure, b: Figure) -> bool:
     return bool(a["low"] <= b["high"] and b["low"] <= a["high"])
 
 
-def _by_verdict(shift: dict[str, Any]) -> dict[str, list[str]]:
-    return {v: [p["name"] for p in shift["pools"] if p["verdict"] == v] for v in VERDICTS}
+def _by_action(shift: dict[str, Any]) -> dict[str, list[str]]:
+    return {action: [p["name"] for p in shift["pools"] if p["action"] == action] for action in ACTIONS}
 
 
 def _them(names: Sequence[str]) -> str:

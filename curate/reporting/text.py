@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from curate.reporting.sentences import headline, judge_sentence
 from curate.reporting.summary import summarize
-from curate.reporting.wording import NOTHING, number, percent, signed, span, with_error
+from curate.reporting.wording import NOTHING, likely, number, percent, signed, span, with_error
 from curate.results import Estimate, EvalReport, Run, Selection, ShiftReport
 
 
@@ -44,7 +44,7 @@ def score_table(report: ShiftReport) -> TextTable:
                 pool.verdict,
                 pool.action,
                 _half_width(pool.index),
-                NOTHING if pool.before_next is None else _certainty(pool.before_next),
+                likely(pool.before_next),
                 f"{percent(coverage.value, 0)} ({percent(coverage.null, 0)})",
                 percent(copies.value),
                 f"{pool.n:,}",
@@ -126,11 +126,6 @@ def _headline(report: ShiftReport) -> list[str]:
 def _judged(report: ShiftReport) -> list[str]:
     found = report.findings.get("judge")
     return [judge_sentence(found)] if found else []
-
-
-def _certainty(probability: float) -> str:
-    """Per cent, never a certainty."""
-    return "> 99%" if probability > 0.99 else percent(probability, 0)
 
 
 def _half_width(index: Estimate) -> str:

@@ -32,6 +32,13 @@ def percent(share: float | None, decimals: int = 1) -> str:
     return NOTHING if share is None else f"{number(100 * share, decimals)}%"
 
 
+def likely(probability: float | None) -> str:
+    """A probability as per cent, never a certainty."""
+    if probability is None:
+        return NOTHING
+    return "> 99%" if probability > 0.99 else "< 1%" if probability < 0.01 else percent(probability, 0)
+
+
 def points(share: float | None) -> str:
     """A difference of shares in percentage points."""
     return signed(None if share is None else 100 * share)

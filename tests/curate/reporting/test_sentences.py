@@ -32,7 +32,7 @@ def test_the_demo_without_training(demo_shift: ShiftReport) -> None:
     assert say(shift=demo_shift) == [
         "Of 8 pools compared with the target, 4 are near it (twitter 6, fluent 12, openmoji 14 and clipart 16), "
         f"1 is at middle distance (line 33) and 3 are far (garments 38, photos 39 and digits 45), {SCALE}",
-        "Use twitter, fluent, openmoji and clipart; leave line, garments, photos and digits.",
+        "Use twitter, fluent, openmoji and clipart; keep line for last; leave garments, photos and digits.",
         "Intervals are 95% and rest on 469 target images, whose two halves read −1 to 2 against each other; "
         "the order of openmoji and clipart is not settled; all distances are one encoder's view (lite0).",
     ]
@@ -68,6 +68,18 @@ def test_unclear_pools_and_copies() -> None:
     assert what == (
         "No pool is near: do not pretrain on these; add images to blurry before deciding on it; "
         "count nothing on mirror, which repeats the target."
+    )
+
+
+def test_repairs_and_mixed_pools_are_said() -> None:
+    factors = {"factors": {"repairs": True, "step": "convert both to gray"}}
+    found = [
+        pool_score("scans", 30.0, rank=1, action="repair", findings=factors),
+        pool_score("web", 40.0, rank=2, action="use part"),
+        pool_score("toys", 60.0, rank=3),
+    ]
+    assert say(shift=shift_report(found))[1] == (
+        "Repair scans first: convert both to gray; select from web and do not take it whole; leave toys."
     )
 
 
