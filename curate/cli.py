@@ -108,6 +108,50 @@ def embed(
 
 
 @app.command
+def moments(
+    source: str,
+    /,
+    *,
+    out: Path,
+    encoder: Encoder = None,
+    directions: int | None = None,
+    classes: Annotated[bool, Parameter(negative="")] = False,
+    histograms: Annotated[bool, Parameter(negative="")] = False,
+    over: Path | None = None,
+    shared: Shared | None = None,
+) -> None:
+    """Write the statistics of a source to one file that `curate score` takes in its place.
+
+    The file holds no image, key, path or embedding: a partner can be scored without sharing data.
+
+    Args:
+        source: Images or a store; at least 750 different images.
+        out: The file.
+        encoder: What embeds the images (default lite0).
+        directions: Main directions to keep (default: all where images are many enough, else up to 64).
+        classes: Add the statistics and names of classes of 50 images or more.
+        histograms: Add histograms of every dimension, for `--also neurons`.
+        over: Count them over the range in this file, the other side's export with histograms.
+        shared: Flags of every command.
+    """
+    from dataclasses import asdict
+
+    from embeddings.moments_export import export_moments
+    from embeddings.pipeline import as_store
+
+    with open_session(shared) as session:
+        if session.shared.dry_run:
+            session.show_sources({"source": source})
+            return
+        store = as_store(source, name="source", encoder=session.encoder(encoder), **session.embedding)
+        found = export_moments(store, out, directions=directions, classes=classes, histograms=over or histograms)
+    kept = f"{found.rank} directions" if found.rank else f"all {found.d:,} dimensions"
+    document = {"schema": "curate.moments-export/1", **asdict(found), "path": str(found.path)}
+    lines = [f"Moments of {found.n:,} images, {kept}, {found.bytes:,} bytes: {found.path}", *found.notes]
+    session.show(document, lines)
+
+
+@app.command
 def score(
     *,
     target: Sources = None,

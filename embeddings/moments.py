@@ -17,11 +17,12 @@ from zipfile import BadZipFile
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.linalg import blas, lapack
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from embeddings import files
-from embeddings.errors import EncoderMismatchError, TooFewImagesError
+from embeddings.errors import EncoderMismatchError, TooFewImagesError, UsageError
 from embeddings.store import EmbeddingStore, Vectors, blocks
 
 FOLDS = 10
@@ -36,6 +37,7 @@ class Moments:
     mean: np.ndarray  # [FOLDS, d] float64; zero where n is zero
     scatter: np.ndarray  # [FOLDS, d (d + 1) / 2] float64: lower triangle of sum (x - mean)(x - mean)'
     encoder: str  # fingerprint of the encoder spec
+    rank: int | None = None  # directions in which every fold has its own scatter, the rest in outline; None: all d
 
     @classmethod
     def from_vectors(cls, vectors: Vectors, folds: np.ndarray, *, encoder: str = "") -> Moments:
@@ -47,21 +49,24 @@ class Moments:
             encoder: Fingerprint of the encoder spec.
 
         Returns:
-            Moments; memory is FOLDS d^2 float64 beside one block.
+            Moments; no memory beside them but that of one block.
         """
         d = vectors.shape[1]
-        n, total, square = np.zeros(FOLDS, np.int64), np.zeros((FOLDS, d)), np.zeros((FOLDS, d, d))
+        n, total, scatter = np.zeros(FOLDS, np.int64), np.zeros((FOLDS, d)), np.zeros((FOLDS, d * (d + 1) // 2))
         # A pilot near the mean keeps the sums of squares free of cancellation.
         pilot = np.asarray(vectors[: min(len(vectors), 1024)], np.float64).mean(axis=0)
-        for start, block in blocks(vectors, dtype=np.float64):
-            centered = block - pilot
-            for fold in np.unique(folds[start : start + len(block)]):
-                part = centered[folds[start : start + len(block)] == fold]
+        for start, block in blocks(vectors, size=8192, dtype=vectors.dtype.type):
+            fold_of_row = folds[start : start + len(block)]
+            for fold in np.unique(fold_of_row):
+                part = block[fold_of_row == fold].astype(np.float64) - pilot
                 n[fold] += len(part)
                 total[fold] += part.sum(axis=0)
-                square[fold] += part.T @ part
+                # One triangle, in the layout that BLAS multiplies at full speed; added to in place.
+                lapack.dsfrk(d, len(part), 1.0, part.T, 1.0, scatter[fold], overwrite_c=True)
         offset = total / np.maximum(n, 1)[:, None]
-        scatter = np.stack([pack(s - m * np.outer(o, o)) for s, m, o in zip(square, n, offset, strict=True)])
+        for fold in range(FOLDS):
+            scatter[fold] = lapack.dtfttp(d, scatter[fold])[0]
+        _add_outer(scatter, -n, offset)
         return cls(n=n, mean=(pilot + offset) * (n > 0)[:, None], scatter=scatter, encoder=encoder)
 
     def merge(self, other: Moments) -> Moments:
@@ -69,14 +74,45 @@ class Moments:
 
         Raises:
             EncoderMismatchError: made by different encoders.
+            UsageError: one of them is known in some directions only.
         """
         self.require_same_encoder(other)
+        for side in (self, other):
+            side.require_all_dimensions("A union of moments")
         n = self.n + other.n
         share = other.n / np.maximum(n, 1)
         gap = other.mean - self.mean
-        between = np.stack([pack(np.outer(g, g)) for g in gap]) * (self.n * share)[:, None]
+        scatter = self.scatter + other.scatter
+        _add_outer(scatter, self.n * share, gap)
         mean = np.where((n > 0)[:, None], self.mean + share[:, None] * gap, 0.0)
-        return Moments(n=n, mean=mean, scatter=self.scatter + other.scatter + between, encoder=self.encoder)
+        return Moments(n=n, mean=mean, scatter=scatter, encoder=self.encoder)
+
+    def select(self, folds: Sequence[int]) -> Moments:
+        """Some folds, renumbered from 0 in the order given; the others are empty."""
+        chosen, new = list(folds), np.arange(len(folds))
+        n, mean, scatter = (np.zeros_like(a) for a in (self.n, self.mean, self.scatter))
+        n[new], mean[new], scatter[new] = self.n[chosen], self.mean[chosen], self.scatter[chosen]
+        return replace(self, n=n, mean=mean, scatter=scatter)
+
+    def halves(self) -> tuple[Moments, Moments]:
+        """Every second fold and the others, renumbered: two sets of one distribution that share no image.
+
+        Of the 8 to 10 folds that hold images, each half has 4 or 5, so that it can be split by fold parity again.
+        """
+        folds = np.flatnonzero(self.n).tolist()
+        return self.select(folds[0::2]), self.select(folds[1::2])
+
+    def require_all_dimensions(self, figure: str) -> None:
+        """Refuses a figure that the moments of a projected export cannot give.
+
+        Raises:
+            UsageError: every fold has its own scatter in ``rank`` directions only.
+        """
+        if self.rank is not None:
+            raise UsageError(
+                f"{figure} needs all {self.dim:,} dimensions; these moments hold {self.rank} directions.",
+                hint=f"Use the store itself, or an export of at least {2 * self.dim:,} images in every fold.",
+            )
 
     def require_same_encoder(self, other: Moments) -> None:
         """Refuses a comparison across encoders.
@@ -234,6 +270,11 @@ def pack(matrix: np.ndarray) -> np.ndarray:
 def unpack(triangle: np.ndarray) -> np.ndarray:
     """Symmetric [d, d] matrix from its lower triangle."""
     d = int((np.sqrt(8 * len(triangle) + 1) - 1) / 2)
-    matrix = np.zeros((d, d))
-    matrix[np.tril_indices(d)] = triangle
-    return matrix + np.tril(matrix, -1).T
+    lower: np.ndarray = lapack.dtpttr(d, triangle)[0].T
+    return np.asarray(lower + np.tril(lower, -1).T)
+
+
+def _add_outer(triangles: np.ndarray, weights: np.ndarray, vectors: np.ndarray) -> None:
+    """Adds weight * vector vector' to every packed triangle [F, d (d + 1) / 2], in place."""
+    for triangle, weight, vector in zip(triangles, weights, vectors, strict=True):
+        blas.dspr(len(vector), float(weight), vector, triangle, overwrite_ap=True)

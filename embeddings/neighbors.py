@@ -21,8 +21,9 @@ from embeddings.store import Vectors
 MARGIN = 16  # candidates beyond k; more of them leave fewer queries to answer twice
 DECIMALS = 6
 CENTER_ROWS = 4096  # any common offset is right; the mean of a sample is a good one
-PAIR_BYTES = 4 << 20  # float64 differences held at once
+PAIR_BYTES = 1 << 20  # float64 differences held at once
 SWEEP_ROWS = 64
+CROWDED = 1 / 16  # share of near pairs in a block beyond which a selection by row is quicker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,26 +104,46 @@ class _Search:
 
     def candidates(self, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Approximate distances [m, width] and rows of the nearest, in no order."""
-        m = len(self.queries)
-        distances, rows = np.full((m, width), np.inf, np.float32), np.zeros((m, width), np.int64)
+        found = _Found.none(len(self.queries), width)
+        if self.exclude_self and self.queries is self.base:
+            self._compare_once(found)
+            return found.distances, found.rows
         for start, block in self._blocks(self.base, self.engine.base_rows):
             for first, query in self._blocks(self.queries, self.engine.query_rows):
-                near, where = _search_block(query, block, min(width, len(block)), self.engine.uses_faiss)
                 part = slice(first, first + len(query))
-                both = np.hstack([distances[part], near]), np.hstack([rows[part], where + start])
-                keep = np.argpartition(both[0], width - 1, axis=1)[:, :width]
-                distances[part], rows[part] = (np.take_along_axis(a, keep, axis=1) for a in both)
-        return distances, rows
+                if self.engine.uses_faiss:
+                    found.let_in(part, *_faiss_search(query, block, min(width, len(block))), start)
+                else:
+                    found.add(part, start, _approximate(query, block))
+        return found.distances, found.rows
+
+    def _compare_once(self, found: _Found) -> None:
+        """Every pair of base rows in one product only, for both of its rows."""
+        size = 2 * self.engine.query_rows
+        for start, block in self._blocks(self.base, size):
+            for first, query in self._blocks(self.base, size, stop=start + 1):
+                distances = _approximate(query, block)
+                found.add(slice(first, first + len(query)), start, distances)
+                if first < start:
+                    found.add(slice(start, start + len(block)), first, distances, mirrored=True)
 
     def refine(self, near: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
-        """Exact distances and rows [m, k], the queries whose answer is not proven, and how far to look for those."""
-        m, width = rows.shape
-        exact = self._pairs(np.repeat(np.arange(m), width), rows.ravel()).reshape(m, width)
-        if self.exclude_self:
-            exact[rows == np.arange(m)[:, None]] = np.inf
-        distances, rows = _smallest(exact, rows, k)
-        limit = distances[:, -1] + 10.0**-DECIMALS
+        """Exact distances and rows [m, k], the queries whose answer is not proven, and how far to look for those.
+
+        The first candidates bound the k-th distance; of the others those are measured that may be nearer than that.
+        """
+        m, count = len(rows), k + self.exclude_self
+        order = np.argpartition(near, count - 1, axis=1)
+        near, rows = np.take_along_axis(near, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        own = rows == np.arange(m)[:, None] if self.exclude_self else np.zeros(rows.shape, bool)
+        exact = np.full(rows.shape, np.inf)
+        exact[:, :count] = self._pairs(np.repeat(np.arange(m), count), rows[:, :count].ravel()).reshape(m, count)
+        exact[own] = np.inf
+        limit = np.partition(exact[:, :count], k - 1, axis=1)[:, k - 1] + 10.0**-DECIMALS
         reach = limit + self._error_bound(limit)
+        query, place = np.nonzero((near[:, count:] <= reach[:, None]) & ~own[:, count:])
+        exact[query, count + place] = self._pairs(query, rows[query, count + place])
+        distances, rows = _smallest(exact, rows, k)
         return distances, rows, np.flatnonzero(near.max(axis=1) <= reach), reach
 
     def sweep(self, numbers: np.ndarray, reach: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -156,30 +177,42 @@ class _Search:
         return distances, rows
 
     def _pairs(self, query: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """Rounded squared distances float64 [p] between pairs of rows, by difference."""
-        step = max(1, PAIR_BYTES // (8 * self.base.shape[1]))
-        out = np.empty(len(row))
-        for start in range(0, len(row), step):
-            part = slice(start, start + step)
-            x = np.asarray(self.queries[query[part]], dtype=np.float64)
-            x -= self.base[row[part]]
-            out[part] = np.square(x, out=x).sum(axis=1)
-        return out.round(DECIMALS)
+        return pair_distances(self.queries, self.base, query, row)
 
-    def _blocks(self, vectors: Vectors, size: int) -> Iterator[tuple[int, np.ndarray]]:
-        for start in range(0, len(vectors), size):
+    def _blocks(self, vectors: Vectors, size: int, stop: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        for start in range(0, len(vectors) if stop is None else stop, size):
             yield start, _centered(vectors[start : start + size], self.center)
 
     def _error_bound(self, limit: np.ndarray) -> np.ndarray:
-        """Largest error [m] of an approximate squared distance to a row within ``limit``.
+        norms = [_norms2(block) for _, block in self._blocks(self.queries, self.engine.query_rows)]
+        return error_bound(np.concatenate([np.zeros(0), *norms]), limit, len(self.center))
 
-        A float32 sum of d products of x and y is off by at most about d 2^-24 |x| |y| in any order, and such a row has
-        |y| <= |x| + sqrt(limit).
-        """
-        norms = [np.sqrt(_norms2(block)) for _, block in self._blocks(self.queries, self.engine.query_rows)]
-        scale = 2 * np.concatenate([np.zeros(0), *norms]) + np.sqrt(limit)
-        bound: np.ndarray = (len(self.center) + 16) * 2.0**-24 * scale**2
-        return bound
+
+def pair_distances(x: Vectors, y: Vectors, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Squared distances float64 [p], rounded to 1e-6, between pairs of rows of x [n, d] and y [m, d], by difference."""
+    step = max(1, PAIR_BYTES // (8 * x.shape[1]))
+    out = np.empty(len(rows))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        gap = np.asarray(x[rows[part]], dtype=np.float64)
+        gap -= y[others[part]]
+        out[part] = np.square(gap, out=gap).sum(axis=1)
+    return out.round(DECIMALS)
+
+
+def error_bound(norms2: np.ndarray, limit: np.ndarray, d: int) -> np.ndarray:
+    """Largest error of a float32 product's squared distance from x to a row within a squared distance ``limit`` of it.
+
+    A float32 sum of d products of x and y is off by at most about d 2^-24 |x| |y| in any order, and such a row has
+    |y| <= |x| + sqrt(limit).
+
+    Args:
+        norms2: |x|^2 [m] of the centered rows.
+        limit: [m].
+        d: Dimension of the vectors.
+    """
+    bound: np.ndarray = (d + 16) * 2.0**-24 * (2 * np.sqrt(norms2) + np.sqrt(limit)) ** 2
+    return bound
 
 
 def _centered(vectors: np.ndarray, center: np.ndarray) -> np.ndarray:
@@ -208,17 +241,60 @@ def _approximate(query: np.ndarray, block: np.ndarray) -> np.ndarray:
     return approximate
 
 
-def _search_block(query: np.ndarray, block: np.ndarray, width: int, use_faiss: bool) -> tuple[np.ndarray, np.ndarray]:
+def _faiss_search(query: np.ndarray, block: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Approximate distances and columns [q, width] of the nearest in one block."""
-    if use_faiss:
-        import faiss
+    import faiss
 
-        distances, columns = faiss.knn(query, block, width)
-        return distances, columns
-    import torch
+    distances, columns = faiss.knn(query, block, width)
+    return distances, columns
 
-    found = torch.from_numpy(_approximate(query, block)).topk(width, dim=1, largest=False, sorted=False)
-    return found.values.numpy(), found.indices.numpy()
+
+@dataclass(frozen=True)
+class _Found:
+    """The nearest rows of every query so far."""
+
+    distances: np.ndarray  # [m, width] float32
+    rows: np.ndarray  # [m, width]
+
+    @classmethod
+    def none(cls, m: int, width: int) -> _Found:
+        return cls(np.full((m, width), np.inf, np.float32), np.zeros((m, width), np.int64))
+
+    def add(self, queries: slice, start: int, distances: np.ndarray, *, mirrored: bool = False) -> None:
+        """Takes what is near of one block [queries, base rows from ``start``], or of its mirror image.
+
+        Few pairs are, once something is known: most of a block is read once, and compared with one number a query.
+        """
+        import torch
+
+        limit = self.distances[queries].max(axis=1)
+        hits = distances < (limit if mirrored else limit[:, None])
+        if np.count_nonzero(hits) > CROWDED * hits.size:
+            block = torch.from_numpy(distances.T if mirrored else distances).contiguous()
+            nearest = block.topk(min(self.distances.shape[1], block.shape[1]), dim=1, largest=False, sorted=False)
+            self.let_in(queries, nearest.values.numpy(), nearest.indices.numpy(), start)
+            return
+        query, column = np.divmod(np.flatnonzero(hits), hits.shape[1])
+        value = distances[query, column]
+        if mirrored:
+            order = np.argsort(column, kind="stable")
+            query, column, value = column[order], query[order], value[order]
+        touched, first, count = np.unique(query, return_index=True, return_counts=True)
+        if len(touched):
+            place = np.repeat(np.arange(len(touched)), count), np.arange(len(query)) - np.repeat(first, count)
+            table = (
+                np.full((len(touched), count.max()), np.inf, np.float32),
+                np.zeros((len(touched), count.max()), np.int64),
+            )
+            table[0][place], table[1][place] = value, column
+            self.let_in(queries.start + touched, *table, start)
+
+    def let_in(self, queries: slice | np.ndarray, distances: np.ndarray, columns: np.ndarray, start: int) -> None:
+        """Merges distances to base rows ``start + columns`` [q, c] into what was found."""
+        width = self.distances.shape[1]
+        near, rows = np.hstack([self.distances[queries], distances]), np.hstack([self.rows[queries], columns + start])
+        keep = np.argpartition(near, width - 1, axis=1)[:, :width]
+        self.distances[queries], self.rows[queries] = (np.take_along_axis(a, keep, axis=1) for a in (near, rows))
 
 
 def _smallest(distances: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

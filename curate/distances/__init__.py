@@ -8,6 +8,7 @@ from curate.distances._c2st import TwoSample, c2st
 from curate.distances._cmmd import cmmd
 from curate.distances._copies import copies
 from curate.distances._coverage import coverage
+from curate.distances._fd_infinity import fd_infinity
 from curate.distances._frechet import frechet
 from curate.distances._frechet_full import frechet_full
 from curate.distances._influence import influence, influence_by
@@ -16,8 +17,12 @@ from curate.distances._knn import Neighbors, knn
 from curate.distances._manifold import Manifold, prdc
 from curate.distances._mmd import mmd
 from curate.distances._mmd_permutation import mmd_permutation
-from curate.distances._neurons import NeuronHistograms, NeuronShift, neurons
+from curate.distances._neurons import NeuronShift, neurons
+from curate.distances._otdd import otdd
+from curate.distances._sinkhorn import sinkhorn
 from curate.distances._sliced import sliced
+from curate.distances._usable import Usable, usable
+from embeddings.histograms import NeuronHistograms
 
 __all__ = [
     "Kid",
@@ -26,10 +31,12 @@ __all__ = [
     "NeuronHistograms",
     "NeuronShift",
     "TwoSample",
+    "Usable",
     "c2st",
     "cmmd",
     "copies",
     "coverage",
+    "fd_infinity",
     "frechet",
     "frechet_full",
     "influence",
@@ -39,6 +46,9 @@ __all__ = [
     "mmd",
     "mmd_permutation",
     "neurons",
+    "otdd",
     "prdc",
+    "sinkhorn",
     "sliced",
+    "usable",
 ]

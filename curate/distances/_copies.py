@@ -5,6 +5,8 @@ A pool that holds the target itself has an excellent distance and teaches nothin
 
 from __future__ import annotations
 
+import numpy as np
+
 from curate.distances._samples import Vectors, as_vectors
 from curate.results import Estimate
 from embeddings.store import EmbeddingStore
@@ -17,16 +19,20 @@ def copies(target: Vectors, pool: Vectors) -> Estimate:
         Estimate in 0..1 without an interval (it is a count); 0 under the null.
     """
     target, pool = as_vectors(target), as_vectors(pool)
-    known = {digest for column in _digests(target) for digest in column if digest}
-    count = sum(any(digest in known for digest in row) for row in zip(*_digests(pool), strict=True))
     return Estimate(
-        value=count / len(pool),
+        value=float(copied(target, pool).mean()),
         n=(len(pool), len(target)),
         unit="share of pool images",
         lower_is_closer=False,
         method="equal file or equal decoded pixels",
         null=0.0,
     )
+
+
+def copied(target: EmbeddingStore, pool: EmbeddingStore) -> np.ndarray:
+    """Whether [m] each pool image is an exact copy of a target image."""
+    known = {digest for column in _digests(target) for digest in column if digest}
+    return np.array([any(digest in known for digest in row) for row in zip(*_digests(pool), strict=True)], bool)
 
 
 def _digests(store: EmbeddingStore) -> tuple[list[str | None], ...]:

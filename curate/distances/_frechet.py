@@ -10,9 +10,11 @@ nothing outside the basis is lost. (Full-dimension FD needs n far above d: at d 
 
 The basis must not come from the images it is measured on (that reads 66 where the truth is 0). So the target is split
 in two by fold: V from one half, F of the other half against the pool; swap; average. A delete-a-fold jackknife over
-target and pool, V held fixed, removes the bias and gives the standard error; the two directions share the pool, so its
-folds are left out of both at once. The basis depends on the target alone: adding a pool never changes another pool's
-number.
+target and pool, V held fixed, removes the bias and gives the standard error (_refits.py); the two directions share the
+pool, so its folds are left out of both at once. The basis depends on the target alone: adding a pool never changes
+another pool's number.
+
+CALIBRATION_TEXT
 
 Source: Dowson and Landau (1982) for FD between Gaussians; Heusel et al. (NeurIPS 2017) for its use on image features.
 """
@@ -24,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curate.distances._jackknife import delete_fold_jackknife
+from curate.distances._refits import HalfRefits, Refits
 from curate.distances._roots import covariance_root, principal_directions, root_trace
 from curate.distances._samples import Sample, as_moments
 from curate.results import Estimate
@@ -120,7 +122,7 @@ def frechet(target: Sample, pool: Sample, *, k: int = DIRECTIONS, seed: int = 0)
 
     Returns:
         Estimate in squared units of the embedding. Lower = closer; 0 = same distribution; unbiased under the null, so
-        it may be slightly negative. 95% interval from the jackknife (conservative: covers 97-100% on real embeddings).
+        it may be slightly negative. 95% interval by Student's t.
 
     Raises:
         TooFewImagesError: fewer than 20 images on a side, or too few independent groups.
@@ -137,36 +139,26 @@ def frechet_to(frame: TargetFrame, pool: Moments, *, minimum: int = MIN_IMAGES) 
     Raises:
         TooFewImagesError: fewer than ``minimum`` pool images, or all of them in one group.
     """
+    return refit_frechet(frame, pool, minimum=minimum).estimate()
+
+
+def refit_frechet(frame: TargetFrame, pool: Moments, *, minimum: int = MIN_IMAGES) -> Refits:
+    """The headline distance with folds left out: what its error and the order of two pools follow from.
+
+    Raises:
+        TooFewImagesError: fewer than ``minimum`` pool images, or all of them in one group.
+        EncoderMismatchError: different encoders.
+    """
     frame.moments.require_same_encoder(pool)
     require_images(len(pool), "pool", minimum)
-    seen = [_project(pool, direction.basis) for direction in frame.directions]
-    folds = seen[0].folds
+    folds = [int(f) for f in np.flatnonzero(pool.n)]
     if len(folds) < 2:
         raise TooFewImagesError(
             f"The pool's {len(pool)} images form one group (copies and groups count as one).",
             hint="Use more images, or a finer group column.",
         )
-    plain, target_jackknives, left_out = [], [], []
-    for direction, projected in zip(frame.directions, seen, strict=True):
-        theta, without_target, without_pool = _refits(direction, projected, folds)
-        plain.append(theta)
-        target_jackknives.append(delete_fold_jackknife(theta, without_target, direction.target.n[direction.folds]))
-        left_out.append(without_pool)
-    theta = float(np.mean(plain))
-    of_pool = delete_fold_jackknife(theta, np.mean(left_out, axis=0), seen[0].n[folds])
-    value = theta + of_pool.correction + float(np.mean([j.correction for j in target_jackknives]))
-    # The halves of the target are independent; the pool is shared by both directions.
-    error = float(np.sqrt(of_pool.variance + sum(j.variance for j in target_jackknives) / 4))
-    return Estimate(
-        value=value,
-        low=value - NORMAL_95 * error,
-        high=value + NORMAL_95 * error,
-        se=error,
-        n=(len(pool), len(frame.moments)),
-        unit="squared embedding units",
-        method=f"cross-fitted Fréchet, k={frame.k}, jackknife over {FOLDS} folds",
-        null=0.0,
-    )
+    first, second = (_refit(direction, _project(pool, direction.basis), folds) for direction in frame.directions)
+    return Refits((first, second), pool.n[folds], len(frame.moments), frame.k)
 
 
 def gaussian_distance(a: Gaussian, b: Gaussian) -> float:
@@ -207,13 +199,17 @@ def _project(moments: Moments, basis: np.ndarray) -> Projected:
     return Projected(moments.n, inside, moments.mean - inside @ basis.T, scatter, np.maximum(outer, 0.0))
 
 
-def _refits(direction: Direction, pool: Projected, folds: list[int]) -> tuple[float, np.ndarray, np.ndarray]:
+def _refit(direction: Direction, pool: Projected, folds: list[int]) -> HalfRefits:
     """F on everything, without each target fold, and without each pool fold."""
-    target, whole = direction.target.gaussian(direction.folds), pool.gaussian(folds)
-    targets = [direction.target.gaussian(_without(direction.folds, f)) for f in direction.folds]
-    without_target = np.array([gaussian_distance(t, whole) for t in targets])
-    without_pool = np.array([gaussian_distance(target, pool.gaussian(_without(folds, f))) for f in folds])
-    return gaussian_distance(target, whole), without_target, without_pool
+    held = direction.folds
+    target, whole = direction.target.gaussian(held), pool.gaussian(folds)
+    targets = [direction.target.gaussian(_without(held, f)) for f in held]
+    return HalfRefits(
+        whole=gaussian_distance(target, whole),
+        target=np.array([gaussian_distance(t, whole) for t in targets]),
+        pool=np.array([gaussian_distance(target, pool.gaussian(_without(folds, f))) for f in folds]),
+        sizes=direction.target.n[held],
+    )
 
 
 def _without(folds: list[int], left_out: int) -> list[int]:

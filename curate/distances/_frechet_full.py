@@ -18,12 +18,11 @@ from scipy import linalg
 
 from curate.distances._frechet import require_images
 from curate.distances._jackknife import delete_fold_jackknife
+from curate.distances._null_law import NULL_SPLITS, harmonic_mean, power_law, read_law
 from curate.distances._roots import covariance_root, root_trace
 from curate.distances._samples import Sample, as_moments, as_vectors
 from curate.results import Estimate
 from embeddings.moments import FOLDS, Moments
-
-NULL_SPLITS = (((0, 2, 4, 6, 8), (1, 3, 5, 7, 9)), ((0, 4), (2, 6)), ((1, 5), (3, 7)))
 
 
 def frechet_full(x: Sample, y: Sample, *, debias: bool = False) -> float:
@@ -78,35 +77,33 @@ class FullTarget:
         sizes carries the figure to (n, m). About 10% too high at d = 1280, n = 450, where the usual large-n formula
         is 50% too low.
         """
-        slope, intercept = self._null
-        return float(np.exp(intercept + slope * np.log(2 / (1 / self.n + 1 / m))))
+        return read_law(self._null, self.n, m)
 
 
 def _null_law(target: Moments) -> tuple[float, float]:
-    """Slope and intercept of log FD against log size for the target against itself."""
+    """The law of the target against itself."""
     sizes, values = [], []
     for a, b in NULL_SPLITS:
         n, m = (int(target.n[list(folds)].sum()) for folds in (a, b))
         if min(n, m) >= 2:
-            sizes.append(2 / (1 / n + 1 / m))
-            values.append(max(_between(target.pooled(a), target.pooled(b)), np.finfo(float).tiny))
-    if len(sizes) < 2 or np.ptp(sizes) == 0:
-        return 0.0, float(np.log(values[0])) if values else -np.inf
-    slope = float(np.clip(np.polyfit(np.log(sizes), np.log(values), 1)[0], -1.0, 0.0))
-    return slope, float(np.log(values[0]) - slope * np.log(sizes[0]))
+            sizes.append(harmonic_mean(n, m))
+            values.append(between(target.pooled(a), target.pooled(b)))
+    return power_law(sizes, values)
 
 
-def _between(a: tuple[int, np.ndarray, np.ndarray], b: tuple[int, np.ndarray, np.ndarray]) -> float:
+def between(a: tuple[int, np.ndarray, np.ndarray], b: tuple[int, np.ndarray, np.ndarray]) -> float:
+    """Distance of two samples, each a count, a mean [d] and a covariance [d, d]."""
     (n, mean_a, cov_a), (m, mean_b, cov_b) = a, b
     if m < n:  # the smaller set has the smaller rank
-        return _between(b, a)
+        return between(b, a)
     trace = root_trace(covariance_root(cov_a, n), cov_b)
     return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * trace)
 
 
 def _from_moments(x: Moments, y: Moments) -> float:
     x.require_same_encoder(y)
-    return _between(x.pooled(), y.pooled())
+    _require_all_dimensions(x, y)
+    return between(x.pooled(), y.pooled())
 
 
 def _from_arrays(x: np.ndarray, y: np.ndarray) -> float:
@@ -127,11 +124,17 @@ def _centered(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, (rows - mean) / np.sqrt(len(rows) - 1)
 
 
+def _require_all_dimensions(*samples: Moments) -> None:
+    for moments in samples:
+        moments.require_all_dimensions("A Fréchet distance in all dimensions")
+
+
 def _debiased(x: Moments, y: Moments) -> float:
     x.require_same_encoder(y)
-    theta, corrected = _between(x.pooled(), y.pooled()), 0.0
+    _require_all_dimensions(x, y)
+    theta, corrected = between(x.pooled(), y.pooled()), 0.0
     for moments, other in ((x, y.pooled()), (y, x.pooled())):
         folds = [f for f in range(FOLDS) if moments.n[f]]
-        left_out = [_between(moments.pooled([g for g in folds if g != f]), other) for f in folds]
+        left_out = [between(moments.pooled([g for g in folds if g != f]), other) for f in folds]
         corrected += delete_fold_jackknife(theta, np.array(left_out), moments.n[folds]).correction
     return theta + corrected

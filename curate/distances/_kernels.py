@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from embeddings.device import product
 from embeddings.moments import FOLDS, Folded
 from embeddings.store import EmbeddingStore, Vectors, blocks
 
@@ -39,7 +40,7 @@ class Polynomial:
 
     def __call__(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """K - 1, expanded in t = x.y / d."""
-        t: np.ndarray = x @ y.T
+        t = product(x, y)
         t /= x.shape[1]
         return np.asarray(t * (t + 2) if self.degree == 2 else t * (t * (t + 3) + 3))
 
@@ -172,7 +173,7 @@ def gaussian_mixture(x: EmbeddingStore, y: EmbeddingStore) -> Gaussian:
 
 def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """|x_i - y_j|^2 [a, b] by one matrix product; x and y centered."""
-    square: np.ndarray = x @ y.T
+    square = product(x, y)
     square *= -2
     square += np.einsum("ij,ij->i", x, x)[:, None]
     square += np.einsum("ij,ij->i", y, y)

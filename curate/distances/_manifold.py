@@ -11,10 +11,10 @@ With r_k(t) the distance of a target row to its k-th other target row, and r_k(p
 `<=` where the ``prdc`` package has `<`: the figures are equal unless a distance equals a radius, which is what copies
 do. A set whose every row stands there seven times has precision 1 to itself here, and 0.28 there.
 
-Two self-searches give the radii; one blocked pass in float64 over rows centered on the pooled mean compares all pairs
-with them. Intervals come from a delete-a-fold jackknife over target and pool whose radii are those of the reduced sets.
-They are conservative (cover 95-100% in simulations); the usual binomial error takes the balls as given, and is 1.1 to
-2.6 times too small (5 times where nearly all is covered).
+Two self-searches give the radii; one blocked pass in float32 over rows centered on the pooled mean finds every pair
+that may be within one, and those are measured again in float64. Intervals come from a delete-a-fold jackknife over
+target and pool whose radii are those of the reduced sets. They are conservative (cover 95-100% in simulations); the
+usual binomial error takes the balls as given, and is 1.1 to 2.6 times too small (5 times where nearly all is covered).
 
 Source: Kynkäänniemi et al. (NeurIPS 2019) for precision and recall; Naeem et al. (ICML 2020) for density and coverage;
 Alaa et al., How faithful is your synthetic data? (ICML 2022) for authenticity.
@@ -22,7 +22,6 @@ Alaa et al., How faithful is your synthetic data? (ICML 2022) for authenticity.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -35,15 +34,16 @@ from curate.distances._samples import Vectors, as_vectors
 from curate.results import Estimate
 from embeddings.errors import TooFewImagesError
 from embeddings.moments import FOLDS, Folded
-from embeddings.neighbors import DECIMALS
+from embeddings.neighbors import DECIMALS, error_bound, pair_distances
 from embeddings.store import EmbeddingStore, blocks
 from embeddings.store import Vectors as Rows
 
 if TYPE_CHECKING:
     import torch
 
-BLOCK = 1024  # rows a side of one block of distances
+BLOCK = 2048  # rows a side of one block of distances
 HITS = 1 << 18  # pairs counted at once
+CROWDED = 1 / 16  # share of a block's pairs beyond which one float64 product is quicker than pair by pair
 JACKKNIFE = f"jackknife over {FOLDS} folds of target and pool"
 
 
@@ -85,7 +85,9 @@ def prdc(target: Vectors, pool: Vectors, *, k: int = NEIGHBORS) -> Manifold:
                 hint="Add images, or ask for fewer neighbors.",
             )
     t, p = _Balls.of(ours, k), _Balls.of(theirs, k)
-    return _measured(_count_pairs(t, p), t, p, k)
+    counts = _Counts(t, p)
+    counts.add_all()
+    return _measured(counts, t, p, k)
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,14 @@ class _Balls:
         """Sum [d] of the rows."""
         return np.asarray(sum(rows.sum(axis=0) for _, rows in blocks(self.vectors, dtype=np.float64)))
 
-    def centered(self, center: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Place and float64 rows of consecutive blocks."""
-        for start in range(0, len(self), BLOCK):
-            part = slice(start, min(start + BLOCK, len(self)))
-            yield part, np.asarray(self.vectors[self.order[part]], np.float64) - center
+    def parts(self) -> list[slice]:
+        """Consecutive blocks of places."""
+        return [slice(start, min(start + BLOCK, len(self))) for start in range(0, len(self), BLOCK)]
+
+    def read(self, part: slice, center: np.ndarray) -> np.ndarray:
+        """Rows at some places, centered, in float64."""
+        rows: np.ndarray = np.subtract(self.vectors[self.order[part]], center, dtype=np.float64)
+        return rows
 
 
 class _Counts:
@@ -127,25 +132,22 @@ class _Counts:
     def __init__(self, ours: _Balls, theirs: _Balls) -> None:
         self._ours, self._theirs = ours, theirs
         n, m = len(ours), len(theirs)
+        self._center = (ours.total() + theirs.total()) / (n + m)
         self.holding = np.zeros((m, FOLDS + 1), np.int32)  # target balls that hold a pool row; target folds
         self.held = np.zeros((n, FOLDS + 1), np.int32)  # pool rows in a target ball, its radius without target folds
         self.held_from = np.zeros((n, FOLDS), np.int32)  # pool rows of fold f in a target ball
         self.reaching = np.zeros((n, FOLDS + 1), np.int32)  # pool balls that hold a target row; pool folds
-        self._distance = np.full((m, FOLDS), np.inf)  # squared, of a pool row to its nearest target row of fold f
-        self._row = np.zeros((m, FOLDS), np.int64)  # and which one that is
+        self._near = np.full((FOLDS, m), np.inf, np.float32)  # squared, of a pool row to fold f of the target, about
+        self._distance = np.full((m, FOLDS), np.inf)  # the same in float64, of the two nearest folds
+        self._row = np.zeros((m, FOLDS), np.int64)  # and which target row that is
 
-    def add(self, rows: slice, columns: slice, distances: torch.Tensor) -> None:
-        """Counts one block of squared distances [target rows, pool rows]."""
-        import torch
-
-        self._note_nearest(rows, columns, distances)
-        ours, theirs = (r.max(axis=1) + 10.0**-DECIMALS for r in (self._ours.radii[rows], self._theirs.radii[columns]))
-        held = (distances <= torch.from_numpy(ours)[:, None]) | (distances <= torch.from_numpy(theirs))
-        row, column = (index.numpy() for index in held.nonzero(as_tuple=True))
-        value = distances.numpy()[row, column].round(DECIMALS)
-        for start in range(0, len(row), HITS):
-            part = slice(start, start + HITS)
-            self._add_pairs(rows.start + row[part], columns.start + column[part], value[part])
+    def add_all(self) -> None:
+        """Counts all pairs, block by block."""
+        for columns in self._theirs.parts():
+            y = _Block.of(self._theirs.read(columns, self._center), self._theirs.radii[columns].max(axis=1))
+            for rows in self._ours.parts():
+                x = _Block.of(self._ours.read(rows, self._center), self._ours.radii[rows].max(axis=1))
+                self._add(rows, columns, x, y)
 
     def authentic(self) -> np.ndarray:
         """Whether [m, FOLDS + 1] a pool row is no copy, without each target fold."""
@@ -156,10 +158,29 @@ class _Counts:
             distance[:, fold : fold + 1] = np.inf
             from_fold = distance.argmin(axis=1)
             own = self._ours.nearest[self._row[m, from_fold], fold]
-            found[:, fold] = distance[m, from_fold].round(DECIMALS) > own
+            found[:, fold] = distance[m, from_fold] > own
         return found
 
+    def _add(self, rows: slice, columns: slice, x: _Block, y: _Block) -> None:
+        distances = x.squared_distances(y)
+        maybe = (distances <= x.reach[:, None]) | (distances <= y.reach)
+        self._mark_nearest(rows, columns, distances, maybe, y)
+        row, column = np.divmod(np.flatnonzero(maybe.numpy()), maybe.shape[1])
+        crowd = None
+        if len(row) > CROWDED * maybe.numel():
+            a, b = self._ours.read(rows, self._center), self._theirs.read(columns, self._center)
+            crowd = ((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T).round(DECIMALS)
+        for start in range(0, len(row), HITS):
+            i, j = row[start : start + HITS], column[start : start + HITS]
+            place, other = rows.start + i, columns.start + j
+            self._add_pairs(place, other, self._measure(place, other) if crowd is None else crowd[i, j])
+
+    def _measure(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        x, y = self._ours, self._theirs
+        return pair_distances(x.vectors, y.vectors, x.order[row], y.order[column])
+
     def _add_pairs(self, row: np.ndarray, column: np.ndarray, value: np.ndarray) -> None:
+        self._note_nearest(row, column, value)
         in_target = value[:, None] <= self._ours.radii[row]
         in_pool = value[:, None] <= self._theirs.radii[column]
         fold = self._theirs.folds[column]
@@ -168,14 +189,68 @@ class _Counts:
         _add_rows(self.held_from, row, in_target[:, WHOLE:] & (fold[:, None] == np.arange(FOLDS)))
         _add_rows(self.reaching, row, in_pool)
 
-    def _note_nearest(self, rows: slice, columns: slice, distances: torch.Tensor) -> None:
+    def _mark_nearest(
+        self, rows: slice, columns: slice, distances: torch.Tensor, maybe: torch.Tensor, y: _Block
+    ) -> None:
+        """Marks what may be a pool row's nearest of a target fold, where that is one of its two nearest folds.
+
+        No more are asked for: the nearest target row without one fold is in either of them.
+        """
         folds = self._ours.folds[rows]
         starts = np.flatnonzero(np.diff(folds, prepend=-1))
-        for first, last in zip(starts, [*starts[1:], len(folds)], strict=True):
-            near, where = (found.numpy() for found in distances[first:last].min(dim=0))
-            best, row = self._distance[columns, folds[first]], self._row[columns, folds[first]]
-            row[near < best] = rows.start + first + where[near < best]
-            np.minimum(best, near, out=best)
+        parts = [slice(first, last) for first, last in zip(starts, [*starts[1:], len(folds)], strict=True)]
+        near = self._near[:, columns]
+        for part in parts:
+            np.minimum(near[folds[part.start]], distances[part].amin(dim=0).numpy(), out=near[folds[part.start]])
+        second = np.partition(near, 1, axis=0)[1]
+        for part in parts:
+            maybe[part] |= distances[part] <= y.reach_of(np.minimum(near[folds[part.start]], second))
+
+    def _note_nearest(self, row: np.ndarray, column: np.ndarray, value: np.ndarray) -> None:
+        fold = self._ours.folds[row]
+        nearer = np.flatnonzero(value < self._distance[column, fold])
+        last_is_nearest = nearer[np.lexsort((-row[nearer], -value[nearer]))]
+        place = column[last_is_nearest], fold[last_is_nearest]
+        self._distance[place], self._row[place] = value[last_is_nearest], row[last_is_nearest]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Centered rows in float32, and the approximate distance beyond which another row is in none of a row's balls."""
+
+    rows: torch.Tensor  # [b, d]
+    norms2: np.ndarray  # [b] float64
+    reach: torch.Tensor  # [b]
+
+    @classmethod
+    def of(cls, rows: np.ndarray, radii: np.ndarray) -> _Block:
+        import torch
+
+        norms2 = (rows**2).sum(axis=1)
+        return cls(torch.from_numpy(rows.astype(np.float32)), norms2, _reach(norms2, radii, rows.shape[1]))
+
+    def squared_distances(self, other: _Block) -> torch.Tensor:
+        """[b, c] by one matrix product."""
+        import torch
+
+        mine, others = (torch.from_numpy(norms2.astype(np.float32)) for norms2 in (self.norms2, other.norms2))
+        squares = mine[:, None] + others
+        return torch.addmm(squares, self.rows, other.rows.T, alpha=-2, out=squares)
+
+    def reach_of(self, near: np.ndarray) -> torch.Tensor:
+        """The same for the ball [b] that reaches to a row at approximate distance ``near``."""
+        d = self.rows.shape[1]
+        # The true distance t is at most near + e (8 |x|^2 + 2 t), by the error bound with (a + b)^2 <= 2 a^2 + 2 b^2.
+        e = (d + 16) * 2.0**-24
+        return _reach(self.norms2, np.maximum(near + 8 * e * self.norms2, 0.0) / (1 - 2 * e), d)
+
+
+def _reach(norms2: np.ndarray, radii: np.ndarray, d: int) -> torch.Tensor:
+    import torch
+
+    limit = radii + 10.0**-DECIMALS
+    reach = (limit + error_bound(norms2, limit, d)).astype(np.float32)
+    return torch.from_numpy(np.nextafter(reach, np.float32(np.inf)))
 
 
 def _add_rows(total: np.ndarray, index: np.ndarray, rows: np.ndarray) -> None:
@@ -183,19 +258,6 @@ def _add_rows(total: np.ndarray, index: np.ndarray, rows: np.ndarray) -> None:
     first, last = index.min(), index.max() + 1
     place = coo_array((np.ones(len(index), np.int32), (index - first, np.arange(len(index)))))
     total[first:last] += place.tocsr() @ rows.astype(np.int32)
-
-
-def _count_pairs(ours: _Balls, theirs: _Balls) -> _Counts:
-    import torch
-
-    center = (ours.total() + theirs.total()) / (len(ours) + len(theirs))
-    counts = _Counts(ours, theirs)
-    for columns, y in theirs.centered(center):
-        for rows, x in ours.centered(center):
-            a, b = torch.from_numpy(x), torch.from_numpy(y)
-            squares = (a**2).sum(dim=1)[:, None] + (b**2).sum(dim=1)
-            counts.add(rows, columns, torch.addmm(squares, a, b.T, alpha=-2, out=squares))
-    return counts
 
 
 def _measured(counts: _Counts, ours: _Balls, theirs: _Balls, k: int) -> Manifold:

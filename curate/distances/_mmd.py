@@ -77,7 +77,7 @@ def mmd(target: Sample, pool: Sample, *, kernel: str = "poly2", seed: int = 0) -
         TooFewImagesError: fewer than 2 independent images on a side (for Moments: fewer than 2 folds with images).
         EncoderMismatchError: different encoders.
         UnknownNameError: no such kernel.
-        UsageError: a kernel that Moments do not carry.
+        UsageError: a kernel that Moments do not carry, or Moments exported in some directions only.
         SourceError: an array that is not finite, not [n, d], or empty.
     """
     _check_kernel(kernel)
@@ -85,6 +85,8 @@ def mmd(target: Sample, pool: Sample, *, kernel: str = "poly2", seed: int = 0) -
         _require_degree_two(kernel)
         a, b = as_moments(target, seed=seed), as_moments(pool, seed=seed)
         a.require_same_encoder(b)
+        for moments in (a, b):
+            moments.require_all_dimensions("A degree-2 MMD")
         return _estimate(moment_sums(a, b), a.n, b.n, method="poly2, pairs of different folds", seed=seed)
     ours, theirs = as_vectors(target), as_vectors(pool)
     ours.spec.require_same(theirs.spec, ("target", "pool"))

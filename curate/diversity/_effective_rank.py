@@ -29,10 +29,13 @@ def effective_rank(sample: Sample | Sequence[Sample]) -> float:
 
     Raises:
         TooFewImagesError: fewer than 2 images.
+        UsageError: moments that were exported in some directions only.
         EncoderMismatchError: parts from different encoders.
     """
     parts = [sample] if isinstance(sample, np.ndarray | EmbeddingStore | Moments) else sample
-    n, _, covariance = reduce(Moments.merge, map(as_moments, parts)).pooled()
+    moments = reduce(Moments.merge, map(as_moments, parts))
+    moments.require_all_dimensions("An effective rank")
+    n, _, covariance = moments.pooled()
     values = spectrum(covariance_root(covariance, n))
     if not len(values):
         return 0.0

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from curate.results import Estimate, PoolScore
-from curate.scoring.ranking import CERTAIN, nearer
+from curate.scoring.ranking import settled
 from curate.scoring.verdicts import COVERS, relative
 
 MISSES = 0.5  # of the coverage expected of a pool of the target's own kind
@@ -52,7 +52,7 @@ def _turned(a: PoolScore, b: PoolScore, name: str) -> bool:
     x, y = a.metrics.get(name), b.metrics.get(name)
     if x is None or y is None or x.value is None or y.value is None:
         return False
-    if nearer(a.metrics["frechet"], b.metrics["frechet"]) < CERTAIN:
+    if not settled(a, b):
         return False
     if not x.lower_is_closer:
         return _end(x, x.high) / (x.null or 1) < _end(y, y.low) / (y.null or 1)

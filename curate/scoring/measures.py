@@ -7,17 +7,21 @@ missing opinion does not void the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from curate import distances
-from curate.distances._frechet import frechet_to
+from curate.distances._coverage import sampled_rows
+from curate.distances._neurons import neurons_between
 from curate.results import Estimate
 from curate.scoring.sides import Side, Target
-from embeddings.errors import TooFewImagesError, UnknownNameError, UsageError
+from embeddings.errors import EncoderMismatchError, TooFewImagesError, UsageError
+from embeddings.histograms import NeuronHistograms
 from embeddings.store import EmbeddingStore
+
+QUADRATIC_ROWS = 2_500
 
 Figures = dict[str, Estimate]
 
@@ -28,7 +32,7 @@ class Measure:
 
     figures: tuple[str, ...]
     of: Callable[[Target, Side], Figures]
-    needs: str = "vectors"  # vectors; all dimensions (moments that are not cut to some directions); moments
+    needs: str = "vectors"  # vectors; histograms; all dimensions (moments not cut to some directions); moments
 
     def take(self, target: Target, pool: Side) -> Figures:
         """Its figures, or None with a reason for each of them."""
@@ -37,7 +41,7 @@ class Measure:
             return self._absent(target, pool, lacking)
         try:
             return self.of(target, pool)
-        except (TooFewImagesError, UsageError) as error:
+        except (TooFewImagesError, UsageError, EncoderMismatchError) as error:  # the last: histograms of other ranges
             return self._absent(target, pool, error.message)
 
     def _absent(self, target: Target, pool: Side, reason: str) -> Figures:
@@ -45,41 +49,15 @@ class Measure:
         return dict.fromkeys(self.figures, nothing)
 
 
-def measure(target: Target, pool: Side, names: Iterable[str]) -> Figures:
-    """Figures of the measures named, the headline distance first.
-
-    Raises:
-        TooFewImagesError: the headline distance cannot be taken.
-    """
-    figures: Figures = {"frechet": frechet_to(target.frame, pool.moments)}
-    for name in names:
-        figures |= MEASURES[name].take(target, pool)
-    return figures
-
-
-def chosen(also: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
-    """Names of optional measures, in the order of the table, from names, lists ``a,b`` and ``all``.
-
-    Args:
-        also: What was asked for.
-        others: Further names that are known, of what is no measure of a pair.
-
-    Raises:
-        UnknownNameError: no such measure; names the nearest.
-    """
-    known = [*(name for name in MEASURES if name not in DEFAULT), *others]
-    asked = [name.strip() for names in also for name in names.split(",") if name.strip()]
-    for name in asked:
-        if name not in (*known, "all"):
-            raise UnknownNameError("measure", name, [*known, "all"])
-    return tuple(name for name in known if name in asked or "all" in asked)
-
-
 def _lacking(needs: str, *sides: Side) -> str:
     """Why a measure cannot be taken of some sides; empty if it can."""
     for side in sides:
         if needs == "vectors" and side.store is None:
             return f"needs vectors; {side.name} is a file of moments"
+        if needs == "histograms" and side.store is None and side.histograms is None:
+            return f"needs vectors or histograms; {side.name} is a file of moments without them"
+        if needs == "all dimensions" and side.moments.rank is not None:
+            return f"needs all {side.moments.dim:,} dimensions; {side.name} holds {side.moments.rank} directions"
     return ""
 
 
@@ -114,8 +92,14 @@ def _full(target: Target, pool: Side) -> Figures:
     return {"frechet_full": target.full.to(pool.moments)}
 
 
+def _sampled_stores(target: Target, pool: Side) -> tuple[EmbeddingStore, EmbeddingStore]:
+    """At most so many rows a side, lowest key hash: for measures whose time grows with the square."""
+    ours, theirs = (store.take(sampled_rows(store, QUADRATIC_ROWS)) for store in _stores(target, pool))
+    return ours, theirs
+
+
 def _manifold(target: Target, pool: Side) -> Figures:
-    found = distances.prdc(*_stores(target, pool))
+    found = distances.prdc(*_sampled_stores(target, pool))
     return {name: getattr(found, name) for name in ("precision", "recall", "density", "authenticity")}
 
 
@@ -126,7 +110,19 @@ def _c2st(target: Target, pool: Side) -> Figures:
 
 
 def _neurons(target: Target, pool: Side) -> Figures:
-    return {"neurons": distances.neurons(*_stores(target, pool)).emd}
+    range_of = next((side.histograms for side in (target.side, pool) if side.histograms), None)
+    if range_of is None:
+        return {"neurons": distances.neurons(*_stores(target, pool)).emd}
+    ours, theirs = (_counted(side, range_of) for side in (target.side, pool))
+    return {"neurons": neurons_between(ours, theirs).emd}
+
+
+def _counted(side: Side, range_of: NeuronHistograms) -> NeuronHistograms:
+    """The side's histograms, those of a store counted over a given range."""
+    if side.histograms is not None:
+        return side.histograms
+    assert side.store is not None
+    return range_of.emptied().count(side.store.vectors(), side.folds())
 
 
 def _sliced(target: Target, pool: Side) -> Figures:
@@ -134,7 +130,7 @@ def _sliced(target: Target, pool: Side) -> Figures:
 
 
 def _gaussian(target: Target, pool: Side) -> Figures:
-    sides = _stores(target, pool)
+    sides = _sampled_stores(target, pool)
     return {
         "mmd_gaussian": distances.mmd(*sides, kernel="gaussian"),
         "mmd_gaussian_p": distances.mmd_permutation(*sides, kernel="gaussian"),
@@ -146,7 +142,19 @@ def _kid(target: Target, pool: Side) -> Figures:
 
 
 def _cmmd(target: Target, pool: Side) -> Figures:
-    return {"cmmd": distances.cmmd(*_stores(target, pool))}
+    return {"cmmd": distances.cmmd(*_sampled_stores(target, pool))}
+
+
+def _fd_infinity(target: Target, pool: Side) -> Figures:
+    return {"fd_infinity": distances.fd_infinity(target.moments, pool.moments)}
+
+
+def _sinkhorn(target: Target, pool: Side) -> Figures:
+    return {"sinkhorn": distances.sinkhorn(*_stores(target, pool))}
+
+
+def _otdd(target: Target, pool: Side) -> Figures:
+    return {"otdd": distances.otdd(*_stores(target, pool))}
 
 
 MEASURES = {
@@ -157,10 +165,13 @@ MEASURES = {
     "full": Measure(figures=("frechet_full",), of=_full, needs="all dimensions"),
     "manifold": Measure(figures=("precision", "recall", "density", "authenticity"), of=_manifold),
     "c2st": Measure(figures=("auc", "pad", "auc_p"), of=_c2st),
-    "neurons": Measure(figures=("neurons",), of=_neurons),
+    "neurons": Measure(figures=("neurons",), of=_neurons, needs="histograms"),
     "sliced": Measure(figures=("sliced",), of=_sliced),
     "gaussian": Measure(figures=("mmd_gaussian", "mmd_gaussian_p"), of=_gaussian),
     "kid": Measure(figures=("kid",), of=_kid),
     "cmmd": Measure(figures=("cmmd",), of=_cmmd),
+    "fd-infinity": Measure(figures=("fd_infinity",), of=_fd_infinity, needs="all dimensions"),
+    "sinkhorn": Measure(figures=("sinkhorn",), of=_sinkhorn),
+    "otdd": Measure(figures=("otdd",), of=_otdd),
 }
 DEFAULT = ("mean-gap", "mmd", "neighbors", "copies", "full")

@@ -44,7 +44,7 @@ def profile(facts: dict[str, Any], moments: Moments) -> dict[str, Any]:
     n, several = facts["n"], facts["n"] > 1
     return {
         **facts,
-        "effective_rank": effective_rank(moments) if several else None,
+        "effective_rank": effective_rank(moments) if several and moments.rank is None else None,
         "total_variance": float(np.trace(moments.pooled()[2])) if several else None,
         "carries": _carries(n, moments.dim, sum((facts["classes"] or {}).values())),
     }

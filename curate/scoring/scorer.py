@@ -6,25 +6,27 @@ Adding a pool, or asking for further measures, changes no figure that was there 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
-from curate.distances._frechet import require_images
+from curate.distances._frechet import refit_frechet, require_images
+from curate.distances._refits import Refits, order_probability
+from curate.distances._usable import usable
 from curate.results import TARGET, Estimate, PoolScore, ShiftReport, check_pool_names
 from curate.scoring.disagreement import disagreements, remarks
-from curate.scoring.measures import DEFAULT, chosen, measure
+from curate.scoring.explanations import OF_ALL, OF_POOLS, Explainer, Means, explain_all, with_repairs
+from curate.scoring.kept import Kept
+from curate.scoring.measures import DEFAULT, MEASURES
 from curate.scoring.profile import profile
 from curate.scoring.ranking import ranked
 from curate.scoring.second_encoder import second_opinion, under
 from curate.scoring.sides import Embedding, Side, Target, open_side
 from curate.scoring.verdicts import action, shift_index, verdict_of
-from embeddings import files
-from embeddings.errors import UsageError
+from embeddings.errors import UnknownNameError, UsageError
 from embeddings.pipeline import Embeddable
 from embeddings.progress import Progress, silent
-
-METRICS_VERSION = "curate.metrics/2"  # part of every kept score; raise it when a figure changes
 
 
 def score(
@@ -44,7 +46,9 @@ def score(
         pools: Name -> the same kinds, from the same encoder.
         encoder: What embeds addresses.
         judge: A second encoder, under which the score is repeated; the report says how far the two orders agree.
-        also: Further measures by name (``scoring.measures.MEASURES``), or ``all``.
+        also: Further measures (``scoring.measures.MEASURES``) and explanations (``scoring.explanations``) by name, or
+            ``all``.
+        pool_size: The pools are samples of deliveries of this many images; says how many of those would be usable.
         embedding: ``work`` (folder where embeddings and scores are kept and reused, .curate by default; None keeps
             nothing), ``device``, ``workers`` and ``progress``.
 
@@ -58,16 +62,17 @@ def score(
         UnknownNameError: a measure that does not exist.
     """
     check_pool_names(pools or {})
-    names = (*DEFAULT, *chosen(also, ()))
+    wanted = Wanted.of(also, pool_size)
     work, progress = embedding.setdefault("work", Path(".curate")), embedding.get("progress", silent)
-    folder = None if work is None else Path(work)
     ours = open_side(target, TARGET, encoder, **embedding)
     sides = [open_side(pool, name, encoder, **embedding) for name, pool in sorted((pools or {}).items())]
-    report = _report(ours, sides, names, folder, progress)
+    means = Means(encoder=encoder, device=embedding.get("device", "auto"), workers=embedding.get("workers"))
+    scorer = Scorer(ours, wanted, means, None if work is None else Path(work))
+    report = scorer.report(sides, progress)
     if judge is None or not sides:
         return report
     theirs = [under(side, judge, **embedding) for side in (ours, *sides)]
-    second = _report(theirs[0], theirs[1:], DEFAULT, folder, progress)
+    second = Scorer(theirs[0], Wanted(), replace(means, encoder=judge), scorer.work).report(theirs[1:], progress)
     return replace(report, findings={**report.findings, "judge": second_opinion(report, second)})
 
 
@@ -89,25 +94,111 @@ def score_each(
     return {name: score(target, pools, **settings) for name, target in targets.items()}
 
 
-def _report(
-    ours: Side, sides: Sequence[Side], names: tuple[str, ...], work: Path | None, progress: Progress
-) -> ShiftReport:
-    """The report of opened sets."""
-    _require_comparable(ours, sides)
-    target, scored = Target(ours), []
-    for done, side in enumerate(sides):
-        progress("measure", done, len(sides), side.name)
-        scored.append(_score_pool(side, target, _kept_metrics(side, target, names, work)))
-    if sides:
-        progress("measure", len(sides), len(sides))
-    order = ranked(scored)
-    return ShiftReport(
-        target=profile(ours.facts(), ours.moments),
-        encoder=asdict(ours.spec),
-        pools=order,
-        floor=target.floor,
-        notes=tuple(disagreements(order)),
-    )
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be measured and explained."""
+
+    measures: tuple[str, ...] = DEFAULT
+    of_pools: tuple[str, ...] = ()
+    of_all: tuple[str, ...] = ()
+    pool_size: int | None = None
+
+    @classmethod
+    def of(cls, also: Iterable[str], pool_size: int | None) -> Wanted:
+        """The default measures and those asked for: names, lists ``a,b``, or ``all``.
+
+        Raises:
+            UnknownNameError: no such measure; names the nearest.
+            UsageError: a delivery of less than one image.
+        """
+        extra = [name for name in MEASURES if name not in DEFAULT]
+        known = [*OF_POOLS, *OF_ALL, *extra]
+        asked = [name.strip() for names in also for name in names.split(",") if name.strip()]
+        for name in asked:
+            if name not in (*known, "all"):
+                raise UnknownNameError("measure", name, [*known, "all"])
+        if pool_size is not None and pool_size < 1:
+            raise UsageError(f"A delivery of {pool_size} images; wanted at least 1.", hint="Mend --pool-size.")
+        kept = set(known if "all" in asked else asked)
+        return cls(
+            (*DEFAULT, *(name for name in extra if name in kept)),
+            tuple(name for name in OF_POOLS if name in kept),
+            tuple(name for name in OF_ALL if name in kept),
+            pool_size,
+        )
+
+
+class Scorer:
+    """Scores pools against one target."""
+
+    def __init__(self, target: Side, wanted: Wanted, means: Means, work: Path | None) -> None:
+        self.work = work
+        self._target, self._wanted = Target(target), wanted
+        self._explainer = Explainer(self._target, means)
+        self._refits: dict[str, Refits] = {}  # by pool
+
+    def report(self, sides: Sequence[Side], progress: Progress) -> ShiftReport:
+        """The report on some pools.
+
+        Raises:
+            As ``score``.
+        """
+        ours = self._target.side
+        _require_comparable(ours, sides)
+        scored = []
+        for done, side in enumerate(sides):
+            progress("measure", done, len(sides), side.name)
+            scored.append(self._score(side))
+        if sides:
+            progress("measure", len(sides), len(sides))
+        order = with_repairs(ranked(scored, lambda a, b: order_probability(self._refits[a], self._refits[b])))
+        return ShiftReport(
+            target=profile(ours.facts(), ours.moments),
+            encoder=asdict(ours.spec),
+            pools=order,
+            floor=self._target.floor,
+            notes=tuple(disagreements(order)),
+            findings={name: explain_all(name, self._target, sides) for name in self._wanted.of_all if sides},
+        )
+
+    def _score(self, pool: Side) -> PoolScore:
+        target, kept = self._target, Kept(self.work, self._target.side.digest, pool.digest)
+        refits = kept.get("refits", lambda: refit_frechet(target.frame, pool.moments).to_json())
+        self._refits[pool.name] = Refits.from_json(refits)
+        metrics = {"frechet": self._refits[pool.name].estimate()} | self._metrics(pool, kept)
+        findings = {n: kept.get(n, partial(self._explainer.explain, n, pool)) for n in self._wanted.of_pools}
+        if self._wanted.pool_size is not None:
+            findings["delivery"] = self._delivery(pool, kept, self._wanted.pool_size)
+        index = shift_index(metrics["frechet"], target.frame.total_variance)
+        floor = shift_index(target.floor, target.frame.total_variance)
+        verdict = verdict_of(index, floor, metrics["copies"].value or 0.0)
+        scored = PoolScore(
+            name=pool.name,
+            rank=0,
+            verdict=verdict,
+            action=action(verdict, index, metrics["coverage"], findings),
+            n=len(pool),
+            index=index,
+            metrics=metrics,
+            facts=pool.facts(),
+            findings=findings,
+        )
+        return replace(scored, notes=tuple(remarks(scored)))
+
+    def _metrics(self, pool: Side, kept: Kept) -> dict[str, Estimate]:
+        """Figures of the measures wanted, by name."""
+
+        def take(name: str) -> dict[str, Any]:
+            return {figure: e.to_json() for figure, e in MEASURES[name].take(self._target, pool).items()}
+
+        entries = [kept.get(name, partial(take, name)) for name in self._wanted.measures]
+        return {figure: Estimate.from_json(e) for entry in entries for figure, e in entry.items()}
+
+    def _delivery(self, pool: Side, kept: Kept, size: int) -> dict[str, Any]:
+        ours, theirs = self._target.store, pool.store
+        if ours is None or theirs is None:
+            return {"reason": "needs vectors"}
+        return kept.get(f"delivery of {size}", lambda: usable(ours, theirs, size).to_json())
 
 
 def _require_comparable(target: Side, sides: Sequence[Side]) -> None:
@@ -117,33 +208,3 @@ def _require_comparable(target: Side, sides: Sequence[Side]) -> None:
     for side in sides:
         target.spec.require_same(side.spec, (TARGET, side.name))
         require_images(len(side), f"pool {side.name!r}")
-
-
-def _score_pool(pool: Side, target: Target, metrics: dict[str, Estimate]) -> PoolScore:
-    index = shift_index(metrics["frechet"], target.frame.total_variance)
-    floor = shift_index(target.floor, target.frame.total_variance)
-    verdict = verdict_of(index, floor, metrics["copies"].value or 0.0)
-    scored = PoolScore(
-        name=pool.name,
-        rank=0,
-        verdict=verdict,
-        action=action(verdict, index, metrics.get("coverage"), {}),
-        n=len(pool),
-        index=index,
-        metrics=metrics,
-        facts=pool.facts(),
-    )
-    return replace(scored, notes=tuple(remarks(scored)))
-
-
-def _kept_metrics(pool: Side, target: Target, names: tuple[str, ...], work: Path | None) -> dict[str, Estimate]:
-    """The pool's metrics, read from ``work`` as far as this very pair was measured before."""
-    if work is None:
-        return measure(target, pool, names)
-    key = [METRICS_VERSION, target.side.digest, pool.digest, names]
-    path = work / "scores" / f"{files.digest(key)[:32]}.json"
-    if path.exists():
-        return {name: Estimate.from_json(e) for name, e in files.read_json(path)["metrics"].items()}
-    metrics = measure(target, pool, names)
-    files.write_json(path, {"schema": METRICS_VERSION, "metrics": {k: e.to_json() for k, e in metrics.items()}})
-    return metrics

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
 
 from curate.results import Estimate, PoolScore, ShiftReport
-from curate.scoring.ranking import CERTAIN, nearer
+from curate.scoring.ranking import settled
 from curate.scoring.sides import Embedding, Side, StoreSide
 from embeddings.errors import UsageError
 from embeddings.pipeline import as_store
@@ -67,7 +68,9 @@ def second_opinion(first: ShiftReport, second: ShiftReport, *, seed: int = 0) ->
         ],
         "agreement": rank_agreement(first.pools, second.pools, seed=seed).to_json(),
         "turned": [
-            [a.name, b.name] for i, a in enumerate(first.pools) for b in first.pools[i + 1 :] if _turned(a, b, second)
+            [a.name, b.name]
+            for a, b in combinations(first.pools, 2)
+            if settled(a, b) and settled(second[b.name], second[a.name])
         ],
     }
 
@@ -111,9 +114,3 @@ def _tau(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Tau of the last axis of two arrays [..., n]: agreeing pairs minus disagreeing ones, over all pairs."""
     i, j = np.triu_indices(a.shape[-1], 1)
     return np.asarray((np.sign(a[..., i] - a[..., j]) * np.sign(b[..., i] - b[..., j])).mean(axis=-1))
-
-
-def _turned(a: PoolScore, b: PoolScore, second: ShiftReport) -> bool:
-    """True if both encoders are sure of the order of two pools and do not agree; ``a`` is ranked before ``b``."""
-    surely = nearer(a.metrics["frechet"], b.metrics["frechet"]) >= CERTAIN
-    return surely and nearer(second[b.name].metrics["frechet"], second[a.name].metrics["frechet"]) >= CERTAIN

@@ -14,9 +14,11 @@ from curate.distances._frechet import TargetFrame, frechet_to, require_images
 from curate.distances._frechet_full import FullTarget
 from curate.distances._knn import TargetSpacing
 from curate.results import Estimate
-from curate.scoring.profile import describe
+from curate.scoring.profile import describe, describe_moments
 from embeddings.errors import TooFewImagesError
+from embeddings.histograms import NeuronHistograms
 from embeddings.moments import Folded, Moments
+from embeddings.moments_file import is_moments_file, read_moments
 from embeddings.pipeline import Embeddable, as_store
 from embeddings.progress import Progress
 from embeddings.spec import EncoderSpec
@@ -43,6 +45,11 @@ class Side(ABC):
     @abstractmethod
     def moments(self) -> Moments:
         """Its moments by fold."""
+
+    @property
+    def histograms(self) -> NeuronHistograms | None:
+        """Histograms of its activations, where they came with the moments."""
+        return None
 
     @abstractmethod
     def halves(self) -> tuple[Moments, Moments]:
@@ -102,6 +109,42 @@ class StoreSide(Side):
         return len(self._store)
 
 
+class MomentsSide(Side):
+    """A set of which only a file of moments is at hand."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name, self._path = name, path
+        self._exported = read_moments(path)
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """The encoder named in the file."""
+        return self._exported.spec
+
+    @property
+    def digest(self) -> str:
+        """Of the file."""
+        return self._exported.digest
+
+    @property
+    def moments(self) -> Moments:
+        """As they were exported."""
+        return self._exported.moments
+
+    @property
+    def histograms(self) -> NeuronHistograms | None:
+        """If they were exported."""
+        return self._exported.histograms
+
+    def halves(self) -> tuple[Moments, Moments]:
+        """Even and odd folds."""
+        return self.moments.halves()
+
+    def facts(self) -> dict[str, Any]:
+        """Its count."""
+        return describe_moments(str(self._path), self.digest, self.moments)
+
+
 class Embedding(TypedDict, total=False):
     """Where and how sources are embedded, as ``as_store`` takes it."""
 
@@ -117,6 +160,8 @@ def open_side(thing: Embeddable, name: str, encoder: str, **embedding: Unpack[Em
     Raises:
         As ``as_store``; CorruptError: a file of moments that does not read back.
     """
+    if isinstance(thing, str | Path) and is_moments_file(thing):
+        return MomentsSide(name, Path(thing))
     return StoreSide(name, as_store(thing, name=name, encoder=encoder, **embedding))
 
 

@@ -14,6 +14,7 @@ from embeddings.encoders import encoder_names
 
 FLAGS = {
     "embed": {"source", "out", "encoder", "tiles", "overlap", "roi", "exact-decode", "max-errors", "retry-errors"},
+    "moments": {"source", "out", "encoder", "directions", "classes", "histograms", "over"},
     "score": {"target", "pool", "out", "encoder", "judge", "also", "pool-size", "fail-above"},
     "select": {"out", "budget", "target", "pool", "method", "exclude", "include-target", "encoder"},
     "pretrain": {"selection", "samples", "out", "method", "backbone", "init", "batch", "size"},

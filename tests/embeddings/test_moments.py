@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embeddings.errors import EncoderMismatchError, TooFewImagesError
+from embeddings.errors import EncoderMismatchError, TooFewImagesError, UsageError
 from embeddings.moments import FOLDS, Moments, block_names, connected_rows, fold_of, pack, unpack
 
 
@@ -36,19 +38,63 @@ def test_pooled_equals_numpy_at_once_and_by_folds():
     np.testing.assert_allclose(moments.pooled([1, 4, 5])[2], np.cov(x[some].T), atol=1e-11)
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(0, 499), max_size=6), st.randoms())
-def test_any_sharding_order_and_merge_tree_gives_the_same_statistics(cuts, random):
-    x, folds = sample(offset=3.0)
-    order = np.random.default_rng(1).permutation(500)
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 499), max_size=12), st.sampled_from([0.0, 3.0, 100.0]), st.randoms())
+def test_any_sharding_order_and_merge_tree_gives_the_same_statistics(cuts, offset, random):
+    x, folds = sample(offset=offset)
+    order = random.sample(range(500), 500)
     parts = [Moments.from_vectors(x[i], folds[i]) for i in np.split(order, sorted(cuts)) if len(i)]
     while len(parts) > 1:
         random.shuffle(parts)
         parts.append(parts.pop().merge(parts.pop()))
     whole = Moments.from_vectors(x, folds)
     assert (parts[0].n == whole.n).all()
-    np.testing.assert_allclose(parts[0].mean, whole.mean, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(parts[0].scatter, whole.scatter, rtol=1e-11, atol=1e-10)
+    for ours, theirs in ((parts[0].mean, whole.mean), (parts[0].scatter, whole.scatter)):
+        assert abs(ours - theirs).max() <= 1e-12 * abs(theirs).max()
+
+
+@pytest.mark.parametrize("d", [1, 2, 5, 8])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_every_fold_has_the_statistics_of_its_rows(d, dtype):
+    x = (np.random.default_rng(d).normal(size=(40, d)) + 2).astype(dtype)
+    folds = np.arange(40) % 7 + 1  # folds 0, 8 and 9 are empty
+    kept = x.copy()
+    moments = Moments.from_vectors(x, folds)
+    assert (x == kept).all()
+    for fold in range(FOLDS):
+        part = x[folds == fold].astype(np.float64)
+        center = part.mean(axis=0) if len(part) else np.zeros(d)
+        np.testing.assert_allclose(moments.mean[fold], center, atol=1e-14)
+        np.testing.assert_allclose(unpack(moments.scatter[fold]), (part - center).T @ (part - center), atol=1e-13)
+
+
+def test_merging_changes_neither_side():
+    x, folds = sample()
+    a, b = Moments.from_vectors(x[:200], folds[:200]), Moments.from_vectors(x[200:], folds[200:])
+    before = a.scatter.copy(), b.scatter.copy()
+    a.merge(b)
+    np.testing.assert_array_equal((a.scatter, b.scatter), before)
+
+
+def test_halves_share_no_image_and_are_the_whole_together():
+    x, folds = sample()
+    folds[folds == 3] = 4
+    whole = Moments.from_vectors(x, folds)
+    a, b = whole.halves()
+    assert a.n.tolist() == [*whole.n[[0, 2, 5, 7, 9]], *[0] * 5]
+    assert b.n.tolist() == [*whole.n[[1, 4, 6, 8]], *[0] * 6]
+    np.testing.assert_allclose(a.pooled()[2], whole.pooled([0, 2, 5, 7, 9])[2])
+    np.testing.assert_allclose(b.pooled()[1], x[np.isin(folds, [1, 4, 6, 8])].mean(axis=0))
+
+
+def test_moments_of_some_directions_give_no_union():
+    x, folds = sample()
+    whole = Moments.from_vectors(x, folds)
+    part = replace(whole, rank=3)
+    assert part.halves()[0].rank == 3
+    for a, b in ((whole, part), (part, whole)):
+        with pytest.raises(UsageError, match="all 7 dimensions; these moments hold 3 directions"):
+            a.merge(b)
 
 
 def test_a_common_offset_costs_no_digits_in_float32():

@@ -17,7 +17,7 @@ def relative(frame, y, folds):
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(120, 90, 40), (100, 150, 300)])
-def test_agrees_with_the_headline_distance_and_its_error(n, m, d):
+def test_agrees_with_the_headline_distance_and_nearly_with_its_error(n, m, d):
     rng = np.random.default_rng(0)
     (x, x_folds), (y, y_folds) = sample(n, d, rng), sample(m, d, rng, 0.2, 1.3)
     frame = Frame.of(x, x_folds)
@@ -25,7 +25,7 @@ def test_agrees_with_the_headline_distance_and_its_error(n, m, d):
     wanted = frechet_to(TargetFrame.of(Moments.from_vectors(x, x_folds)), Moments.from_vectors(y, y_folds))
     assert frame.variance.total == pytest.approx(np.trace(np.cov(x.T)), rel=1e-12)
     assert found.value == pytest.approx(wanted.value, rel=1e-8)
-    assert found.se == pytest.approx(wanted.se, rel=1e-8)
+    assert wanted.se * 0.95 < found.se < wanted.se * 1.2  # which counts what two folds do together once, not twice
 
 
 def test_a_common_offset_and_scale_change_nothing():
@@ -47,7 +47,7 @@ def test_the_difference_of_a_distance_to_itself_is_zero_without_error():
 
 def test_the_error_of_a_paired_fall_is_its_spread_and_below_that_of_unpaired_ones():
     falls, errors, unpaired = [], [], []
-    for seed in range(60):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         (x, x_folds), (y, y_folds) = sample(120, 20, rng), sample(120, 20, rng, 0.25)
         frame = Frame.of(x, x_folds)

@@ -98,7 +98,9 @@ class TestPulls:
         y[:40] += 2
         labels = ["odd"] * 40 + ["rest"] * 360
         once = telling(store(x), store(y, label=labels)).pulls[0].influence
-        often = telling(store(x), store(np.repeat(y, 4, axis=0), label=np.repeat(labels, 4).tolist())).pulls[0].influence
+        often = (
+            telling(store(x), store(np.repeat(y, 4, axis=0), label=np.repeat(labels, 4).tolist())).pulls[0].influence
+        )
         assert (often.value, often.se) == pytest.approx((once.value, once.se), rel=0.1)
 
     def test_a_pool_without_names_has_none(self):

@@ -37,13 +37,15 @@ def test_from_all_dimensions_it_is_the_same(tmp_path, shift):
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
-def test_from_64_directions_it_is_well_within_its_error(tmp_path, shift):
-    target, pool = store(1800, 0), store(1900, 1, shift)
+def test_from_main_directions_it_is_well_within_its_error(tmp_path, shift):
+    target, pool = store(800, 0), store(900, 1, shift)
     full = frechet(target, pool)
     ours, theirs = exported(target, tmp_path / "t"), exported(pool, tmp_path / "p")
-    assert (ours.rank, theirs.rank) == (64, 64)
+    assert ours.rank < 45
+    assert theirs.rank < 45
     for a, b in ((ours, pool), (target, theirs), (ours, theirs)):
         assert frechet(a, b).value == pytest.approx(full.value, abs=0.3 * full.se)
+        assert frechet(a, b).se == pytest.approx(full.se, rel=0.15)
 
 
 def test_a_floor_comes_from_the_halves_of_an_export(tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,9 +9,11 @@ from curate.scoring.disagreement import disagreements, remarks
 from curate.scoring.verdicts import action
 
 
-def pool(name="a", verdict="near", distance=50.0, **figures):
+def pool(name="a", verdict="near", distance=50.0, rank=1, **figures):
     metrics = {"frechet": Estimate(value=distance, low=distance - 5, high=distance + 5, se=2.5)}
-    return PoolScore(name=name, rank=1, verdict=verdict, n=100, index=Estimate(value=15.0), metrics=metrics | figures)
+    return PoolScore(
+        name=name, rank=rank, verdict=verdict, n=100, index=Estimate(value=15.0), metrics=metrics | figures
+    )
 
 
 def coverage(value, null=1.0):
@@ -50,11 +54,11 @@ def test_measures_that_agree_or_are_missing_say_nothing(scored):
 
 
 def test_settled_orders_that_another_measure_turns_round_are_told():
-    a, b = pool("a", distance=50.0, coverage=coverage(0.2)), pool("b", distance=90.0, coverage=coverage(0.8))
+    a = pool("a", distance=50.0, coverage=coverage(0.2))
+    b = pool("b", distance=90.0, rank=2, coverage=coverage(0.8))
     (found,) = disagreements([a, b])
     assert found.startswith("By the distance the order is a before b; by coverage it is the other way round")
-    near = pool("b", distance=52.0, coverage=coverage(0.8))
-    assert disagreements([a, near]) == []  # the distance itself does not settle it
+    assert disagreements([replace(a, tied_with=("b",)), b]) == []  # the distance itself does not settle it
 
 
 @pytest.mark.parametrize(

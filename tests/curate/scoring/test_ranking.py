@@ -1,39 +1,36 @@
 import pytest
-from scipy import stats
 
 from curate.results import Estimate, PoolScore
-from curate.scoring.ranking import nearer, ranked
+from curate.scoring.ranking import ranked, settled
 
 
-def pool(name, value, se):
+def pool(name, value):
     nothing = Estimate(value=None)
-    return PoolScore(name=name, rank=0, verdict="near", n=100, index=nothing, metrics={"frechet": estimate(value, se)})
+    metrics = {"frechet": Estimate(value=value)}
+    return PoolScore(name=name, rank=0, verdict="near", n=100, index=nothing, metrics=metrics)
 
 
-def estimate(value, se):
-    return Estimate(value=value, se=se)
-
-
-def test_the_probability_of_an_order_is_that_of_a_normal_difference():
-    assert nearer(estimate(10, 3), estimate(15, 4)) == pytest.approx(stats.norm.cdf(1.0))
-    assert nearer(estimate(15, 4), estimate(10, 3)) == pytest.approx(1 - stats.norm.cdf(1.0))
-    assert nearer(estimate(10, 3), estimate(10, 4)) == 0.5
-
-
-def test_without_errors_the_order_is_certain_or_open():
-    assert nearer(estimate(1, None), estimate(2, None)) == 1.0
-    assert nearer(estimate(2, 0.0), estimate(1, 0.0)) == 0.0
-    assert nearer(estimate(1, 0.0), estimate(1, 0.0)) == 0.5
+def table(**probabilities):
+    """Probability by "a_b": that a is nearer than b; the other way round it is the rest."""
+    known = probabilities | {"_".join(pair.split("_")[::-1]): 1 - p for pair, p in probabilities.items()}
+    return lambda a, b: known[f"{a}_{b}"]
 
 
 def test_nearest_first_with_ties_and_how_sure_each_place_is():
-    order = ranked([pool("far", 50, 1), pool("b", 12, 3), pool("a", 10, 3)])
+    order = ranked([pool("far", 50), pool("b", 12), pool("a", 10)], table(a_b=0.7, a_far=1.0, b_far=0.99))
     assert [(p.name, p.rank) for p in order] == [("a", 1), ("b", 2), ("far", 3)]
     assert [p.tied_with for p in order] == [("b",), ("a",), ()]
-    assert order[0].before_next == pytest.approx(nearer(estimate(10, 3), estimate(12, 3)))
-    assert order[1].before_next > 0.999
-    assert order[2].before_next is None
+    assert [p.before_next for p in order] == [0.7, 0.99, None]
 
 
-def test_equal_distances_are_ordered_by_name():
-    assert [p.name for p in ranked([pool("b", 1, 1), pool("a", 1, 1)])] == ["a", "b"]
+def test_an_order_is_settled_beyond_the_error_of_the_difference():
+    a, b, far = ranked([pool("far", 50), pool("b", 12), pool("a", 10)], table(a_b=0.7, a_far=1.0, b_far=0.99))
+    assert settled(a, far)
+    assert settled(b, far)
+    assert not settled(a, b)
+    assert not settled(far, a)
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_equal_distances_are_ordered_by_name(names):
+    assert [p.name for p in ranked([pool(name, 1) for name in names], table(a_b=0.5))] == ["a", "b"]

@@ -6,9 +6,11 @@ import pytest
 
 import curate.scoring.scorer
 import embeddings.moments
-from curate.results import Estimate
+from curate.results import Estimate, ShiftReport
 from curate.scoring import score, shift_index, verdict_of
-from embeddings.errors import EncoderMismatchError, TooFewImagesError, UsageError
+from curate.scoring.measures import MEASURES
+from embeddings.errors import EncoderMismatchError, TooFewImagesError, UnknownNameError, UsageError
+from embeddings.moments_export import export_moments
 from embeddings.store import EmbeddingStore
 
 
@@ -88,8 +90,8 @@ def test_a_pool_measured_before_is_not_measured_again(tmp_path, monkeypatch):
     target, a, b = vectors(200), vectors(200, 0.2, seed=1), vectors(200, 0.4, seed=2)
     first = score(target, {"a": a}, work=tmp_path)
     measured = []
-    real = curate.scoring.scorer.measure
-    monkeypatch.setattr(curate.scoring.scorer, "measure", lambda t, pool, n: measured.append(pool) or real(t, pool, n))
+    real = curate.scoring.scorer.refit_frechet
+    monkeypatch.setattr(curate.scoring.scorer, "refit_frechet", lambda t, pool: measured.append(pool) or real(t, pool))
     second = score(target, {"a": a, "b": b}, work=tmp_path)
     assert len(measured) == 1
     assert second["a"].metrics == first["a"].metrics
@@ -149,3 +151,93 @@ def test_time_is_linear_in_the_pool():
         score(target, {"a": pool}, work=None)
         times.append(time.perf_counter() - start)
     assert times[1] < 8 * times[0]
+
+
+def exported(folder, name, store, **options):
+    export_moments(store, folder / name, **options)
+    return folder / name
+
+
+def labeled_store(n, shift=0.0, seed=0, d=4):
+    return EmbeddingStore.from_vectors(vectors(n, shift, seed=seed, d=d))
+
+
+def test_moments_stand_for_a_store(tmp_path):
+    target, pool, far = labeled_store(1500), labeled_store(1500, 0.3, seed=1), labeled_store(1500, 2.0, seed=2)
+    ours, theirs = exported(tmp_path, "ours.moments", target), exported(tmp_path, "theirs.moments", pool)
+    whole = score(target, {"pool": pool, "far": far}, work=None)
+    shared = score(ours, {"pool": theirs, "far": far}, work=None)
+    for name in ("pool", "far"):
+        for figure in ("frechet", "mmd", "frechet_full", "mean_gap"):
+            assert shared[name].metrics[figure].value == pytest.approx(whole[name].metrics[figure].value, rel=1e-4)
+        assert shared[name].verdict == whole[name].verdict
+    coverage = shared["pool"].metrics["coverage"]
+    assert coverage.value is None
+    assert coverage.reason == "needs vectors; target is a file of moments"
+    assert shared["pool"].n == 1500
+    assert shared.target["total_variance"] == pytest.approx(whole.target["total_variance"], rel=1e-4)
+    assert -0.1 < shared.floor.low < 0 < shared.floor.high
+    json.dumps(shared.to_json(), allow_nan=False)
+
+
+def test_moments_in_some_directions_leave_out_what_needs_all(tmp_path):
+    target, pool = labeled_store(1500, d=24), labeled_store(1500, 0.2, seed=1, d=24)
+    cut = exported(tmp_path, "pool.moments", pool, directions=8)
+    whole, found = (score(target, {"pool": p}, work=None)["pool"] for p in (pool, cut))
+    assert found.metrics["frechet"].value == pytest.approx(
+        whole.metrics["frechet"].value, abs=whole.metrics["frechet"].se
+    )
+    assert found.metrics["mmd"].reason == "needs all 24 dimensions; pool holds 8 directions"
+
+
+def test_histograms_in_the_file_let_neurons_be_compared(tmp_path):
+    target, pool = labeled_store(1500), labeled_store(1500, 0.5, seed=1)
+    ours = exported(tmp_path, "ours.moments", target, histograms=True)
+    theirs = exported(tmp_path, "theirs.moments", pool, histograms=ours)
+    direct = score(target, {"pool": pool}, also=["neurons"], work=None)["pool"].metrics["neurons"]
+    for a, b in ((ours, theirs), (ours, pool), (target, theirs)):
+        found = score(a, {"pool": b}, also=["neurons"], work=None)["pool"].metrics["neurons"]
+        assert found.value == pytest.approx(direct.value, rel=0.02)
+    plain = exported(tmp_path, "plain.moments", pool)
+    lacking = score(target, {"pool": plain}, also=["neurons"], work=None)["pool"].metrics["neurons"]
+    assert "is a file of moments without them" in lacking.reason
+
+
+def test_moments_of_another_encoder_are_refused(tmp_path):
+    other = exported(tmp_path, "o.moments", EmbeddingStore.from_vectors(vectors(1500, d=4), name="other"))
+    with pytest.raises(EncoderMismatchError, match="target was embedded by vectors and a by other"):
+        score(labeled_store(100), {"a": other}, work=None)
+
+
+def test_every_measure_and_explanation_is_given_or_says_why_not():
+    pools = {"a": vectors(300, 0.3, seed=1), "b": vectors(300, 1.0, seed=2)}
+    report = score(vectors(300), pools, also=["all"], pool_size=10_000, work=None)
+    figures = {figure for m in MEASURES.values() for figure in m.figures}
+    for pool in report.pools:
+        assert set(pool.metrics) == figures | {"frechet"}
+        absent = {name: e.reason for name, e in pool.metrics.items() if e.value is None}
+        assert set(absent) == {"kid", "otdd"}  # too few images, no labels
+        assert all(absent.values())
+        assert set(pool.findings) == {"factors", "images", "memorized", "delivery"}
+        assert "without images" in pool.findings["factors"]["reason"]
+        assert not pool.findings["memorized"]["suspicious"]
+    assert {s["name"] for s in report.findings["diversity"]["sets"]} == {"target", "a", "b", "all pools"}
+    assert report.findings["slices"]["by"] == "cluster"
+    document = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert ShiftReport.from_json(document) == report
+
+
+def test_asking_for_more_measures_changes_nothing_and_repeats_nothing(tmp_path, monkeypatch):
+    target, pools = vectors(200), {"a": vectors(200, 0.2, seed=1)}
+    first = score(target, pools, work=tmp_path)
+    monkeypatch.setattr(curate.scoring.scorer, "refit_frechet", None)
+    more = score(target, pools, also=["c2st,sliced"], work=tmp_path)["a"].metrics
+    assert {name: more[name] for name in first["a"].metrics} == first["a"].metrics
+    assert set(more) - set(first["a"].metrics) == {"auc", "pad", "auc_p", "sliced"}
+
+
+def test_an_unknown_measure_is_refused_with_the_nearest_name():
+    with pytest.raises(UnknownNameError, match="factors"):
+        score(vectors(100), {"a": vectors(100)}, also=["factor"], work=None)
+    with pytest.raises(UsageError, match="A delivery of 0 images"):
+        score(vectors(100), {"a": vectors(100)}, pool_size=0, work=None)

@@ -9,6 +9,7 @@ from embeddings.errors import UsageError
 
 
 def report(distances, se=1.0):
+    """Pools by distance; those closer than 2 to each other are tied."""
     pools = tuple(
         PoolScore(
             name=name,
@@ -17,6 +18,7 @@ def report(distances, se=1.0):
             n=100,
             index=Estimate(value=float(value)),
             metrics={"frechet": Estimate(value=float(value), se=se)},
+            tied_with=tuple(o for o, other in distances.items() if o != name and abs(other - value) < 2),
         )
         for rank, (name, value) in enumerate(sorted(distances.items(), key=lambda kv: kv[1]), 1)
     )
