@@ -140,6 +140,7 @@ def on_black(sample: Sample, store: EmbeddingStore) -> Sample:
 def measure(title: str, truth: str, target: Sample, pool: Sample, vectors: Vectors) -> dict[str, object]:
     start = time.perf_counter()
     found = split(target, pool, vectors=vectors)
+    repaired = found.best.repaired.value if found.best else None  # none of a distance too small to be told from zero
     return {
         "case": title,
         "truth": truth,
@@ -147,7 +148,7 @@ def measure(title: str, truth: str, target: Sample, pool: Sample, vectors: Vecto
         "index": round(found.index.value or 0.0, 1),
         "content": round(found.content.value or 0.0, 1),
         "repair": " + ".join(found.best.names) if found.best else None,
-        "repaired": None if found.best is None else round(found.best.repaired.value or 0.0, 2),
+        "repaired": None if repaired is None else round(repaired, 2),
         "seconds": round(time.perf_counter() - start, 1),
     }
 

@@ -140,9 +140,15 @@ class Session:
 
     def show_sources(self, sources: dict[str, str]) -> None:
         """Dry run: what each source holds."""
+        from embeddings.moments_file import is_moments_file, read_moments
         from embeddings.pipeline import preview
 
-        found = {name: preview(address) for name, address in sources.items()}
+        def held(address: str) -> dict[str, Any]:
+            if is_moments_file(address):
+                return {"source": address, "images": len(read_moments(address)), "rejected": 0}
+            return preview(address)
+
+        found = {name: held(address) for name, address in sources.items()}
         lines = [
             f"{name}: {f['images']:,} images, {f['rejected']:,} rejected ({sources[name]})" for name, f in found.items()
         ]

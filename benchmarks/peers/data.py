@@ -59,7 +59,7 @@ def write_store(folder: Path, n: int, d: int, *, seed: int) -> Path:
     pq.write_table(REJECTED.empty_table(), folder / "errors.parquet")
     facts = {
         "schema": SCHEMA,
-        "encoder": asdict(EncoderSpec(name="synthetic", dim=d, size=128, preprocessing="none", weights="")),
+        "encoder": asdict(EncoderSpec(name="synthetic", dim=d, size=0, preprocessing="none", weights="")),
         "dtype": "float16",
         "shards": shards,
         "errors": 0,

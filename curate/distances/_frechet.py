@@ -14,8 +14,6 @@ target and pool, V held fixed, removes the bias and gives the standard error (_r
 pool, so its folds are left out of both at once. The basis depends on the target alone: adding a pool never changes
 another pool's number.
 
-CALIBRATION_TEXT
-
 Source: Dowson and Landau (1982) for FD between Gaussians; Heusel et al. (NeurIPS 2017) for its use on image features.
 """
 

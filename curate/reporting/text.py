@@ -70,7 +70,7 @@ def profile_table(report: ShiftReport) -> TextTable:
     facts = [
         ["images", f"{target['n']:,}"],
         ["not readable", f"{target['errors']:,}"],
-        ["exact duplicates", f"{target['duplicates']:,}"],
+        ["exact duplicates", number(target["duplicates"])],
         ["median size", " x ".join(number(s[1], 0) for s in sizes) if all(sizes) else "-"],
         ["gray", percent(target["gray_share"])],
         ["classes", f"{len(classes)} ({largest})" if classes else "no labels"],

@@ -20,6 +20,7 @@ from embeddings import files
 from embeddings.encoders import Encoder
 from embeddings.encoders.registry import encoder_spec, get_encoder
 from embeddings.errors import CorruptError, EncoderMismatchError, PartialError, SourceError, UsageError
+from embeddings.moments_file import is_moments_file
 from embeddings.pictures.views import RegionOfInterest
 from embeddings.pipeline import shards
 from embeddings.pipeline.batches import Embedder, core_count
@@ -148,6 +149,7 @@ def as_store(
         return EmbeddingStore.from_vectors(np.asarray(thing))
     address = parse_address(str(thing))
     folder = Path(files.absolute(address.path))
+    _refuse_moments(folder, name)
     if (folder / shards.STORE).is_file():
         _refuse_view(address)
         store = _require_encoder(EmbeddingStore.open(folder), encoder, name)
@@ -208,6 +210,14 @@ def _refuse_view(address: Address) -> None:
     if address.view != View():
         raise SourceError(
             f"{address} asks for a view of images, but holds vectors.", hint="Say it of the images, and embed them."
+        )
+
+
+def _refuse_moments(path: Path, name: str) -> None:
+    if is_moments_file(path):
+        raise SourceError(
+            f"{name}, {path}, is a file of moments: it holds no image and no embedding.",
+            hint="Only `curate score` can use it; give the images or a store.",
         )
 
 

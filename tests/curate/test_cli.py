@@ -335,3 +335,41 @@ def test_a_second_encoder_judges_the_order(curate, folders, image_folder, pictur
     code, out, _ = curate("score", "--target", folders["target"], *pools, "--judge", "color-texture", "--quiet")
     assert code == 0
     assert "color-texture orders the pools with a rank correlation of" in words_of(out)
+
+
+def test_a_partner_is_scored_by_a_file_of_moments(curate):
+    rng = np.random.default_rng(0)
+    for name, shift in (("ours", 0.0), ("theirs", 0.2), ("far", 3.0)):
+        np.save(f"{name}.npy", (rng.normal(size=(1200, 4)) + shift).astype(np.float32))
+    code, out, _ = curate("moments", "theirs.npy", "--out", "theirs.moments", "--quiet")
+    assert code == 0
+    assert "Two that differ by one image reveal it" in words_of(out)
+    pools = ("--pool", "theirs=theirs.moments", "--pool", "far=far.npy")
+    code, out, _ = curate("score", "--target", "ours.npy", *pools, "--out", "scored", "--quiet", "--json")
+    found = {pool["name"]: pool for pool in json.loads(out)["pools"]}
+    assert (code, found["theirs"]["verdict"], found["far"]["verdict"]) == (0, "near", "far")
+    assert "is a file of moments" in found["theirs"]["metrics"]["coverage"]["reason"]
+    assert Path("scored/report.html").exists()
+    np.save("few.npy", rng.normal(size=(100, 4)).astype(np.float32))
+    code, _, err = curate("moments", "few.npy", "--out", "few.moments", "--quiet")
+    assert (code, Path("few.moments").exists()) == (2, False)
+    assert "50" in err
+    code, _, err = curate("select", "--target", "ours.npy", *pools, "--budget", "10", "--out", "chosen", "--quiet")
+    assert code == 2
+    assert "is a file of moments: it holds no image and no embedding" in words_of(err)
+    code, out, _ = curate("score", "--target", "ours.npy", *pools, "--dry-run", "--quiet", "--json")
+    assert (code, json.loads(out)["sources"]["theirs"]["images"]) == (0, 1200)
+    code, out, _ = curate("score", "--target", "theirs.moments", "--out", "profile", "--quiet")
+    assert (code, "exact duplicates n/a" in words_of(out)) == (0, True)
+
+
+def test_explanations_are_asked_for_by_name(curate, folders):
+    words = ("score", "--target", folders["target"], "--pool", f"unlike={folders['unlike']}", "--quiet", "--json")
+    code, out, _ = curate(*words, "--also", "memorized", "--also", "diversity,c2st", "--pool-size", "1000")
+    document = json.loads(out)
+    (pool,) = document["pools"]
+    assert (code, sorted(pool["findings"])) == (0, ["delivery", "memorized"])
+    assert "auc" in pool["metrics"]
+    assert document["findings"]["diversity"]["at"] == 30
+    code, _, err = curate(*words, "--also", "diverse")
+    assert (code, "diversity" in err) == (2, True)
