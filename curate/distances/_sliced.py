@@ -151,7 +151,7 @@ def own_distance(side: Side, pairs: list[Pair], figures: np.ndarray) -> float:
         return 0.0
     at, value = points.get(HALF, points.get(FIFTH, np.zeros(2)))
     slope = -1.0
-    if len(points) == 2:
+    if len(points) == 2 and at > points[FIFTH][0]:  # of a handful of rows halves are no larger than fifths
         slope = float(np.clip((value - points[FIFTH][1]) / (at - points[FIFTH][0]), -1.0, 0.0))
     return float(np.exp(value + slope * (np.log(len(side)) - at)))
 
