@@ -18,6 +18,7 @@ import numpy as np
 from embeddings.errors import UsageError
 
 VARIABLE = "CURATE_COMPUTE"
+CPU = "cpu"
 
 
 def compute_device() -> str:
@@ -26,8 +27,8 @@ def compute_device() -> str:
     Raises:
         UsageError: CURATE_COMPUTE names no device of this machine.
     """
-    name = os.environ.get(VARIABLE, "").strip() or "cpu"
-    if name != "cpu":
+    name = os.environ.get(VARIABLE, "").strip() or CPU
+    if name != CPU:
         _require(name)
     return name
 
@@ -47,7 +48,7 @@ def product(x: np.ndarray, y: np.ndarray, *, device: str | None = None) -> np.nd
         UsageError: CURATE_COMPUTE names no device of this machine.
     """
     name = device or compute_device()
-    return np.asarray(x @ y.T) if name == "cpu" else device_product(x, y, name)
+    return np.asarray(x @ y.T) if name == CPU else device_product(x, y, name)
 
 
 def device_product(x: np.ndarray, y: np.ndarray, device: str) -> np.ndarray:

@@ -22,6 +22,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from embeddings import files
+from embeddings.device import CPU, compute_device, device_product
 from embeddings.errors import EncoderMismatchError, TooFewImagesError, UsageError
 from embeddings.store import EmbeddingStore, Vectors, blocks
 
@@ -55,14 +56,14 @@ class Moments:
         n, total, scatter = np.zeros(FOLDS, np.int64), np.zeros((FOLDS, d)), np.zeros((FOLDS, d * (d + 1) // 2))
         # A pilot near the mean keeps the sums of squares free of cancellation.
         pilot = np.asarray(vectors[: min(len(vectors), 1024)], np.float64).mean(axis=0)
+        device = compute_device()
         for start, block in blocks(vectors, size=8192, dtype=vectors.dtype.type):
             fold_of_row = folds[start : start + len(block)]
             for fold in np.unique(fold_of_row):
                 part = block[fold_of_row == fold].astype(np.float64) - pilot
                 n[fold] += len(part)
                 total[fold] += part.sum(axis=0)
-                # One triangle, in the layout that BLAS multiplies at full speed; added to in place.
-                lapack.dsfrk(d, len(part), 1.0, part.T, 1.0, scatter[fold], overwrite_c=True)
+                _add_scatter(scatter[fold], part, device)
         offset = total / np.maximum(n, 1)[:, None]
         for fold in range(FOLDS):
             scatter[fold] = lapack.dtfttp(d, scatter[fold])[0]
@@ -272,6 +273,14 @@ def unpack(triangle: np.ndarray) -> np.ndarray:
     d = int((np.sqrt(8 * len(triangle) + 1) - 1) / 2)
     lower: np.ndarray = lapack.dtpttr(d, triangle)[0].T
     return np.asarray(lower + np.tril(lower, -1).T)
+
+
+def _add_scatter(triangle: np.ndarray, rows: np.ndarray, device: str) -> None:
+    """Adds rows' rows [d, d] to one triangle, in the layout that BLAS multiplies at full speed; in place."""
+    if device == CPU:
+        lapack.dsfrk(rows.shape[1], len(rows), 1.0, rows.T, 1.0, triangle, overwrite_c=True)
+    else:
+        triangle += lapack.dtrttf(device_product(rows.T, rows.T, device))[0]
 
 
 def _add_outer(triangles: np.ndarray, weights: np.ndarray, vectors: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embeddings.device import CPU, compute_device, full_float32
 from embeddings.errors import TooFewImagesError, UsageError
 from embeddings.store import Vectors
 
@@ -34,6 +35,7 @@ class Engine:
     """
 
     faiss: bool | None = None  # None: where it is installed
+    device: str | None = None  # None: the compute device (``embeddings.device``)
     query_rows: int = 1024
     base_rows: int = 8192
 
@@ -41,6 +43,15 @@ class Engine:
     def uses_faiss(self) -> bool:
         """True if blocks are searched by FAISS."""
         return importlib.util.find_spec("faiss") is not None if self.faiss is None else self.faiss
+
+    @property
+    def compute(self) -> str:
+        """Name of the device that finds candidates; ``cpu`` is NumPy's and FAISS's.
+
+        Raises:
+            UsageError: CURATE_COMPUTE names no device of this machine.
+        """
+        return self.device or compute_device()
 
 
 def nearest(
@@ -104,14 +115,16 @@ class _Search:
 
     def candidates(self, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Approximate distances [m, width] and rows of the nearest, in no order."""
-        found = _Found.none(len(self.queries), width)
-        if self.exclude_self and self.queries is self.base:
+        found, device = _Found.none(len(self.queries), width), self.engine.compute
+        if self.exclude_self and self.queries is self.base and device == CPU:
             self._compare_once(found)
             return found.distances, found.rows
         for start, block in self._blocks(self.base, self.engine.base_rows):
             for first, query in self._blocks(self.queries, self.engine.query_rows):
                 part = slice(first, first + len(query))
-                if self.engine.uses_faiss:
+                if device != CPU:
+                    found.let_in(part, *_device_search(query, block, min(width, len(block)), device), start)
+                elif self.engine.uses_faiss:
                     found.let_in(part, *_faiss_search(query, block, min(width, len(block))), start)
                 else:
                     found.add(part, start, _approximate(query, block))
@@ -239,6 +252,17 @@ def _approximate(query: np.ndarray, block: np.ndarray) -> np.ndarray:
     squares = torch.from_numpy(_norms2(query))[:, None] + torch.from_numpy(_norms2(block))
     approximate: np.ndarray = torch.addmm(squares, x, y.T, alpha=-2).numpy()
     return approximate
+
+
+def _device_search(query: np.ndarray, block: np.ndarray, width: int, device: str) -> tuple[np.ndarray, np.ndarray]:
+    """As ``_faiss_search``, on a torch device; only what is near comes back."""
+    import torch
+
+    with full_float32():
+        x, y = (torch.from_numpy(side).to(device) for side in (query, block))
+        squares = (x * x).sum(dim=1)[:, None] + (y * y).sum(dim=1)
+        found = torch.addmm(squares, x, y.T, alpha=-2).topk(width, dim=1, largest=False, sorted=False)
+    return found.values.cpu().numpy(), found.indices.cpu().numpy()
 
 
 def _faiss_search(query: np.ndarray, block: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,8 @@ import pytest
 from curate.distances import mmd
 from embeddings.device import compute_device, device_product, full_float32, product
 from embeddings.errors import UsageError
+from embeddings.moments import Moments
+from embeddings.neighbors import Engine, nearest
 
 
 def sides(dtype):
@@ -83,3 +85,39 @@ def test_cuda_agrees_with_the_cpu(monkeypatch, dtype, tolerance):
     on_device = mmd(x, y).value
     monkeypatch.delenv("CURATE_COMPUTE")
     assert on_device == pytest.approx(mmd(x, y).value, rel=1e-3)
+
+
+TENSORS = "cpu:0"  # the CPU, by way of tensors
+
+
+@pytest.mark.gpu
+def test_cuda_finds_the_same_neighbors_and_moments(monkeypatch):
+    rng = np.random.default_rng(3)
+    base, folds = rng.normal(size=(3000, 64)).astype(np.float32), rng.integers(0, 10, 3000)
+    plain = nearest(base, base, 5, exclude_self=True), Moments.from_vectors(base, folds)
+    monkeypatch.setenv("CURATE_COMPUTE", "cuda")
+    np.testing.assert_array_equal(nearest(base, base, 5, exclude_self=True)[1], plain[0][1])
+    np.testing.assert_allclose(Moments.from_vectors(base, folds).scatter, plain[1].scatter, rtol=1e-9, atol=1e-9)
+
+
+def test_neighbors_found_on_tensors_are_those_of_brute_force():
+    rng = np.random.default_rng(1)
+    base = (rng.normal(size=(400, 12)) + 50).astype(np.float32)
+    for queries, exclude_self in ((base, True), (base[:40] + 0.1, False)):
+        plain = nearest(queries, base, 5, exclude_self=exclude_self)
+        engine = Engine(device=TENSORS, query_rows=64, base_rows=100)
+        found = nearest(queries, base, 5, exclude_self=exclude_self, engine=engine)
+        for ours, theirs in zip(found, plain, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_moments_added_up_on_tensors_are_the_same(monkeypatch):
+    rng = np.random.default_rng(2)
+    for d in (6, 7):  # the layout of a triangle differs between even and odd
+        vectors, folds = rng.normal(size=(300, d)) + 100, rng.integers(0, 10, 300)
+        monkeypatch.delenv("CURATE_COMPUTE", raising=False)
+        plain = Moments.from_vectors(vectors, folds)
+        monkeypatch.setenv("CURATE_COMPUTE", TENSORS)
+        found = Moments.from_vectors(vectors, folds)
+        np.testing.assert_allclose(found.scatter, plain.scatter, rtol=1e-11, atol=1e-11)
+        np.testing.assert_allclose(found.mean, plain.mean, rtol=1e-14)
