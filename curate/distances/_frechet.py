@@ -14,6 +14,13 @@ target and pool, V held fixed, removes the bias and gives the standard error (_r
 pool, so its folds are left out of both at once. The basis depends on the target alone: adding a pool never changes
 another pool's number.
 
+Calibration on real 1280-d embeddings (benchmarks/calibration.py), 100 to 1,000 images a side: 95% intervals cover 95 to
+100% of draws where the truth is 0, and of shifted ones 91 to 98% in cells of 80 draws or more, 82 to 100% in smaller
+ones. The null reads up to 0.6 of its spread below 0. Where target and pool are alike the error is 1.1 to 1.8 times the
+true spread, since a jackknife counts twice what two folds do together; taking that out gave 1.0 to 1.35 times, but
+covered 89% of twitter emoji at n = 100. F is that of its k: far pools read up to a quarter lower against 100 target
+images than against 50,000, and the interval leaves that out.
+
 Source: Dowson and Landau (1982) for FD between Gaussians; Heusel et al. (NeurIPS 2017) for its use on image features.
 """
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from curate.reporting.findings import steps_tried
 from curate.reporting.sentences import ordered_metrics
 from curate.reporting.wording import Figure
 
@@ -71,6 +72,12 @@ def pool_chart(shift: Mapping[str, Any], limits: Mapping[str, float]) -> dict[st
         "floor": scale.interval(floor) if floor else None,
         "rows": [{"pool": pool, **scale.interval(pool["index"])} for pool in shift["pools"]],
     }
+
+
+def step_chart(factors: Mapping[str, Any], chart: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of one pool's chart of repairs, on the axis of the chart of pools."""
+    scale: Scale = chart["scale"]
+    return [{**row, **scale.interval(row["index"])} for row in steps_tried(factors)]
 
 
 def accuracy_chart(labeled: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from curate.reporting import figures, wording
+from curate.reporting import figures, findings, measures, wording
+from curate.reporting.sentences import judge_sentence
 
 
 def render_html(summary: dict[str, Any]) -> str:
@@ -21,6 +22,7 @@ def render_html(summary: dict[str, Any]) -> str:
         "accuracy": [
             figures.accuracy_chart(labeled) for labeled in (summary["evaluation"] or {"labeled": []})["labeled"]
         ],
+        "parts": findings.parts(shift),
         "composition": [figures.composition(s["counts"], colors) for s in summary["selections"]],
     }
     return _environment().get_template("report.html.jinja").render(r=summary, figures=drawn, colors=colors)
@@ -37,5 +39,11 @@ def _environment() -> Environment:
     )
     names = ("number", "percent", "points", "span", "with_error", "listed", "counted", "likely")
     environment.filters |= {name: getattr(wording, name) for name in names}
-    environment.globals["decimals_for"] = wording.decimals_for
+    environment.globals |= {
+        "decimals_for": wording.decimals_for,
+        "explained": findings,
+        "judge_sentence": judge_sentence,
+        "measured": measures.measured,
+        "step_chart": figures.step_chart,
+    }
     return environment

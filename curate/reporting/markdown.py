@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from curate.reporting.sentences import ordered_metrics
+from curate.reporting import findings
+from curate.reporting.sentences import judge_sentence, ordered_metrics
 from curate.reporting.wording import decimals_for, number, percent, points, span, with_error
 
 Row = Sequence[str]
@@ -16,7 +17,7 @@ def render_markdown(summary: dict[str, Any]) -> str:
     """The report's words and tables, without pictures."""
     parts = ["# Curation report", *map(_escaped, summary["headline"])]
     if summary["shift"] and summary["shift"]["pools"]:
-        parts += ["## Pools", _pools(summary["shift"])]
+        parts += ["## Pools", _pools(summary["shift"]), *_explanations(summary["shift"])]
     if summary["selections"]:
         parts += ["## Selections", _selections(summary["selections"])]
     if summary["runs"]:
@@ -43,6 +44,80 @@ def _pools(shift: dict[str, Any]) -> str:
         for p in shift["pools"]
     ]
     return _table(header, rows)
+
+
+def _explanations(shift: dict[str, Any]) -> list[str]:
+    """Short tables of what else was found, each under its heading."""
+    makers = {"kinds": _kinds, "slices": _slices, "judge": _judge, "delivery": _delivery}
+    there = [(title, makers[name]) for name, title in findings.parts(shift).items() if name in makers]
+    return [text for title, make in there for text in (f"## {title}", make(shift))]
+
+
+def _kinds(shift: dict[str, Any]) -> str:
+    rows = []
+    for pool, found in findings.found_in(shift, "factors"):
+        known = [] if found.get("reason") else [found["index"], found["content"]]
+        figures = [f"{number(f['value'], 1)} ({span(f, 1)})" for f in known] or ["n/a", "n/a"]
+        rows.append((pool["name"], *figures, findings.repair_words(found)))
+    return _table(("pool", "index of the sample", "index after the best repair", "what repairs it"), rows)
+
+
+def _slices(shift: dict[str, Any]) -> str:
+    found = shift["findings"]["slices"]
+    if found.get("reason"):
+        return _not_measured(found)
+    columns = findings.slice_columns(shift)
+    nulls = [f"{c['name']} (null {percent(c['null'], 0)})" for c in columns]
+    rows = [
+        (
+            row["name"],
+            number(row["n"]),
+            row["verdict"],
+            *(percent(row["coverage"][c["name"]]["value"], 0) for c in columns),
+            row["best"] or "none",
+        )
+        for row in found["slices"][: findings.SLICES]
+    ]
+    return _table(("slice", "images", "verdict", *nulls, "best"), rows)
+
+
+def _judge(shift: dict[str, Any]) -> str:
+    judge = shift["findings"]["judge"]
+    if judge.get("reason"):
+        return _not_measured(judge)
+    ours, theirs = shift["encoder"]["name"], judge["encoder"]["name"]
+    rows = [
+        [row["ours"]["name"], *(f(side) for f in (_rank, _index) for side in (row["ours"], row["theirs"]))]
+        for row in findings.rank_rows(shift)
+    ]
+    header = ["pool", f"rank by {ours}", f"rank by {theirs}", f"index by {ours}", f"index by {theirs}"]
+    return "\n\n".join([_escaped(judge_sentence(judge)), _table(header, rows)])
+
+
+def _rank(pool: dict[str, Any]) -> str:
+    return str(pool["rank"])
+
+
+def _index(pool: dict[str, Any]) -> str:
+    return f"{number(pool['index']['value'], 1)} {pool['verdict']}"
+
+
+def _delivery(shift: dict[str, Any]) -> str:
+    rows = []
+    for pool, found in findings.found_in(shift, "delivery"):
+        if found.get("reason"):
+            rows.append((pool["name"], "n/a", "", "", "", found["reason"]))
+            continue
+        usable, share = found["images"], found["share"]
+        figures = (f"{number(usable['value'])} of {number(found['size'])}", span(usable), percent(share["value"], 0))
+        rows.append(
+            (pool["name"], *figures, number(found["distinct"]["value"]), " ".join(findings.delivery_notes(pool)))
+        )
+    return _table(("pool", "usable images", "95% prediction", "share", "different images", "to be read with it"), rows)
+
+
+def _not_measured(found: dict[str, Any]) -> str:
+    return _escaped(f"Not measured: {found['reason']}")
 
 
 def _selections(selections: Sequence[dict[str, Any]]) -> str:

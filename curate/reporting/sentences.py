@@ -34,6 +34,8 @@ def headline(summary: dict[str, Any]) -> list[str]:
 
 def judge_sentence(judge: dict[str, Any]) -> str:
     """How far a second encoder agrees."""
+    if judge.get("reason"):
+        return f"A second encoder was not asked: {judge['reason']}"
     name, agreement = judge["encoder"]["name"], judge["agreement"]
     if agreement["value"] is None:
         return f"Under {name} too the pools were scored: {agreement['reason']}."
@@ -121,12 +123,23 @@ def _certainty(summary: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     shift = summary["shift"]
     parts = [*_resolution(shift), *_unsettled(shift), *_arms(summary, outcomes)]
     if shift and shift["pools"]:
-        name = shift["encoder"].get("name", "one encoder")
-        parts.append(f"all distances are one encoder's view ({name})")
+        parts.append(_views(shift))
     if not parts:
         return "Nothing here has been measured against a target yet."
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _views(shift: dict[str, Any]) -> str:
+    """How many encoders have looked at the pools, and whether they contradict each other."""
+    name, judge = shift["encoder"].get("name", "one encoder"), shift["findings"].get("judge", {})
+    if judge.get("reason") or not judge:
+        return f"all distances are one encoder's view ({name})"
+    second, turned = judge["encoder"]["name"], len(judge["turned"])
+    if not turned:
+        return f"all distances are {name}'s view, and a second encoder, {second}, contradicts no order that is settled"
+    pairs = counted(turned, "settled pair")
+    return f"all distances are {name}'s view, and a second encoder, {second}, turns round {pairs} of its order"
 
 
 def _resolution(shift: dict[str, Any] | None) -> list[str]:

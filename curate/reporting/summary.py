@@ -1,13 +1,15 @@
 """Every result of a study as one plain dict (schema ``curate.report/1``): all that the report says, in any format.
 
     schema, headline [3], limits {near, middle}, versions
-    shift       ShiftReport as JSON; the floor also as an index; pools and target each with a ``gallery``
+    shift       ShiftReport as JSON; the floor also as an index; pools and target each with a ``gallery``; ``shown``:
+                the images that explanations name, by source (None without pictures)
     selections  [{name, n, counts, method, budget, stopped, left_out, sheets, digest, ...}]
     runs        [{name, method, unique_images N, epochs E, samples_seen C, diversity D, health, curve, chance, ...}]
     evaluation  {labeled: [{name, facts, scores}], samples_seen}
     images      name -> data URI (not in report.json);  missing  name -> why there is none
 
-A gallery or sheet is ``{pictures: [{key, image, ...}], problem}``, ``image`` being a name in images or missing.
+A gallery or sheet is ``{pictures: [{key, image, ...}], problem}``, ``image`` being a name in images or missing; what is
+shown of a source is ``{pictures: {key: image}, problem}``.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+from curate.reporting.findings import pictured
 from curate.reporting.sentences import headline
 from curate.reporting.thumbnails import Album
 from curate.results import EvalReport, Run, Selection, ShiftReport
@@ -83,8 +86,16 @@ def _shift(report: ShiftReport, album: Album | None) -> dict[str, Any]:
             {**pool, "gallery": _gallery(scored.facts, album)}
             for pool, scored in zip(document["pools"], report.pools, strict=True)
         ],
+        "shown": _shown(document, album) if album else None,
         "floor_index": None if total_variance is None else shift_index(report.floor, total_variance).to_json(),
     }
+
+
+def _shown(document: Mapping[str, Any], album: Album) -> dict[str, Any]:
+    """The images that explanations name, by source."""
+    sources = {"target": document["target"].get("source")}
+    sources |= {pool["name"]: pool["facts"].get("source") for pool in document["pools"]}
+    return {name: album.by_key(str(sources[name] or ""), keys) for name, keys in pictured(document).items()}
 
 
 def _gallery(facts: Mapping[str, Any], album: Album | None) -> dict[str, Any] | None:

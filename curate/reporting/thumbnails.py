@@ -11,6 +11,7 @@ import hashlib
 import heapq
 import io
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from PIL import Image
 
 from embeddings.errors import CurateError
+from embeddings.pictures.tiles import Box, split_key, tile_uri
 from embeddings.pictures.views import load_image
 from embeddings.sources import Source, open_source
 
@@ -34,6 +36,8 @@ class Album:
         self._names: dict[tuple[str, str], str] = {}
         self._uses: Counter[str] = Counter()
         self._sources: dict[str, Source] = {}
+        self._uris: dict[str, dict[str, str]] = {}
+        self._unlisted: dict[str, str] = {}
         self._lock = Lock()
 
     def add(self, address: str, uri: str) -> str:
@@ -47,25 +51,48 @@ class Album:
         if not address:
             return {"pictures": [], "problem": "No pictures: these are vectors without a source of images."}
         try:
-            images = self._open(address).listing().images
+            uris = self._listed(address)
         except (CurateError, OSError) as error:
             return {"pictures": [], "problem": f"No pictures: {_reason(error)}"}
-        keys, uris = images["key"].to_pylist(), images["uri"].to_pylist()
-        rows = heapq.nsmallest(count, range(len(keys)), key=lambda row: hashlib.sha256(keys[row].encode()).digest())
-        pictures = [{"key": keys[row], "image": self.add(address, uris[row])} for row in rows]
-        return {"pictures": pictures, "problem": None}
+        keys = heapq.nsmallest(count, uris, key=lambda key: hashlib.sha256(key.encode()).digest())
+        return {"pictures": [{"key": key, "image": self.add(address, uris[key])} for key in keys], "problem": None}
+
+    def by_key(self, address: str, keys: Iterable[str]) -> dict[str, Any]:
+        """Asks for the images of a source with these keys; ``pictures`` maps each key to its name."""
+        if not address:
+            return {"pictures": {}, "problem": "No pictures: these are vectors without a source of images."}
+        try:
+            uris = self._listed(address)
+        except (CurateError, OSError) as error:
+            return {"pictures": {}, "problem": f"No pictures: {_reason(error)}"}
+        places = {key: _uri_of(key, uris) for key in keys}
+        named = {key: self.add(address, uri) if uri else self._gone(address, key) for key, uri in places.items()}
+        return {"pictures": named, "problem": None}
 
     def develop(self, limit: int = MAX_BYTES) -> tuple[dict[str, str], dict[str, str]]:
         """Data URI of every picture by name, and the reason of every one that is missing."""
         with ThreadPoolExecutor() as threads:
             read = dict(zip(self._names.values(), threads.map(self._read, self._names), strict=True))
         pictures = {name: found for name, found in read.items() if isinstance(found, Image.Image)}
-        missing = {name: found for name, found in read.items() if isinstance(found, str)}
+        missing = self._unlisted | {name: found for name, found in read.items() if isinstance(found, str)}
         for edge in EDGES:
             images = {name: data_uri(_shrunk(picture, edge)) for name, picture in pictures.items()}
             if self._weight(images) <= limit:
                 break
         return self._within(limit, images, missing)
+
+    def _gone(self, address: str, key: str) -> str:
+        """The name of an image that the source does not list any more."""
+        name = f"gone:{hashlib.sha256(f'{address} {key}'.encode()).hexdigest()[:12]}"
+        self._unlisted[name] = "the source lists no image of this key any more"
+        return name
+
+    def _listed(self, address: str) -> dict[str, str]:
+        """Uri of every image of a source by its key."""
+        if address not in self._uris:
+            images = self._open(address).listing().images
+            self._uris[address] = dict(zip(images["key"].to_pylist(), images["uri"].to_pylist(), strict=True))
+        return self._uris[address]
 
     def _read(self, place: tuple[str, str]) -> Image.Image | str:
         """The picture at (address, uri), shrunk, or why there is none."""
@@ -93,6 +120,15 @@ class Album:
             if address not in self._sources:
                 self._sources[address] = open_source(address)
             return self._sources[address]
+
+
+def _uri_of(key: str, uris: Mapping[str, str]) -> str | None:
+    """The uri of a listed image, or of a part of one, by the key that a store gives it."""
+    image = split_key(key)
+    if key in uris or image not in uris or image == key:
+        return uris.get(key)
+    left, top, width, height = map(int, key[len(image) + 1 :].split(","))
+    return tile_uri(uris[image], Box(left, top, width, height))
 
 
 def data_uri(picture: Image.Image) -> str:

@@ -30,6 +30,41 @@ def test_the_sample_is_the_lowest_key_hashes(photos: Path) -> None:
     assert gallery["problem"] is None
 
 
+def test_images_by_key_are_those_of_the_sample(photos: Path) -> None:
+    album = Album()
+    sample = album.sample(str(photos), 4)["pictures"]
+    keys = [p["key"] for p in sample]
+    found = album.by_key(str(photos), [*keys[::-1], "cat/never.png"])
+    assert found["problem"] is None
+    assert {k: found["pictures"][k] for k in keys} == {p["key"]: p["image"] for p in sample}
+    images, missing = album.develop()
+    assert sorted(images) == sorted(p["image"] for p in sample)
+    assert missing == {found["pictures"]["cat/never.png"]: "the source lists no image of this key any more"}
+
+
+def test_tiles_by_key_are_cut_from_their_image(image_folder: Callable[..., Path], encode: Callable[..., bytes]) -> None:
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[:, 40:] = 255
+    source = f"{image_folder({'wide.png': encode(pixels)})}#tiles:40"
+    album = Album()
+    named = album.by_key(source, ["wide.png#0,0,40,40", "wide.png#40,0,40,40", "gone.png#0,0,40,40"])["pictures"]
+    images, missing = album.develop()
+    levels = [np.asarray(opened(images[name])).mean() for name in list(named.values())[:2]]
+    assert levels == pytest.approx([0, 255], abs=3)
+    assert list(missing) == [named["gone.png#0,0,40,40"]]
+
+
+def test_images_by_key_of_a_source_that_is_none(tmp_path: Path) -> None:
+    album = Album()
+    assert album.by_key("", ["a"]) == {
+        "pictures": {},
+        "problem": "No pictures: these are vectors without a source of images.",
+    }
+    gone = album.by_key(str(tmp_path / "nowhere"), ["a"])
+    assert gone["pictures"] == {}
+    assert gone["problem"].startswith("No pictures: No folder or file")
+
+
 def test_a_table_gives_the_same_pictures_as_a_folder(
     photos: Path, image_table: Callable[..., Path], pictures: Callable[..., dict[str, bytes]]
 ) -> None:
