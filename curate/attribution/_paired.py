@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curate.distances._frechet import DIRECTIONS, Direction, Projected, gaussian_distance
+from curate.distances._frechet import DIRECTIONS, PER_DIRECTION, Direction, Half, Projected, fitting_parts, refit_half
 from curate.distances._jackknife import delete_fold_jackknife
 from embeddings.errors import TooFewImagesError
 from embeddings.moments import FOLDS
@@ -90,17 +90,17 @@ class Refits:
 class Frame:
     """What a target sample is measured by; made once for all pools."""
 
-    directions: tuple[Direction, Direction]
+    halves: tuple[Half, Half]
     variance: Variance
 
     @classmethod
     def of(cls, vectors: np.ndarray, folds: np.ndarray) -> Frame:
-        """Splits vectors [n, d] in two by fold and takes min(32, n // 8) directions of each half.
+        """Splits vectors [n, d] in two by fold and takes min(16, n // 6) directions of each half.
 
         Raises:
             TooFewImagesError: too few independent groups to cross-fit, or images that are all the same.
         """
-        k = max(1, min(DIRECTIONS, len(vectors) // 8))
+        k = max(1, min(DIRECTIONS, len(vectors) // PER_DIRECTION))
         halves = [[int(f) for f in np.unique(folds) if f % 2 == side] for side in (0, 1)]
         if any(len(half) < 2 for half in halves):
             raise TooFewImagesError(
@@ -113,11 +113,8 @@ class Frame:
                 f"The target's {len(vectors)} images look all the same: nothing to measure a distance by.",
                 hint="Use other target images.",
             )
-        found = []
-        for fit, measure in (halves, halves[::-1]):
-            basis = _principal_directions(vectors[np.isin(folds, fit)], k)
-            found.append(Direction(basis, _project(vectors, folds, basis), measure))
-        without = tuple(_shares_without(vectors, folds, direction.folds) for direction in found)
+        found = [_measured_half(vectors, folds, fit, measure, k) for fit, measure in (halves, halves[::-1])]
+        without = tuple(_shares_without(vectors, folds, half[0].folds) for half in found)
         return cls((found[0], found[1]), Variance(total, (without[0], without[1])))
 
     def to(self, vectors: np.ndarray, folds: np.ndarray) -> Refits:
@@ -132,23 +129,24 @@ class Frame:
                 f"The pool's {len(vectors)} images form one group (copies and groups count as one).",
                 hint="Use more images, or a finer group column.",
             )
-        theta, without_target, without_pool = [], [], []
-        for direction in self.directions:
-            pool = _project(vectors, folds, direction.basis)
-            target, whole = direction.target.gaussian(direction.folds), pool.gaussian(held)
-            theta.append(gaussian_distance(target, whole))
-            fewer = [direction.target.gaussian([g for g in direction.folds if g != f]) for f in direction.folds]
-            without_target.append(np.array([gaussian_distance(t, whole) for t in fewer]))
-            rest = [pool.gaussian([g for g in held if g != f]) for f in held]
-            without_pool.append(np.array([gaussian_distance(target, p) for p in rest]))
-        sizes = tuple(direction.target.n[direction.folds] for direction in self.directions)
+        first, second = (
+            refit_half(half, [_project(vectors, folds, d.basis) for d in half], held) for half in self.halves
+        )
         return Refits(
-            theta=np.array(theta),
-            without_target=(without_target[0], without_target[1]),
-            without_pool=np.stack(without_pool),
-            target_sizes=(sizes[0], sizes[1]),
+            theta=np.array([first.whole, second.whole]),
+            without_target=(first.target, second.target),
+            without_pool=np.stack([first.pool, second.pool]),
+            target_sizes=(first.sizes, second.sizes),
             pool_sizes=np.bincount(folds, minlength=FOLDS)[held],
         )
+
+
+def _measured_half(vectors: np.ndarray, folds: np.ndarray, fit: list[int], measure: list[int], k: int) -> Half:
+    directions = []
+    for weight, part in fitting_parts(fit, np.bincount(folds, minlength=FOLDS)):
+        basis = _principal_directions(vectors[np.isin(folds, part)], k)
+        directions.append(Direction(basis, _project(vectors, folds, basis), measure, weight))
+    return tuple(directions)
 
 
 def _shares_without(vectors: np.ndarray, folds: np.ndarray, half: list[int]) -> np.ndarray:

@@ -39,7 +39,7 @@ def influence(target: Vectors, pool: Vectors, *, k: int = DIRECTIONS, seed: int 
     Args:
         target: Array [n, d] or store; n >= 20.
         pool: The same, [m, d], from the same encoder; m >= 20.
-        k: Directions; reduced to n // 8.
+        k: Directions; reduced to n // 6.
         seed: Another seed draws other folds of the target.
 
     Returns:
@@ -56,11 +56,11 @@ def influence(target: Vectors, pool: Vectors, *, k: int = DIRECTIONS, seed: int 
         require_images(len(store), name)
     frame = TargetFrame.of(as_moments(ours, seed=seed), k)
     n, mean, covariance = as_moments(theirs, seed=seed).pooled()
-    removals = [_Removal.of(direction, n, mean, covariance) for direction in frame.directions]
+    removals = [(d.weight / 2, _Removal.of(d, n, mean, covariance)) for half in frame.halves for d in half]
     values = np.empty(n)
     for start, block in blocks(theirs.vectors(), dtype=np.float64):
         centered = block - mean
-        values[start : start + len(block)] = np.mean([removal.gain(centered) for removal in removals], axis=0)
+        values[start : start + len(block)] = sum(weight * removal.gain(centered) for weight, removal in removals)
     return in_given_order(values, pool, theirs)
 
 

@@ -55,6 +55,14 @@ class HalfRefits:
         """Correction and variance due to the half."""
         return delete_fold_jackknife(self.whole, self.target, self.sizes)
 
+    @classmethod
+    def sum(cls, parts: Sequence[tuple[float, HalfRefits]]) -> HalfRefits:
+        """A weighted sum of distances from the same half."""
+        whole, target, pool = (
+            sum(weight * getattr(refits, name) for weight, refits in parts) for name in ("whole", "target", "pool")
+        )
+        return cls(float(whole), np.asarray(target), np.asarray(pool), parts[0][1].sizes)
+
 
 @dataclass(frozen=True)
 class Refits:

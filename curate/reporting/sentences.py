@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from curate.distances._frechet import DIRECTIONS, PER_DIRECTION
 from curate.reporting.wording import Figure, counted, listed, number, one_of, percent, points, span
 
 METRICS = ("linear", "linear_balanced", "knn", "knn_balanced")  # the first one there is decides
-FULL_RESOLUTION = 256  # target images from which the distance uses all its directions
+FULL_RESOLUTION = DIRECTIONS * PER_DIRECTION  # target images from which the distance uses all its directions
 VERDICTS = {
     "same": "cannot be told from the target",
     "near": "near it",

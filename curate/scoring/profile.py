@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from curate.distances._coverage import NEIGHBORS
-from curate.distances._frechet import DIRECTIONS, MIN_IMAGES
+from curate.distances._frechet import DIRECTIONS, MIN_IMAGES, PER_DIRECTION
 from curate.diversity import duplicates, effective_rank
 from embeddings.moments import Moments
 from embeddings.store import EmbeddingStore
@@ -56,8 +56,8 @@ def _carries(n: int, d: int, labeled: int) -> list[dict[str, Any]]:
         ("ranking of pools", n >= MIN_IMAGES, f"needs {MIN_IMAGES} images"),
         (
             f"headline distance at full resolution (k = {DIRECTIONS})",
-            n >= 8 * DIRECTIONS,
-            f"needs {8 * DIRECTIONS} images",
+            n >= PER_DIRECTION * DIRECTIONS,
+            f"needs {PER_DIRECTION * DIRECTIONS} images",
         ),
         ("k-NN coverage", n > NEIGHBORS, f"needs {NEIGHBORS + 1} images"),
         ("full-dimension Fréchet distance, comparable across sizes", n >= 2 * d, f"needs {2 * d:,} images (2 d)"),

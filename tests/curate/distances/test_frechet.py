@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,8 +115,8 @@ class TestHeadline:
             target = moments(spectrum_sample(100, 200, rng), rng)
             frame = TargetFrame.of(target)
             swapped = tuple(
-                type(d)(d.basis, d.target, other.folds)
-                for d, other in zip(frame.directions, frame.directions[::-1], strict=True)
+                tuple(replace(d, folds=other[0].folds) for d in half)
+                for half, other in zip(frame.halves, frame.halves[::-1], strict=True)
             )
             cheating = TargetFrame(swapped, frame.k, frame.total_variance, target)
             pool = moments(spectrum_sample(100, 200, rng), rng)

@@ -4,7 +4,7 @@ from scipy import linalg
 from scipy.stats import rankdata
 
 from curate.distances import frechet, influence, influence_by
-from curate.distances._frechet import TargetFrame, gaussian_distance
+from curate.distances._frechet import DIRECTIONS, TargetFrame, gaussian_distance
 from curate.distances._influence import transport
 from curate.distances._samples import as_moments
 from embeddings.errors import EncoderMismatchError, SourceError, TooFewImagesError, UsageError
@@ -17,18 +17,18 @@ def sample(n, d, rng, scale=1.0, shift=0.0):
 
 def distance(frame, pool):
     """F of a pool, by numpy's own covariance and not by fold."""
-    values = []
-    for direction in frame.directions:
+    total = 0.0
+    for direction in (d for half in frame.halves for d in half):
         basis, target = direction.basis, direction.target.gaussian(direction.folds)
         mean, covariance = pool.mean(axis=0), np.cov(pool.T)
         inside = basis.T @ covariance @ basis
         outer = pool.mean(axis=0) - basis @ (basis.T @ mean)
         theirs = type(target)(basis.T @ mean, outer, inside, max(np.trace(covariance) - np.trace(inside), 0.0))
-        values.append(gaussian_distance(target, theirs))
-    return np.mean(values)
+        total += direction.weight / 2 * gaussian_distance(target, theirs)
+    return total
 
 
-def left_out(target, pool, k=32):
+def left_out(target, pool, k=DIRECTIONS):
     frame = TargetFrame.of(as_moments(target), k)
     whole = distance(frame, pool)
     return np.array([whole - distance(frame, np.delete(pool, i, axis=0)) for i in range(len(pool))])

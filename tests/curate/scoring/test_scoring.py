@@ -127,7 +127,7 @@ def test_without_a_pool_the_target_is_profiled():
     assert 1 < report.target["effective_rank"] <= 12
     carries = {c["measure"]: c["ok"] for c in report.target["carries"]}
     assert carries["ranking of pools"]
-    assert not carries["headline distance at full resolution (k = 32)"]
+    assert not carries["headline distance at full resolution (k = 16)"]
 
 
 def test_too_small_sets_other_encoders_and_bad_names_are_refused():
