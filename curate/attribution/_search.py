@@ -108,8 +108,8 @@ class _Trial:
 
     @property
     def repairs(self) -> bool:
-        """True if the step does more than noise does."""
-        if self.before is None or self.fall.value <= NORMAL_95 * self.fall.se:
+        """True if there is something to repair, and the step does more to it than noise does."""
+        if self.before is None or not self.before.is_apart or self.fall.value <= NORMAL_95 * self.fall.se:
             return False
         return self.fall.value >= LEAST * self.before.r.value
 

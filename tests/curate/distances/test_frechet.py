@@ -152,7 +152,7 @@ class TestHeadline:
     def test_small_n_reduces_k_and_still_works_with_n_below_d(self):
         rng = np.random.default_rng(7)
         estimate = frechet(spectrum_sample(40, 300, rng), spectrum_sample(25, 300, rng, 0.5))
-        assert "k=5" in estimate.method
+        assert "k=6" in estimate.method
         assert estimate.n == (25, 40)
         assert estimate.low > 0
 
