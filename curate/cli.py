@@ -183,6 +183,7 @@ def score(
 
     with open_session(shared) as session:
         targets, pools = session.targets(target), session.pools(pool)
+        _require_pools(pools, {"--judge": judge, "--pool-size": pool_size, "--fail-above": fail_above, "--also": also})
         if session.shared.dry_run:
             session.show_sources({**targets, **pools})
             return
@@ -512,6 +513,13 @@ def _refuse_foreign(out: Path | None, marker: str) -> None:
 
     if out is not None:
         files.refuse_foreign(out, (marker,))
+
+
+def _require_pools(pools: dict[str, str], flags: dict[str, object]) -> None:
+    """Refuses flags that say something of pools where there is none."""
+    idle = [flag for flag, value in flags.items() if value is not None]
+    if idle and not pools:
+        raise UsageError(f"{idle[0]} says something of pools, and there is none.", hint="Add --pool NAME=SOURCE.")
 
 
 def _check_gate(report: ShiftReport, limit: float | None, target: str) -> None:

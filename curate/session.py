@@ -77,9 +77,9 @@ class Session:
         Raises:
             UsageError: no target, or several without names.
         """
-        if flags is None or len(flags) < 2:
-            return {"target": self.target(flags[0] if flags else None)}
-        return parse_named(flags, "--target")
+        if flags and (len(flags) > 1 or ("=" in flags[0] and "#" not in flags[0].partition("=")[0])):
+            return parse_named(flags, "--target")
+        return {"target": self.target(flags[0] if flags else None)}
 
     def budget(self, flag: int | None) -> int:
         """N, the number of unique images.
@@ -186,12 +186,17 @@ def parse_named(flags: Sequence[str], flag: str) -> dict[str, str]:
     named: dict[str, str] = {}
     for text in flags:
         name, equals, address = text.partition("=")
-        if not equals or not address or not name.strip() or any(c in name for c in "/\\#"):
+        if not equals or not address or not _is_name(name):
             raise UsageError(f"{flag} {text!r}: found no name.", hint=f"Write {flag} NAME={text}.")
         if name in named:
             raise UsageError(f"{flag} names {name!r} twice.", hint="Give each its own name.")
         named[name] = address
     return named
+
+
+def _is_name(name: str) -> bool:
+    """True for what can name a set and, for several targets, a folder."""
+    return bool(name.strip(" .")) and name == name.strip() and not any(c in name for c in "/\\#")
 
 
 def _load_config(path: Path) -> Config:

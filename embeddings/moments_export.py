@@ -13,14 +13,14 @@ Copies of one image count as one. A fold without images shows none and is no obs
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from embeddings.class_moments import ClassMoments
 from embeddings.errors import ForeignFolderError, SourceError, TooFewImagesError, UsageError
-from embeddings.histograms import NeuronHistograms
+from embeddings.histograms import BINS, NeuronHistograms
 from embeddings.moments import Folded, Moments, connected_rows
 from embeddings.moments_file import ExportedMoments, is_moments_file, read_moments, write_moments
 from embeddings.principal_moments import PrincipalMoments
@@ -164,8 +164,18 @@ def _classes(store: EmbeddingStore, pictures: np.ndarray) -> tuple[dict[str, np.
     number = {name: i for i, name in enumerate(names)}
     codes = np.array([-1 if label is None else number[label] for label in labels])
     sizes = _different(codes, pictures)
-    kept = {name: np.flatnonzero(codes == i) for name, i in number.items() if sizes[i] >= MIN_ROWS}
-    return kept, tuple(name for name in names if name not in kept)
+    kept = [name for name, i in number.items() if sizes[i] >= MIN_ROWS]
+    kept.sort(key=lambda name: sizes[number[name]])
+    # All of them taken from the folds leave the other images' sum: these, too, must be many, or none.
+    while kept and 0 < _others(codes, pictures, [number[name] for name in kept]) < MIN_ROWS:
+        kept.pop(0)
+    members = {name: np.flatnonzero(codes == number[name]) for name in sorted(kept)}
+    return members, tuple(name for name in names if name not in members)
+
+
+def _others(codes: np.ndarray, pictures: np.ndarray, kept: list[int]) -> int:
+    """Different pictures outside some classes."""
+    return len(np.unique(pictures[~np.isin(codes, kept)]))
 
 
 def _histograms(
@@ -179,8 +189,16 @@ def _histograms(
         target.spec.require_same(store.spec, (str(wanted), "this store"))
         if target.histograms is None:
             raise UsageError(f"{wanted} holds no histograms.", hint="Ask for an export with --histograms.")
+        if target.histograms.bins != BINS:
+            raise UsageError(
+                f"{wanted} counts in {target.histograms.bins} bins; an answer is given in {BINS}.",
+                hint="Ask for an export by `curate moments --histograms`: finer bins would show single images.",
+            )
         empty = target.histograms.emptied()
-    return empty.count(store.vectors(), folds)
+    counted = empty.count(store.vectors(), folds)
+    # How far beyond the range the outermost images lie would be their very activations: half a bin is told instead.
+    outside = counted.counts[:, :, [0, -1]] * (counted.width / 2)[:, None]
+    return replace(counted, beyond=outside)
 
 
 def _refuse_difference(path: Path, export: ExportedMoments) -> None:

@@ -23,14 +23,16 @@ def score_output(reports: Mapping[str, ShiftReport]) -> tuple[dict[str, Any], li
     """What ``curate score`` says of one target or of several: a JSON document, lines and tables."""
     if len(reports) > 1:
         document = {"schema": "curate.scores/1", "targets": {name: r.to_json() for name, r in reports.items()}}
-        worth = [f"{name}: {_headline(report)[0]}" for name, report in reports.items()]
-        return document, worth, [matrix_table(reports)]
+        lines = [
+            f"{name}: {line}"
+            for name, report in reports.items()
+            for line in (*_headline(report)[:2], *_remarks(report))
+        ]
+        return document, lines, [matrix_table(reports)]
     (report,) = reports.values()
     if not report.pools:
         return report.to_json(), _headline(report), [profile_table(report)]
-    remarks = [f"{pool.name}: {note}" for pool in report.pools for note in pool.notes]
-    lines = [*_headline(report), *remarks, *report.notes, *_judged(report)]
-    return report.to_json(), lines, [score_table(report)]
+    return report.to_json(), [*_headline(report), *_remarks(report)], [score_table(report)]
 
 
 def score_table(report: ShiftReport) -> TextTable:
@@ -121,6 +123,12 @@ def evaluation_table(report: EvalReport) -> TextTable:
 
 def _headline(report: ShiftReport) -> list[str]:
     return headline(summarize(shift=report, thumbnails=False))
+
+
+def _remarks(report: ShiftReport) -> list[str]:
+    """What other measures and a second encoder add."""
+    of_pools = [f"{pool.name}: {note}" for pool in report.pools for note in pool.notes]
+    return [*of_pools, *report.notes, *_judged(report)]
 
 
 def _judged(report: ShiftReport) -> list[str]:

@@ -24,7 +24,7 @@ from curate.scoring.ranking import ranked
 from curate.scoring.second_encoder import second_opinion, under
 from curate.scoring.sides import Embedding, Side, Target, open_side
 from curate.scoring.verdicts import action, shift_index, verdict_of
-from embeddings.errors import UnknownNameError, UsageError
+from embeddings.errors import TooFewImagesError, UnknownNameError, UsageError
 from embeddings.pipeline import Embeddable
 from embeddings.progress import Progress, silent
 
@@ -62,16 +62,16 @@ def score(
         UnknownNameError: a measure that does not exist.
     """
     check_pool_names(pools or {})
-    wanted = Wanted.of(also, pool_size)
+    wanted = Wanted.of([also] if isinstance(also, str) else also, pool_size)
     work, progress = embedding.setdefault("work", Path(".curate")), embedding.get("progress", silent)
     ours = open_side(target, TARGET, encoder, **embedding)
     sides = [open_side(pool, name, encoder, **embedding) for name, pool in sorted((pools or {}).items())]
     means = Means(encoder=encoder, device=embedding.get("device", "auto"), workers=embedding.get("workers"))
     scorer = Scorer(ours, wanted, means, None if work is None else Path(work))
+    theirs = [under(side, judge, **embedding) for side in (ours, *sides)] if judge and sides else []
     report = scorer.report(sides, progress)
-    if judge is None or not sides:
+    if judge is None or not theirs:
         return report
-    theirs = [under(side, judge, **embedding) for side in (ours, *sides)]
     second = Scorer(theirs[0], Wanted(), replace(means, encoder=judge), scorer.work).report(theirs[1:], progress)
     return replace(report, findings={**report.findings, "judge": second_opinion(report, second)})
 
@@ -91,6 +91,17 @@ def score_each(
     """
     if not targets:
         raise UsageError("No target was given.", hint="Give at least one.")
+    settings["also"] = tuple(settings.get("also", ()))
+    embedding = {key: settings[key] for key in Embedding.__annotations__ if key in settings}
+    encoder = settings.get("encoder", "lite0")
+
+    def opened(things: Mapping[str, Embeddable]) -> dict[str, Embeddable]:
+        """Stores, so that a missing source is found before anything is measured, and none is opened twice."""
+        sides = {name: open_side(thing, name, encoder, **embedding) for name, thing in things.items()}
+        return {name: things[name] if side.store is None else side.store for name, side in sides.items()}
+
+    if len(targets) > 1:
+        targets, pools = opened(targets), opened(pools or {})
     return {name: score(target, pools, **settings) for name, target in targets.items()}
 
 
@@ -197,8 +208,12 @@ class Scorer:
     def _delivery(self, pool: Side, kept: Kept, size: int) -> dict[str, Any]:
         ours, theirs = self._target.store, pool.store
         if ours is None or theirs is None:
-            return {"reason": "needs vectors"}
-        return kept.get(f"delivery of {size}", lambda: usable(ours, theirs, size).to_json())
+            name = pool.name if theirs is None else TARGET
+            return {"reason": f"needs vectors; {name} is a file of moments"}
+        try:
+            return kept.get(f"delivery of {size}", lambda: usable(ours, theirs, size).to_json())
+        except TooFewImagesError as error:
+            return {"reason": error.message}
 
 
 def _require_comparable(target: Side, sides: Sequence[Side]) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from curate.results import Estimate, PoolScore, ShiftReport
 from curate.scoring.ranking import settled
 from curate.scoring.sides import Embedding, Side, StoreSide
-from embeddings.errors import UsageError
+from embeddings.errors import SourceError, UsageError
 from embeddings.pipeline import as_store
 from embeddings.store import EmbeddingStore
 
@@ -38,9 +38,22 @@ def under(side: Side, judge: str, **embedding: Unpack[Embedding]) -> StoreSide:
             f"{side.name} is not made of images that {judge} could embed.",
             hint="Give sources of images, or leave --judge out.",
         )
-    other = as_store(store.source, name=side.name, encoder=judge, **embedding)
+    try:
+        other = as_store(store.source, name=side.name, encoder=judge, **embedding)
+    except SourceError as error:
+        raise SourceError(
+            f"The images of {side.name} are not where they were embedded from: {error.message}",
+            hint="Put them back, embed them again, or leave --judge out.",
+        ) from None
+    if other.spec == store.spec:
+        raise UsageError(f"{judge} judges itself.", hint="Name another encoder with --judge.")
     place = {key: row for row, key in enumerate(store.column("key"))}
     kept = [row for row, key in enumerate(other.column("key")) if key in place]
+    if not kept:
+        raise UsageError(
+            f"None of the images of {side.name} is in {store.source} any more.",
+            hint="Embed it again, or leave --judge out.",
+        )
     other = other.take(np.array(kept, np.int64))
     ours = store.rows().take(pa.array([place[key] for key in other.column("key")]))
     rows = other.rows()

@@ -15,6 +15,7 @@ from curate.distances._frechet_full import FullTarget
 from curate.distances._knn import TargetSpacing
 from curate.results import Estimate
 from curate.scoring.profile import describe, describe_moments
+from embeddings import files
 from embeddings.errors import TooFewImagesError
 from embeddings.histograms import NeuronHistograms
 from embeddings.moments import Folded, Moments
@@ -79,10 +80,11 @@ class StoreSide(Side):
         """The encoder of the store."""
         return self._store.spec
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Of images, encoder and blocks."""
-        return self._folded.digest
+        """Of images, encoder, blocks, labels, and the address, which says how pictures were seen (``#white:4095``)."""
+        labels = files.digest(self._store.column("label"))
+        return files.digest([self._folded.digest, labels, self._store.source])
 
     @property
     def moments(self) -> Moments:

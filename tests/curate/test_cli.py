@@ -373,3 +373,23 @@ def test_explanations_are_asked_for_by_name(curate, folders):
     assert document["findings"]["diversity"]["at"] == 30
     code, _, err = curate(*words, "--also", "diverse")
     assert (code, "diversity" in err) == (2, True)
+
+
+def test_flags_that_say_something_of_pools_need_one(curate, folders):
+    for flag in ("--judge=color-texture", "--pool-size=9", "--fail-above=1", "--also=all"):
+        code, _, err = curate("score", "--target", folders["target"], flag, "--quiet")
+        assert (code, "there is none" in words_of(err)) == (2, True), flag
+
+
+def test_one_target_may_have_a_name_and_no_name_leads_out_of_the_folder(curate, folders):
+    pool = f"--pool=like={folders['like']}"
+    assert curate("score", "--target", f"A={folders['target']}", pool, "--quiet")[0] == 0
+    for name in ("..", ".", " "):
+        words = ("--target", f"{name}={folders['target']}", "--target", f"b={folders['like']}", pool)
+        assert curate("score", *words, "--out", "deep/in", "--quiet")[0] == 2, name
+
+
+def test_an_encoder_does_not_judge_itself(curate, folders):
+    pool = f"--pool=like={folders['like']}"
+    code, _, err = curate("score", "--target", folders["target"], pool, "--judge", "lite0@32", "--quiet")
+    assert (code, "judges itself" in words_of(err)) == (2, True)

@@ -7,9 +7,9 @@ import pytest
 import curate.scoring.scorer
 import embeddings.moments
 from curate.results import Estimate, ShiftReport
-from curate.scoring import score, shift_index, verdict_of
+from curate.scoring import score, score_each, shift_index, verdict_of
 from curate.scoring.measures import MEASURES
-from embeddings.errors import EncoderMismatchError, TooFewImagesError, UnknownNameError, UsageError
+from embeddings.errors import EncoderMismatchError, SourceError, TooFewImagesError, UnknownNameError, UsageError
 from embeddings.moments_export import export_moments
 from embeddings.store import EmbeddingStore
 
@@ -241,3 +241,51 @@ def test_an_unknown_measure_is_refused_with_the_nearest_name():
         score(vectors(100), {"a": vectors(100)}, also=["factor"], work=None)
     with pytest.raises(UsageError, match="A delivery of 0 images"):
         score(vectors(100), {"a": vectors(100)}, pool_size=0, work=None)
+
+
+def test_a_cut_or_foreign_file_of_kept_scores_is_as_good_as_none(tmp_path):
+    target, pools = vectors(200), {"a": vectors(200, 0.2, seed=1)}
+    first = score(target, pools, work=tmp_path)
+    (kept,) = (tmp_path / "scores").iterdir()
+    for damage in ('{"schema": "x", "entr', "[]", '{"schema": "x"}'):
+        kept.write_text(damage)
+        assert score(target, pools, work=tmp_path) == first
+
+
+def test_labels_that_come_later_are_seen_though_scores_are_kept(tmp_path):
+    def labeled(names):
+        plain = EmbeddingStore.from_vectors(vectors(100, 0.2, seed=1))
+        rows = plain.rows().set_column(plain.rows().schema.get_field_index("label"), "label", [names])
+        return EmbeddingStore(spec=plain.spec, rows=rows, vectors=plain.vectors())
+
+    names = ["x", "y"] * 50
+    without, with_labels = (
+        score(labeled(names), {"a": labeled(n)}, also="otdd", work=tmp_path)["a"] for n in ([None] * 100, names)
+    )
+    assert "no labels" in without.metrics["otdd"].reason
+    assert with_labels.metrics["otdd"].value is not None
+
+
+def test_how_pictures_are_seen_is_part_of_what_is_kept(image_folder, pictures, tmp_path):
+    target, pool = image_folder(pictures(30, seed=1), "target"), image_folder(pictures(30, seed=2), "pool")
+    settings = {"encoder": "color-texture", "work": tmp_path / "work"}
+    plain = score(target, {"a": pool}, **settings)["a"].index
+    seen_otherwise = f"{pool}#white:128"
+    fresh = score(target, {"a": seen_otherwise}, encoder="color-texture", work=None)["a"].index
+    assert score(target, {"a": seen_otherwise}, **settings)["a"].index == fresh
+    assert plain is not None
+
+
+def test_a_delivery_that_cannot_be_foretold_is_no_error():
+    rows = EmbeddingStore.from_vectors(vectors(60))
+    groups = ["abdh"[i % 4] for i in range(60)]  # folds 0, 6, 9 and 7
+    table = rows.rows().set_column(rows.rows().schema.get_field_index("group"), "group", [groups])
+    target = EmbeddingStore(spec=rows.spec, rows=table, vectors=rows.vectors())
+    found = score(target, {"a": vectors(100, 0.2, seed=1)}, pool_size=1000, work=None)["a"].findings["delivery"]
+    assert "independent images" in found["reason"]
+
+
+def test_a_missing_second_target_is_found_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr(curate.scoring.scorer, "refit_frechet", None)
+    with pytest.raises(SourceError, match="nowhere"):
+        score_each({"a": vectors(100), "b": "nowhere.npy"}, {"p": vectors(100, seed=1)}, work=None)
