@@ -313,7 +313,8 @@ def test_labels_of_untouched_files_follow_the_source(tmp_path, pictures, image_f
 # Interrupted at the keyboard
 
 COMMAND = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so do their children
 sys.path.insert(0, {tests!r})
 from embeddings.encoders import registry
 from test_pipeline import ToyEncoder
