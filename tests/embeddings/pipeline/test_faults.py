@@ -314,7 +314,7 @@ def test_labels_of_untouched_files_follow_the_source(tmp_path, pictures, image_f
 
 COMMAND = """
 import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so do their children
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 sys.path.insert(0, {tests!r})
 from embeddings.encoders import registry
 from test_pipeline import ToyEncoder
