@@ -1,8 +1,9 @@
 """What ``score`` can say beyond figures, when asked: what kind of shift, which images, which slices, how varied.
 
 Those of a pool: ``factors`` (what preprocessing would repair), ``images`` (those that tell the sets apart, and the
-labels that pull the pool away), ``memorized`` (copies of target images that no digest finds). Those of all pools
-together: ``slices`` (of the target that no pool serves) and ``diversity`` (of every set and of their union).
+labels that pull the pool away), ``memorized`` (copies of target images that no digest finds), ``delivery`` (the usable
+images of one of which the pool is a sample). Those of all pools together: ``slices`` (of the target that no pool
+serves) and ``diversity`` (of every set and of their union).
 
 Every one is plain JSON, as reports hold it; where it cannot be given it is ``{"reason": ...}``.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from curate.attribution import TargetFactors, memorized, slices, telling
+from curate.distances._usable import usable
 from curate.diversity import effective_rank, unique, vendi
 from curate.results import PoolScore
 from curate.scoring.sides import Side, Target
@@ -29,12 +31,13 @@ RAREFIED = 500  # images at which sets of different size are compared for divers
 
 @dataclass(frozen=True, kw_only=True)
 class Means:
-    """What explanations that look at the pictures again need."""
+    """What explanations need beside the two sets."""
 
-    encoder: str | Encoder
+    encoder: str | Encoder  # and the others, to look at the pictures again
     device: str = "auto"
     workers: int | None = None
     progress: Progress = silent
+    pool_size: int | None = None  # images of a delivery
 
 
 class Explainer:
@@ -51,7 +54,7 @@ class Explainer:
             KeyError: no such explanation.
         """
         of: Callable[[EmbeddingStore, EmbeddingStore], Finding]
-        of = {"factors": self._split, "images": _images, "memorized": _memorized}[name]
+        of = {"factors": self._split, "images": _images, "memorized": _memorized, DELIVERY: self._foretell}[name]
         ours, theirs = self._target.store, pool.store
         if ours is None or theirs is None:
             return {"reason": f"{pool.name if theirs is None else 'the target'} is a file of moments, without images"}
@@ -70,7 +73,12 @@ class Explainer:
         steps = found.best.steps if found.best else ()
         return {**found.to_json(), "repairs": near, "step": ", then ".join(steps)}
 
+    def _foretell(self, target: EmbeddingStore, pool: EmbeddingStore) -> Finding:
+        assert self._means.pool_size is not None
+        return usable(target, pool, self._means.pool_size).to_json()
 
+
+DELIVERY = "delivery"
 OF_POOLS = ("factors", "images", "memorized")
 
 

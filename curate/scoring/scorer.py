@@ -13,10 +13,9 @@ from typing import Any, Unpack
 
 from curate.distances._frechet import refit_frechet, require_images
 from curate.distances._refits import Refits, order_probability
-from curate.distances._usable import usable
 from curate.results import TARGET, Estimate, PoolScore, ShiftReport, check_pool_names
 from curate.scoring.disagreement import disagreements, remarks
-from curate.scoring.explanations import OF_ALL, OF_POOLS, Explainer, Means, explain_all, with_repairs
+from curate.scoring.explanations import DELIVERY, OF_ALL, OF_POOLS, Explainer, Means, explain_all, with_repairs
 from curate.scoring.kept import Kept
 from curate.scoring.measures import DEFAULT, MEASURES
 from curate.scoring.profile import profile
@@ -24,7 +23,7 @@ from curate.scoring.ranking import ranked
 from curate.scoring.second_encoder import second_opinion, under
 from curate.scoring.sides import Embedding, Side, Target, open_side
 from curate.scoring.verdicts import action, shift_index, verdict_of
-from embeddings.errors import TooFewImagesError, UnknownNameError, UsageError
+from embeddings.errors import UnknownNameError, UsageError
 from embeddings.pipeline import Embeddable
 from embeddings.progress import Progress, silent
 
@@ -66,7 +65,13 @@ def score(
     work, progress = embedding.setdefault("work", Path(".curate")), embedding.get("progress", silent)
     ours = open_side(target, TARGET, encoder, **embedding)
     sides = [open_side(pool, name, encoder, **embedding) for name, pool in sorted((pools or {}).items())]
-    means = Means(encoder=encoder, device=embedding.get("device", "auto"), workers=embedding.get("workers"))
+    means = Means(
+        encoder=encoder,
+        device=embedding.get("device", "auto"),
+        workers=embedding.get("workers"),
+        progress=progress,
+        pool_size=pool_size,
+    )
     scorer = Scorer(ours, wanted, means, None if work is None else Path(work))
     theirs = [under(side, judge, **embedding) for side in (ours, *sides)] if judge and sides else []
     report = scorer.report(sides, progress)
@@ -133,7 +138,7 @@ class Wanted:
         kept = set(known if "all" in asked else asked)
         return cls(
             (*DEFAULT, *(name for name in extra if name in kept)),
-            tuple(name for name in OF_POOLS if name in kept),
+            tuple(name for name in OF_POOLS if name in kept) + (DELIVERY,) * (pool_size is not None),
             tuple(name for name in OF_ALL if name in kept),
             pool_size,
         )
@@ -177,9 +182,9 @@ class Scorer:
         refits = kept.get("refits", lambda: refit_frechet(target.frame, pool.moments).to_json())
         self._refits[pool.name] = Refits.from_json(refits)
         metrics = {"frechet": self._refits[pool.name].estimate()} | self._metrics(pool, kept)
-        findings = {n: kept.get(n, partial(self._explainer.explain, n, pool)) for n in self._wanted.of_pools}
-        if self._wanted.pool_size is not None:
-            findings["delivery"] = self._delivery(pool, kept, self._wanted.pool_size)
+        findings = {
+            n: kept.get(self._kept_as(n), partial(self._explainer.explain, n, pool)) for n in self._wanted.of_pools
+        }
         index = shift_index(metrics["frechet"], target.frame.total_variance)
         floor = shift_index(target.floor, target.frame.total_variance)
         verdict = verdict_of(index, floor, metrics["copies"].value or 0.0)
@@ -196,6 +201,9 @@ class Scorer:
         )
         return replace(scored, notes=tuple(remarks(scored)))
 
+    def _kept_as(self, name: str) -> str:
+        return f"{name} of {self._wanted.pool_size}" if name == DELIVERY else name
+
     def _metrics(self, pool: Side, kept: Kept) -> dict[str, Estimate]:
         """Figures of the measures wanted, by name."""
 
@@ -204,16 +212,6 @@ class Scorer:
 
         entries = [kept.get(name, partial(take, name)) for name in self._wanted.measures]
         return {figure: Estimate.from_json(e) for entry in entries for figure, e in entry.items()}
-
-    def _delivery(self, pool: Side, kept: Kept, size: int) -> dict[str, Any]:
-        ours, theirs = self._target.store, pool.store
-        if ours is None or theirs is None:
-            name = pool.name if theirs is None else TARGET
-            return {"reason": f"needs vectors; {name} is a file of moments"}
-        try:
-            return kept.get(f"delivery of {size}", lambda: usable(ours, theirs, size).to_json())
-        except TooFewImagesError as error:
-            return {"reason": error.message}
 
 
 def _require_comparable(target: Side, sides: Sequence[Side]) -> None:
