@@ -34,6 +34,7 @@ app = App(
 Encoder = Annotated[str | None, Parameter(env_var="CURATE_ENCODER")]
 Pools = Annotated[list[str] | None, Parameter(negative="")]
 Sources = Annotated[list[str] | None, Parameter(negative="")]
+Methods = Annotated[list[str] | None, Parameter(name=["--method", "--compare"], negative="")]
 
 
 @app.command
@@ -207,25 +208,28 @@ def score(
 def select(
     *,
     out: Path,
-    budget: int | None = None,
+    budget: str | None = None,
     target: str | None = None,
     pool: Pools = None,
-    method: str = "near-first",
+    method: Methods = None,
     exclude: Sources = None,
-    include_target: bool = True,
+    weight: Sources = None,
+    past_knee: Annotated[bool, Parameter(negative="")] = False,
     encoder: Encoder = None,
     shared: Shared | None = None,
 ) -> None:
-    """Choose N images from the pools, nearest to the target first.
+    """Choose images from the pools under a budget, nearest to the target first.
 
     Args:
         out: Folder for the selection and its report.
-        budget: N, the number of unique images.
-        target: Unlabeled images of the downstream task (its training part).
-        pool: NAME=SOURCE, repeated: a candidate pool.
-        method: near-first, pool-gated, best-pool, uniform or random.
+        budget: N unique images, or limits: images=5000,bytes=2GB,money=200,hours=3,rate=450,epochs=100,far=0.2,
+            max-per-label=100,licenses=cc0+cc-by.
+        target: Unlabeled images of the downstream task (its training part); #cap:0 in the address leaves them out.
+        pool: NAME=SOURCE, repeated: a candidate pool; its terms stand in its address (#price:0.02,license:cc-by,cap:9).
+        method: The method, then others to compare it with: near-first, pool-gated, best-pool, uniform, random, ...
         exclude: SOURCE, repeated: images that must never be chosen (validation and test images).
-        include_target: Let the target's own images be chosen too.
+        weight: VALUE=FACTOR, repeated: how much the target images of a label or group count (defect=10).
+        past_knee: Go on where near images have run out.
         encoder: What embeds the images (default lite0).
         shared: Flags of every command.
     """
@@ -235,7 +239,8 @@ def select(
 
     with open_session(shared) as session:
         sources = {"target": session.target(target), **session.pools(pool)}
-        wanted = session.budget(budget)
+        wanted, terms, weights = session.budget(budget), session.terms(target, pool), session.weights(weight)
+        first, *others = [name for text in method or ["near-first"] for name in text.split(",")]
         if session.shared.dry_run:
             # "#" stands in no pool's name that a flag can give
             excluded = {f"exclude #{number}": address for number, address in enumerate(exclude or (), 1)}
@@ -244,30 +249,63 @@ def select(
         pools = {name: address for name, address in sources.items() if name != "target"}
         name = session.encoder(encoder)
         report = scoring.score(sources["target"], pools, encoder=name, **session.embedding)
-        chosen = selection.select(
+        selector = selection.open_selector(
             sources["target"],
             pools,
             budget=wanted,
-            method=method,
             exclude=[*(exclude or ()), *session.evaluation_parts(name)],
-            include_target=include_target,
+            terms=terms,
+            weights=weights,
+            past_knee=past_knee,
             encoder=name,
             report=report,
             seed=session.seed,
-            out=out,
             **session.embedding,
         )
+        chosen = selector.select(first, out)
         report.save(out)
+        methods = [first, *others]
+        at = len(chosen) if chosen.facts["stopped"] else None
+        comparison = selection.kept_comparison(out, selector, methods, at)
+        if comparison is None:
+            comparison = selection.compare(selector, methods, images=at)
+            comparison.save(out)
         page = reporting.refresh(out)
     stopped = chosen.facts.get("stopped")
     lines = [f"Stopped at {stopped['at']:,}: {stopped['reason']}"] if stopped else []
     if set(chosen.counts()) == {TARGET} and pools:
         lines.append(
             "All of them are the target's own images, which are candidates too and the nearest there are. For images "
-            "of the pools raise --budget, or say --no-include-target."
+            "of the pools raise --budget, or leave them out with #cap:0 at the end of the target's address."
         )
     document = {"schema": "curate.select/1", "digest": chosen.digest, "counts": chosen.counts(), "facts": chosen.facts}
-    session.show(document, [*lines, f"Report: {page}"], [text.selection_table(chosen)])
+    document |= {"comparison": comparison.to_json()}
+    lines += text.comparison_lines(comparison)
+    tables = [text.selection_table(chosen), text.comparison_table(comparison)]
+    session.show(document, [*lines, f"Report: {page}"], tables)
+
+
+@app.command
+def explain(folder: Path, key: str, /, *, shared: Shared | None = None) -> None:
+    """Say why an image was chosen or left out.
+
+    Args:
+        folder: Folder that `curate select` wrote.
+        key: Key of the image, or SOURCE/KEY.
+        shared: Flags of every command.
+    """
+    from curate.results import Selection
+
+    with open_session(shared) as session:
+        chosen = Selection.open(folder)
+    lines = chosen.explain(key)
+    if not lines:
+        sources = ", ".join(chosen.sources)
+        raise UsageError(
+            f"{key!r} was neither chosen nor left out: others came before it, or it is no image of {sources}.",
+            hint=f"The keys of the chosen images stand in {folder / 'selection.parquet'}.",
+        )
+    session.show({"schema": "curate.explain/1", "key": key, "reasons": lines}, lines)
 
 
 @app.command
@@ -354,6 +392,48 @@ def evaluate(
             report.save(out)
             lines.append(f"Report: {reporting.refresh(out)}")
     session.show(report.to_json(), lines, [text.evaluation_table(report)])
+
+
+@app.command
+def export(
+    folder: Path,
+    /,
+    *,
+    to: str,
+    out: Path,
+    first: int | None = None,
+    link: str | None = None,
+    label: Annotated[bool, Parameter(negative="")] = False,
+    shard_size: float | None = None,
+    shared: Shared | None = None,
+) -> None:
+    """Write a selection for other programs: a manifest, files, tar shards or a data set.
+
+    The sources are only read. Every image is checked to be the one that was selected.
+
+    Args:
+        folder: Folder that `curate select` wrote.
+        to: parquet, csv or paths (where the images are); folder, webdataset or huggingface (the images themselves).
+        out: File or folder to make; the same command again finds it.
+        first: Only the first N images, by rank.
+        link: With folder: hard, symbolic or copy (default: hard where possible, else a copy).
+        label: With folder: sub-folders are labels, not sources.
+        shard_size: With webdataset: MB of the largest shard (default 500).
+        shared: Flags of every command.
+    """
+    from curate import exports
+    from curate.exports.settings import Options
+
+    with open_session(shared) as session:
+        options: Options = {"first": first, "link": link, "label": label, "shard_size": shard_size}
+        workers, progress = session.shared.workers, session.progress
+        if session.shared.dry_run:
+            plan = exports.forecast(folder, to=to, workers=workers, progress=progress, **options)
+            session.show(plan.to_json(), [*plan.lines(), "Nothing was done (--dry-run)."])
+            return
+        made = exports.export(folder, to=to, out=out, workers=workers, progress=progress, **options)
+    exports.require_most_images(made)
+    session.show(made.to_json(), made.lines())
 
 
 @app.command

@@ -1,10 +1,11 @@
 """curate.toml: a file of arms, read and checked as a whole before anything runs.
 
     encoder = "lite0"          seed = 0          work = ".curate"
-    [target]        uri, label, group, where
-    [pools.NAME]    uri, label, group, where
+    [target]        uri, label, group, where, cap
+    [pools.NAME]    uri, label, group, where, price, license, cap, floor, of
     [evaluate.NAME] train, test, label, group
-    [budget]        images
+    [budget]        images, bytes, money, hours, rate, epochs, far, order, licenses, max_per_label, ...
+    [weights]       LABEL = FACTOR
     [[arms]]        name, select, method, backbone, init, samples
 
 Paths are relative to the file. ``where`` holds selectors as in an address (``half=B,variant=base``).
@@ -14,13 +15,14 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from embeddings.errors import ConfigError
+from curate.terms import Budget, Terms, parse_weights
+from embeddings.errors import ConfigError, UsageError
 from embeddings.files import is_remote
 from embeddings.sources import NAMED, Address, parse_address
 
@@ -35,6 +37,20 @@ class SourceConfig:
     label: str | None = None
     group: str | None = None
     where: str | None = None
+    price: float | str | None = None
+    license: str | None = None
+    cap: int | None = None
+    floor: int = 0
+    of: int | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.terms  # refused here, before anything runs
+
+    @property
+    def terms(self) -> Terms:
+        """On which conditions its images are to be had."""
+        price = "" if self.price is None else str(self.price)
+        return Terms(price=price, license=self.license or "", cap=self.cap, floor=self.floor, of=self.of)
 
     def address(self, root: Path) -> str:
         """The source address, its path relative to ``root`` made whole."""
@@ -54,16 +70,6 @@ class EvaluateConfig:
         """TRAIN or TRAIN::TEST with selectors and whole paths."""
         parts = [self.train] if self.test is None else [self.train, self.test]
         return "::".join(with_selectors(part, root, label=self.label, group=self.group) for part in parts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BudgetConfig:
-    """How much may be selected."""
-
-    images: int
-
-    def __post_init__(self) -> None:
-        _require(self.images > 0, "budget.images", self.images, "a positive number of images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +97,8 @@ class Config:
     target: SourceConfig
     pools: Mapping[str, SourceConfig] = field(default_factory=dict)
     evaluate: Mapping[str, EvaluateConfig] = field(default_factory=dict)
-    budget: BudgetConfig | None = None
+    budget: Budget | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
     arms: tuple[ArmConfig, ...] = ()
     encoder: str | None = None
     work: str | None = None
@@ -110,6 +117,11 @@ class Config:
     def pool_addresses(self) -> dict[str, str]:
         """Pool name -> source address, whole."""
         return {name: pool.address(self.root) for name, pool in self.pools.items()}
+
+    @property
+    def terms(self) -> dict[str, Terms]:
+        """Source name -> its terms, the target's under ``target``."""
+        return {"target": self.target.terms} | {name: pool.terms for name, pool in self.pools.items()}
 
     @property
     def labeled_addresses(self) -> dict[str, str]:
@@ -134,7 +146,8 @@ def load_config(path: Path | str) -> Config:
         target=_build(SourceConfig, document["target"], "target"),
         pools=_build_named(SourceConfig, document.get("pools", {}), "pools"),
         evaluate=_build_named(EvaluateConfig, document.get("evaluate", {}), "evaluate"),
-        budget=_build(BudgetConfig, document["budget"], "budget") if "budget" in document else None,
+        budget=_build(Budget, document["budget"], "budget") if "budget" in document else None,
+        weights=_weights(document.get("weights", {})),
         arms=_build_arms(document.get("arms", [])),
         **scalars,
     )
@@ -184,7 +197,8 @@ def _build(kind: type[T], table: Any, where: str) -> T:
     for known in fields(kind):  # type: ignore[arg-type]
         needed = known.default is MISSING and known.default_factory is MISSING
         _require(not needed or known.name in table, f"{where}.{known.name}", "nothing", "a value")
-    return kind(**{key: _typed(value, hints[key], f"{where}.{key}") for key, value in table.items()})
+    values = {key: _typed(value, hints[key], f"{where}.{key}") for key, value in table.items()}
+    return _refused_as(where, lambda: kind(**values))
 
 
 def _build_named(kind: type[T], tables: Any, where: str) -> dict[str, T]:
@@ -193,10 +207,31 @@ def _build_named(kind: type[T], tables: Any, where: str) -> dict[str, T]:
 
 
 def _typed(value: Any, kind: Any, where: str) -> Any:
+    if get_origin(kind) is tuple:
+        fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        _require(fits, where, value, "a list of texts")
+        return tuple(sorted(value))
     kinds = tuple(k for k in get_args(kind) if k is not type(None)) if isinstance(kind, UnionType) else (kind,)
-    fits = isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
+    accepted = (*kinds, int) if float in kinds else kinds
+    fits = isinstance(value, accepted) and not (isinstance(value, bool) and bool not in kinds)
     _require(fits, where, value, " or ".join(k.__name__ for k in kinds))
     return value
+
+
+def _weights(table: Any) -> dict[str, float]:
+    _require(isinstance(table, dict), "weights", table, "a table of LABEL = FACTOR")
+    factors = {name: _typed(value, float, f"weights.{name}") for name, value in table.items()}
+    return _refused_as("weights", lambda: parse_weights(factors))
+
+
+def _refused_as(where: str, build: Callable[[], T]) -> T:
+    """What ``build`` makes; what it refuses, with the table that says it."""
+    try:
+        return build()
+    except ConfigError:
+        raise
+    except UsageError as error:
+        raise ConfigError(f"[{where}]: {error.message}", hint=error.hint) from None
 
 
 def _build_arms(tables: Any) -> tuple[ArmConfig, ...]:

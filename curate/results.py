@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embeddings import files
 from embeddings.errors import CorruptError, UsageError
@@ -149,18 +150,28 @@ SELECTION = pa.schema(
         ("key", pa.string()),
         ("uri", pa.string()),
         ("sha256", pa.string()),  # of the image as it was when it was selected
-        ("stage", pa.int32()),
+        ("stage", pa.int32()),  # of training: 0 first
         ("rank", pa.int64()),  # 0 = taken first
         ("score", pa.float64()),  # the method's own, rounded to 1e-6
         ("target_key", pa.string()),  # nearest target image
         ("similarity", pa.float64()),  # cosine to it, centred on the pools
-        ("duplicates", pa.int64()),  # how many candidates are this same picture, itself included
-        ("cost", pa.float64()),
+        ("duplicates", pa.int64()),  # how many candidates are this picture or nearly so, itself included
+        ("duplicate_group", pa.string()),  # SOURCE/KEY, as ``because_of`` in LEFT_OUT; "" where it has no duplicate
+        ("cost", pa.float64()),  # money
         ("repeats", pa.int32()),
-        ("reason", pa.string()),
+        ("code", pa.string()),  # the kind of pick in one word
+        ("reason", pa.string()),  # the same in words
     ]
 )
-LEFT_OUT = pa.schema([("source", pa.string()), ("key", pa.string()), ("reason", pa.string())])
+LEFT_OUT = pa.schema(
+    [
+        ("source", pa.string()),
+        ("key", pa.string()),
+        ("code", pa.string()),  # duplicate, near-duplicate, excluded, contaminated or license
+        ("reason", pa.string()),
+        ("because_of", pa.string()),  # SOURCE/KEY of the image that keeps it out; a chosen one is its duplicate group
+    ]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +214,18 @@ class Selection:
             sources=self.sources,
         )
 
+    def at_least(self, similarity: float) -> Selection:
+        """The images whose nearest target image is at least so similar (cosine), without recomputation; ranks stay."""
+        keep = pc.greater_equal(self.table["similarity"], similarity)
+        facts = {**self.facts, "least_similarity": similarity}
+        return Selection(table=self.table.filter(keep), left_out=self.left_out, facts=facts, sources=self.sources)
+
+    def explain(self, key: str) -> list[str]:
+        """Why images of this key (or SOURCE/KEY) were chosen or left out, one sentence each; nothing for other keys."""
+        return [_chosen_words(row) for row in _of_key(self.table, key)] + [
+            f"{row['source']}/{row['key']} was left out: {row['reason']}." for row in _of_key(self.left_out, key)
+        ]
+
     @cached_property
     def digest(self) -> str:
         """sha256 over the chosen (source, key, stage, repeats) in rank order and the facts."""
@@ -218,7 +241,7 @@ class Selection:
         """Writes selection.parquet, left_out.parquet and selection.json (last)."""
         files.write_table(folder / "selection.parquet", self.table)
         files.write_table(folder / "left_out.parquet", self.left_out)
-        document = {"schema": "curate.selection/1", "digest": self.digest, "facts": self.facts, "sources": self.sources}
+        document = {"schema": "curate.selection/2", "digest": self.digest, "facts": self.facts, "sources": self.sources}
         files.write_json(folder / "selection.json", document)
         return Selection(table=self.table, left_out=self.left_out, facts=self.facts, sources=self.sources, path=folder)
 
@@ -230,7 +253,7 @@ class Selection:
             CorruptError: unfinished, of an unknown schema, or changed since it was written.
         """
         folder = Path(path)
-        document = _read(folder / "selection.json", "curate.selection/1")
+        document = _read(folder / "selection.json", "curate.selection/2")
         table, left_out = (files.read_table(folder / f"{name}.parquet") for name in ("selection", "left_out"))
         facts, sources = document["facts"], document["sources"]
         selection = cls(table=_whole(table), left_out=left_out, facts=facts, sources=sources, path=folder)
@@ -242,6 +265,19 @@ class Selection:
         counts = ", ".join(f"{k} {v:,}" for k, v in self.counts().items())
         head = f"Selection({len(self):,} images by {self.facts.get('method')}: {counts})"
         return f"{head}\n  .rows() .to_paths() .truncate(n)"
+
+
+def _of_key(table: pa.Table, key: str) -> list[dict[str, Any]]:
+    whole = pc.binary_join_element_wise(table["source"], table["key"], "/")
+    found: list[dict[str, Any]] = table.filter(pc.or_(pc.equal(table["key"], key), pc.equal(whole, key))).to_pylist()
+    return found
+
+
+def _chosen_words(row: dict[str, Any]) -> str:
+    cost = f"; it costs {row['cost']:,.4g}" if row["cost"] else ""
+    copies = f"; it stands for {row['duplicates']} images nearly the same" if row["duplicates"] > 1 else ""
+    nearest = f"its nearest target image is {row['target_key']} (cosine {row['similarity']:.2f})"
+    return f"{row['source']}/{row['key']} was chosen, rank {row['rank']:,}: {row['reason']}; {nearest}{copies}{cost}."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from embeddings.progress import Progress
 
 if TYPE_CHECKING:
     from curate.config import Config
+    from curate.terms import Budget, Terms
 
 
 @Parameter(name="*")
@@ -60,11 +61,16 @@ class Session:
         return str(self._first(flag, "encoder", "lite0"))
 
     def target(self, flag: str | None) -> str:
-        """The target's address.
+        """The target's address, without terms.
 
         Raises:
             UsageError: neither a flag nor a file names one.
         """
+        from curate.terms import split_terms
+
+        return split_terms(self._target(flag))[0]
+
+    def _target(self, flag: str | None) -> str:
         if flag is not None:
             return flag
         if self.config is None:
@@ -81,17 +87,44 @@ class Session:
             return parse_named(flags, "--target")
         return {"target": self.target(flags[0] if flags else None)}
 
-    def budget(self, flag: int | None) -> int:
-        """N, the number of unique images.
+    def budget(self, flag: str | None) -> Budget:
+        """What may be selected.
 
         Raises:
             UsageError: neither a flag nor a file says it.
         """
+        from curate.terms import Budget
+
         if flag is not None:
-            return flag
+            return Budget.parse(flag)
         if self.config is None or self.config.budget is None:
             raise UsageError("No budget was given.", hint="Say --budget N, the number of unique images.")
-        return self.config.budget.images
+        return self.config.budget
+
+    def weights(self, flags: Sequence[str] | None) -> dict[str, float]:
+        """Label or group of the target -> how much its images count; flags replace the file's.
+
+        Raises:
+            UsageError: a flag that is not VALUE=FACTOR.
+        """
+        from curate.terms import parse_weights
+
+        return parse_weights(list(flags)) if flags else dict(self.config.weights) if self.config else {}
+
+    def terms(self, target: str | None, pools: Sequence[str] | None) -> dict[str, Terms]:
+        """Terms of the target and the pools: those in their addresses, then those of the file that names them.
+
+        Raises:
+            UsageError: terms that make no sense.
+        """
+        from curate.terms import Terms, split_terms
+
+        given = {"target": self._target(target), **self._pools(pools)}
+        said = {name: split_terms(address)[1] for name, address in given.items()}
+        named_by_file = {"target"} if target is None else set()
+        named_by_file |= set() if pools else set(given) - {"target"}
+        of_file = self.config.terms if self.config else {}
+        return {name: terms.over(of_file[name] if name in named_by_file else Terms()) for name, terms in said.items()}
 
     def labeled(self, flags: Sequence[str] | None) -> dict[str, str]:
         """Labeled set -> TRAIN[::TEST]; flags replace the file's sets.
@@ -106,11 +139,16 @@ class Session:
         return sets
 
     def pools(self, flags: Sequence[str] | None) -> dict[str, str]:
-        """Pool name -> address; flags replace the file's pools.
+        """Pool name -> address without terms; flags replace the file's pools.
 
         Raises:
             UsageError: a name that cannot stand for a pool.
         """
+        from curate.terms import split_terms
+
+        return {name: split_terms(address)[0] for name, address in self._pools(flags).items()}
+
+    def _pools(self, flags: Sequence[str] | None) -> dict[str, str]:
         from curate.results import check_pool_names
 
         of_file = self.config.pool_addresses if self.config else {}

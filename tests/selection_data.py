@@ -24,6 +24,18 @@ def make_store(name, vectors, keys=None, *, sha256=(), pixels=()):
     return EmbeddingStore(spec=plain.spec, rows=rows, vectors=plain.vectors(), facts={"source": f"/data/{name}"})
 
 
+def labeled(store):
+    """The store, every image with the nearest mode as its label and one of 40 groups; the first has neither."""
+    modes = np.linalg.norm(np.asarray(store.vectors())[:, None] - MODES, axis=2).argmin(axis=1)
+    keys = store.column("key")
+    label = pa.array([None if key == "0000" else f"mode {mode}" for key, mode in zip(keys, modes, strict=True)])
+    group = pa.array([None if key == "0000" else f"group {int(key) % 40}" for key in keys])
+    rows = store.rows()
+    for name, values in (("label", label), ("group", group)):
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
+    return EmbeddingStore(spec=store.spec, rows=rows, vectors=store.vectors(), facts=store.facts)
+
+
 def near_modes(n, seed, spread=0.6):
     """Vectors [n, 12] float32 around the first four of five modes."""
     rng = np.random.default_rng(seed)
@@ -43,6 +55,12 @@ class World:
     def excluded(self) -> set[tuple[str, str]]:
         """(source, key) of the candidates that are also test images."""
         return {("target", "0003"), ("target", "0004"), ("web", "0011"), ("open", "0012")}
+
+    def labeled(self) -> "World":
+        """The same world, its images with labels and groups."""
+        pools = {name: labeled(pool) for name, pool in self.pools.items()}
+        target = labeled(self.target)
+        return replace(self, target=target, pools=pools, report=score(target, pools, work=None))
 
     def shuffled(self, seed: int) -> "World":
         """The same world, its rows given in another order, its pools too."""
@@ -77,6 +95,7 @@ def _shuffled(store: EmbeddingStore, rng: np.random.Generator) -> EmbeddingStore
     keys = [store.column("key")[i] for i in order]
     digests = {name: dict(zip(store.column("key"), store.column(name), strict=True)) for name in ("sha256", "pixels")}
     again = make_store("again", np.asarray(store.vectors())[order], keys, **digests)
+    again = labeled(again) if any(store.column("label")) else again
     return EmbeddingStore(spec=again.spec, rows=again.rows(), vectors=again.vectors(), facts=store.facts)
 
 

@@ -50,7 +50,7 @@ class Sample:
         source, chosen = open_source(store.source), store.take(sampled_rows(store, limit))
         folds, rows = fold_of(chosen.rows(), salt=salt), chosen.rows().select(["uri", "sha256"]).to_pylist()
         with ThreadPoolExecutor(workers) as threads:
-            found = list(threads.map(lambda row: _picture(source, KEPT * edge, **row), rows))
+            found = list(threads.map(lambda row: read_picture(source, KEPT * edge, **row), rows))
         kept = [i for i, picture in enumerate(found) if isinstance(picture, Image.Image)]
         pictures = tuple(picture for picture in found if isinstance(picture, Image.Image))
         problems = [picture for picture in found if isinstance(picture, str)]
@@ -113,7 +113,7 @@ def _padded(prepared: list[np.ndarray], size: int) -> np.ndarray:
     return batch
 
 
-def _picture(source: Source, edge: int, *, uri: str, sha256: str | None) -> Image.Image | str:
+def read_picture(source: Source, edge: int, *, uri: str, sha256: str | None) -> Image.Image | str:
     """The picture, its shorter side at most ``edge``, or why it cannot be had."""
     try:
         picture = load_image(source, uri, sha256=sha256)

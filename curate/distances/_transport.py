@@ -73,12 +73,11 @@ def divergence(cost: Cost, a: Points, b: Points, epsilon: float) -> Divergence:
         b: The second set.
         epsilon: Strength of the entropy in units of the cost, positive.
     """
-    first = _Problem(cost(a, a), a.weights, a.weights, own=True).solve(epsilon)
+    first = transport(cost, a, a, epsilon)
     if a.equals(b):
         second = across = first
     else:
-        second = _Problem(cost(b, b), b.weights, b.weights, own=True).solve(epsilon)
-        across = _Problem(cost(a, b), a.weights, b.weights).solve(epsilon)
+        second, across = transport(cost, b, b, epsilon), transport(cost, a, b, epsilon)
     return Divergence(
         value=across.value - first.value / 2 - second.value / 2,
         by_first=across.f - first.f,
@@ -89,12 +88,35 @@ def divergence(cost: Cost, a: Points, b: Points, epsilon: float) -> Divergence:
 
 
 @dataclass(frozen=True, eq=False)
-class _Solution:
-    f: np.ndarray
-    g: np.ndarray
+class Potentials:
+    """The solution of OT(a, b); f at any other point is the soft minimum of its costs to b (``soft_minimum``)."""
+
+    f: np.ndarray  # [n] derivative of OT in the weight of each point of a, up to a constant
+    g: np.ndarray  # [m] of b; equal to f for a set with itself
     value: float
-    error: float
+    error: float  # mass in the wrong place, of 1
     iterations: int
+
+
+def transport(cost: Cost, a: Points, b: Points, epsilon: float) -> Potentials:
+    """Entropic transport from a to b, without the terms of either with itself.
+
+    Args:
+        cost: Costs between two sets.
+        a: The first set.
+        b: The second set; the same object as the first for a set with itself.
+        epsilon: Strength of the entropy in units of the cost, positive.
+    """
+    return _Problem(cost(a, b), a.weights, b.weights, own=a is b).solve(epsilon)
+
+
+def soft_minimum(cost: np.ndarray, g: np.ndarray, b: np.ndarray, eps: float) -> np.ndarray:
+    """-eps log sum_j b_j exp((g_j - c_ij) / eps), [n]: the potential of points with costs [n, m] to a set."""
+    exponent: np.ndarray = g - cost
+    exponent /= eps
+    top = exponent.max(axis=1)
+    exponent -= top[:, None]
+    return np.asarray(-eps * (top + np.log(np.exp(exponent, out=exponent) @ b)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +126,7 @@ class _Problem:
     b: np.ndarray  # [m]
     own: bool = False  # a set with itself: cost is symmetric, and f = g
 
-    def solve(self, epsilon: float) -> _Solution:
+    def solve(self, epsilon: float) -> Potentials:
         f, g, spent, error = np.zeros(len(self.a)), np.zeros(len(self.b)), 0, np.inf
         for eps in _stages(float(self.cost.max()), epsilon):
             end, error = (spent + STAGE_ITERATIONS if eps > epsilon else MAX_ITERATIONS), np.inf
@@ -112,14 +134,14 @@ class _Problem:
                 f, g = self._log_step(f, g, eps)
                 u, v, error, used = self._scale(self._kernel(f, g, eps), end - spent)
                 f, g, spent = f + eps * np.log(u), g + eps * np.log(v), spent + used
-        return _Solution(f, g, float(f @ self.a + g @ self.b), error, spent)
+        return Potentials(f, g, float(f @ self.a + g @ self.b), error, spent)
 
     def _log_step(self, f: np.ndarray, g: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
         """One exact iteration."""
-        new = _soft_minimum(self.cost, g, self.b, eps)
+        new = soft_minimum(self.cost, g, self.b, eps)
         if self.own:
             return (f + new) / 2, (f + new) / 2
-        return new, _soft_minimum(self.cost.T, new, self.a, eps)
+        return new, soft_minimum(self.cost.T, new, self.a, eps)
 
     def _kernel(self, f: np.ndarray, g: np.ndarray, eps: float) -> np.ndarray:
         kernel: np.ndarray = f[:, None] - self.cost
@@ -151,12 +173,3 @@ def _stages(largest: float, epsilon: float) -> Iterator[float]:
         yield eps
         eps /= ANNEALING
     yield epsilon
-
-
-def _soft_minimum(cost: np.ndarray, g: np.ndarray, b: np.ndarray, eps: float) -> np.ndarray:
-    """-eps log sum_j b_j exp((g_j - c_ij) / eps), [n]."""
-    exponent: np.ndarray = g - cost
-    exponent /= eps
-    top = exponent.max(axis=1)
-    exponent -= top[:, None]
-    return np.asarray(-eps * (top + np.log(np.exp(exponent, out=exponent) @ b)))

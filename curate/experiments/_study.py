@@ -66,7 +66,9 @@ class Study:
             "target": config.target_address,
             "pools": config.pool_addresses,
             "evaluate": config.labeled_addresses,
-            "budget": config.budget.images if config.budget else None,
+            "budget": config.budget.to_json() if config.budget else None,
+            "terms": {name: terms.to_json() for name, terms in config.terms.items()},
+            "weights": dict(config.weights),
             "arms": [vars(arm) for arm in config.arms],
         }
 
@@ -76,8 +78,9 @@ class Study:
         arms = [
             f"  {a['name']}: {a['select']}, {a['method']} from {a['init']}, C = {a['samples']:,}" for a in plan["arms"]
         ]
+        limits = ", ".join(f"{name} {value}" for name, value in (plan["budget"] or {}).items())
         return [
-            f"Steps: {', '.join(plan['steps'])}; {len(plan['pools'])} pools, budget {plan['budget'] or 'not given'}.",
+            f"Steps: {', '.join(plan['steps'])}; {len(plan['pools'])} pools, budget: {limits or 'not given'}.",
             *arms,
             "Nothing was done (--dry-run).",
         ]
@@ -115,7 +118,9 @@ class Study:
             method: selection.select(
                 config.target_address,
                 config.pool_addresses,
-                budget=budget.images,
+                budget=budget,
+                terms=config.terms,
+                weights=config.weights,
                 method=method,
                 exclude=excluded,
                 encoder=self.encoder,

@@ -18,18 +18,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from curate.exports.originals import ERRORS
 from curate.pretraining.augment.draws import image_hash
-from curate.results import Selection
 from embeddings import files
-from embeddings.errors import ImageError, TrainingError, UsageError
+from embeddings.errors import ImageError, TrainingError
 from embeddings.pictures.views import load_image
 from embeddings.pipeline.batches import core_count
 from embeddings.progress import Progress
-from embeddings.sources import Source, open_source
+from embeddings.sources import Source
 from embeddings.store import ShardedVectors
 
 SHARD_BYTES = 1 << 26
-ERRORS = pa.schema([("source", pa.string()), ("key", pa.string()), ("uri", pa.string()), ("reason", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -48,22 +47,6 @@ class ImageBlock:
     def read(self, rows: np.ndarray) -> np.ndarray:
         """uint8 [n, 3, S, S] of some rows."""
         return self.pixels[rows].reshape(-1, 3, self.edge, self.edge)
-
-
-def open_sources(selection: Selection) -> dict[str, Source]:
-    """The sources that a selection's images come from, by name.
-
-    Raises:
-        UsageError: the selection has no address for one of them.
-        SourceError: a source is gone.
-    """
-    wanted = set(selection.rows()["source"].to_pylist())
-    unknown = sorted(name for name in wanted if not selection.sources.get(name))
-    if unknown:
-        raise UsageError(
-            f"The selection has images from {unknown[0]!r}, but no address for it.", hint="Select again from sources."
-        )
-    return {name: open_source(selection.sources[name]) for name in sorted(wanted)}
 
 
 def load_images(

@@ -14,13 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
+from curate.exports.originals import open_sources
 from curate.pretraining.backbones import save_backbone
 from curate.pretraining.budget import Plan, make_plan, make_schedule, measure_seconds_per_sample
 from curate.pretraining.checkpoint import Mark, Origin, load_checkpoint, save_checkpoint
 from curate.pretraining.curves import Curves
 from curate.pretraining.health import judge
 from curate.pretraining.heap import resident_heap
-from curate.pretraining.images import ImageBlock, load_images, open_sources
+from curate.pretraining.images import ImageBlock, load_images
 from curate.pretraining.interrupts import stop_requests
 from curate.pretraining.run_folder import CONFIG, RUN, find_run
 from curate.pretraining.schedule import Batch, Schedule

@@ -14,12 +14,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from curate.exports.originals import MAX_ERRORS
 from curate.results import Run
 from embeddings import files
 from embeddings.errors import ForeignFolderError, PartialError
 
 CONFIG, RUN = "config.json", "run.json"
-MAX_ERRORS = 0.05  # share of the selected images that a run may do without
 
 
 def find_run(folder: Path, document: dict[str, Any]) -> Run | None:

@@ -115,6 +115,55 @@ def loss_chart(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return {"x": x, "y": y, "lines": lines, "chances": [{"value": c, "at": round(100 - y.at(c), 2)} for c in chances]}
 
 
+def supply_chart(supply: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Distance to the target as images are taken, with its 95% band and the knee; None without two known points."""
+    told = supply or {}
+    pairs = zip(told.get("n") or [], told.get("distance") or [], strict=False)
+    known = [(n, figure) for n, figure in pairs if figure and figure.get("value") is not None]
+    if len(known) < 2:
+        return None
+    x = fitted_scale([0.0, *(n for n, _ in known)], steps=4)
+    y = fitted_scale([0.0, *(figure.get(key) for _, figure in known for key in ("value", "low", "high"))], steps=4)
+    banded = [(n, figure) for n, figure in known if None not in (figure.get("low"), figure.get("high"))]
+    edge = [(n, f["low"]) for n, f in banded] + [(n, f["high"]) for n, f in reversed(banded)]
+    return {
+        "x": x,
+        "y": y,
+        "points": _points(x, y, [(n, figure["value"]) for n, figure in known]),
+        "band": _points(x, y, edge) if len(banded) > 1 else "",
+        "zero": round(100 - y.at(0.0), 2),
+        "knee": _knee(told.get("knee"), x),
+    }
+
+
+def comparison_chart(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Index of every method under every encoder, the selecting one on top; None where nothing was measured."""
+    rows = [
+        (contender, [(name, contender["readings"][name]["index"]) for name in comparison["encoders"]])
+        for contender in comparison["contenders"]
+        if all(name in contender["readings"] for name in comparison["encoders"])
+    ]
+    ends = [index[key] for _, marks in rows for _, index in marks for key in ("value", "low", "high")]
+    if not any(end is not None for end in ends):
+        return None
+    scale = fitted_scale([0.0, *ends])
+    step = 100 / (len(comparison["encoders"]) + 1)
+    return {
+        "scale": scale,
+        "colors": {name: color_class(i) for i, name in enumerate(comparison["encoders"])},
+        "rows": [
+            {
+                "contender": contender,
+                "marks": [
+                    {"encoder": name, "y": round(step * (i + 1), 1), **scale.interval(index)}
+                    for i, (name, index) in enumerate(marks)
+                ],
+            }
+            for contender, marks in rows
+        ],
+    }
+
+
 def composition(counts: Mapping[str, int], colors: Mapping[str, str]) -> list[dict[str, Any]]:
     """Segments of a stacked bar in the order of the colors; ``start`` and ``share`` in per cent."""
     total, done, segments = sum(counts.values()), 0, []
@@ -137,6 +186,19 @@ def source_colors(summary: Mapping[str, Any]) -> dict[str, str]:
 def color_class(number: int) -> str:
     """Style class of the number-th thing in a figure."""
     return f"c{number}" if number < COLORS else "cx"
+
+
+def _points(x: Scale, y: Scale, places: Iterable[tuple[float, float]]) -> str:
+    return " ".join(f"{x.at(a):g},{round(100 - y.at(b), 2):g}" for a, b in places)
+
+
+def _knee(knee: Mapping[str, Any] | None, x: Scale) -> dict[str, Any] | None:
+    """Where near images run out, and the interval of that; its upper end may lie beyond the figure."""
+    if not knee or knee.get("n") is None:
+        return None
+    at = x.at(knee["n"])
+    low, high = (at if knee.get(end) is None else x.at(knee[end]) for end in ("low", "high"))
+    return {"at": at, "start": low, "width": round(high - low, 2), "n": knee["n"]}
 
 
 def _round_step(least: float) -> float:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from curate.comparison import FILE as COMPARISON
+from curate.comparison import Comparison
 from curate.reporting.html import render_html
 from curate.reporting.markdown import render_markdown
 from curate.reporting.summary import summarize, without_images
@@ -19,7 +21,8 @@ SCORE, SELECTION, RUN, EVALUATION = "score.json", "selection.json", "run.json", 
 def summarize_folder(folder: Path | str) -> dict[str, Any]:
     """``summarize`` of every finished result in a folder, at any depth.
 
-    Selections and runs are named after their folders. Of several scores or evaluations the one nearest the top counts.
+    Selections, comparisons and runs are named after their folders. Of several scores or evaluations the one nearest
+    the top counts.
 
     Raises:
         SourceError: no result there.
@@ -27,14 +30,15 @@ def summarize_folder(folder: Path | str) -> dict[str, Any]:
         CorruptError: a result that does not read back.
     """
     root = Path(folder)
-    found = {name: _find(root, name) for name in (SCORE, SELECTION, RUN, EVALUATION)}
+    found = {name: _find(root, name) for name in (SCORE, SELECTION, COMPARISON, RUN, EVALUATION)}
     if not any(found.values()):
-        wanted = f"{SCORE}, {SELECTION}, {RUN} or {EVALUATION}, at any depth"
+        wanted = f"{SCORE}, {SELECTION}, {COMPARISON}, {RUN} or {EVALUATION}, at any depth"
         raise SourceError(f"No result in {str(root)!r}; wanted {wanted}.", hint="Give a folder that a command wrote.")
     score, evaluation = _topmost(found[SCORE]), _topmost(found[EVALUATION])
     return summarize(
         shift=ShiftReport.open(score) if score else None,
         selections={name: Selection.open(path) for name, path in _named(root, found[SELECTION]).items()},
+        comparisons={name: Comparison.open(path) for name, path in _named(root, found[COMPARISON]).items()},
         runs={name: Run.open(path) for name, path in _named(root, found[RUN]).items()},
         evaluation=EvalReport.open(evaluation) if evaluation else None,
     )

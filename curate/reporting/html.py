@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from curate.reporting import figures, findings, measures, wording
+from curate.reporting import figures, findings, measures, selections, wording
 from curate.reporting.sentences import judge_sentence
 
 
@@ -22,6 +22,8 @@ def render_html(summary: dict[str, Any]) -> str:
         "accuracy": [
             figures.accuracy_chart(labeled) for labeled in (summary["evaluation"] or {"labeled": []})["labeled"]
         ],
+        "supply": [figures.supply_chart(s["supply"]) for s in summary["selections"]],
+        "compared": [figures.comparison_chart(c) for c in summary["comparisons"]],
         "parts": findings.parts(shift),
         "composition": [figures.composition(s["counts"], colors) for s in summary["selections"]],
     }
@@ -37,13 +39,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("number", "percent", "points", "span", "with_error", "listed", "counted", "likely")
+    names = ("number", "amount", "signed", "percent", "points", "span", "with_error", "listed", "counted", "likely")
     environment.filters |= {name: getattr(wording, name) for name in names}
     environment.globals |= {
         "decimals_for": wording.decimals_for,
         "explained": findings,
         "judge_sentence": judge_sentence,
         "measured": measures.measured,
+        "selected": selections,
         "step_chart": figures.step_chart,
     }
     return environment

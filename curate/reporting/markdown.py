@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from curate.reporting import findings
+from curate.reporting.selections import comparison_rows, left_out_words, mmd_decimals
 from curate.reporting.sentences import judge_sentence, ordered_metrics
-from curate.reporting.wording import decimals_for, number, percent, points, span, with_error
+from curate.reporting.wording import amount, counted, decimals_for, number, percent, points, signed, span, with_error
 
 Row = Sequence[str]
 
@@ -19,7 +20,9 @@ def render_markdown(summary: dict[str, Any]) -> str:
     if summary["shift"] and summary["shift"]["pools"]:
         parts += ["## Pools", _pools(summary["shift"]), *_explanations(summary["shift"])]
     if summary["selections"]:
-        parts += ["## Selections", _selections(summary["selections"])]
+        parts += ["## Selections", _selections(summary["selections"]), *map(_selection_notes, summary["selections"])]
+    for comparison in summary["comparisons"]:
+        parts += [f"## Methods compared: {_escaped(comparison['name'])}", *_comparison(comparison)]
     if summary["runs"]:
         parts += ["## Runs", _runs(summary["runs"])]
     for labeled in (summary["evaluation"] or {"labeled": []})["labeled"]:
@@ -126,6 +129,41 @@ def _selections(selections: Sequence[dict[str, Any]]) -> str:
         for s in selections
     ]
     return _table(("selection", "method", "images", "by source"), rows)
+
+
+def _selection_notes(selection: dict[str, Any]) -> str:
+    """Limits and their use, wishes, why it stopped, what was left out and how far near images last."""
+    stopped, far = selection["stopped"], selection["parts"]["far"]
+    costs = [f"{row['name']} {amount(row['cost'])}" for row in selection["by_source"] if row["cost"]]
+    told = [f"{row['name']}: {amount(row['used'])} of {amount(row['most'])} used" for row in selection["limits"]]
+    told += [f"the far part is {counted(far, 'image')}"] if far else []
+    told += [f"cost: {', '.join(costs)}"] if costs else []
+    told += selection["wishes"]
+    told += [f"stopped: {stopped['reason']}"] if stopped else ["the budget was met"]
+    words = [f"{selection['name']}: {'; '.join(told)}.", left_out_words(selection)]
+    return _escaped(" ".join([*words, *((selection["supply"] or {}).get("words") or [])]))
+
+
+def _comparison(comparison: dict[str, Any]) -> list[str]:
+    """The table of methods, and what came out in words."""
+    words = [_escaped(sentence) for sentence in (*comparison["words"], *comparison["notes"])]
+    words += [_escaped(f"{j['name']} could not judge: {j['reason']}.") for j in comparison["judges"] if j["reason"]]
+    if comparison["reason"]:
+        return words
+    first, *judges = comparison["encoders"]
+    header = ["method", "images", f"index by {first}", *(f"index by {name}" for name in judges)]
+    return [_table([*header, "against random", "MMD", "coverage"], _contenders(comparison)), *words]
+
+
+def _contenders(comparison: dict[str, Any]) -> Iterable[Row]:
+    decimals = mmd_decimals(comparison)
+    for row in comparison_rows(comparison):
+        known = [row["readings"][name] for name in comparison["encoders"]]
+        gain = known[0]["against_random"]
+        versus = f"{signed(gain['value'])} ({span(gain, 1, plus=True)})" if gain else "the control"
+        indices = [f"{number(r['index']['value'], 1)} ({span(r['index'], 1)})" for r in known]
+        mmd, covered = with_error(known[0]["mmd"], decimals), percent(known[0]["coverage"]["value"], 0)
+        yield [row["method"], number(row["n"]), *indices, versus, mmd, covered]
 
 
 def _runs(runs: Sequence[dict[str, Any]]) -> str:

@@ -122,7 +122,7 @@ def _another_try(shift: dict[str, Any] | None) -> str:
 
 def _certainty(summary: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     shift = summary["shift"]
-    parts = [*_resolution(shift), *_unsettled(shift), *_arms(summary, outcomes)]
+    parts = [*_resolution(shift), *_unsettled(shift), *_methods(summary["comparisons"]), *_arms(summary, outcomes)]
     if shift and shift["pools"]:
         parts.append(_views(shift))
     if not parts:
@@ -165,6 +165,34 @@ def _unsettled(shift: dict[str, Any] | None) -> list[str]:
     open_chains = [listed(chain) for chain in chains if len(chain) > 1]
     comma = "," if len(open_chains) > 1 else ""
     return [f"the order of {', and of '.join(open_chains)}{comma} is not settled"] if open_chains else []
+
+
+def _methods(comparisons: Sequence[dict[str, Any]]) -> list[str]:
+    """How the methods of selection stand against random, on target images that they did not see."""
+    return [text for comparison in comparisons if (text := _against_random(comparison))]
+
+
+def _against_random(comparison: dict[str, Any]) -> str:
+    first, *judges = comparison["encoders"]
+    found: dict[str, list[str]] = {}
+    doubts = []
+    for contender in comparison["contenders"]:
+        said = {name: reading["verdict"] for name, reading in contender["readings"].items()}
+        if said.get(first):
+            found.setdefault(said[first], []).append(contender["method"])
+            others = [name for name in judges if said.get(name) != said[first]]
+            doubts += [f"{contender['method']} not so under {listed(others)}"] if others else []
+    if not found:
+        return ""
+    is_are = [
+        f"{listed(names)} {one_of(len(names), 'is', 'are')} {_SETTLED[verdict]}" for verdict, names in found.items()
+    ]
+    heard = "; ".join(doubts) if doubts else one_of(len(judges), "the judge agrees", "the judges agree")
+    told = f"on target images that no method saw, {listed(is_are)} a random draw"
+    return f"{told} ({heard})" if judges else told
+
+
+_SETTLED = {"nearer": "nearer than", "farther": "farther than", "not settled": "not to be told from"}
 
 
 def _arms(summary: dict[str, Any], outcomes: Sequence[Outcome]) -> list[str]:

@@ -3,7 +3,9 @@
     schema, headline [3], limits {near, middle}, versions
     shift       ShiftReport as JSON; the floor also as an index; pools and target each with a ``gallery``; ``shown``:
                 the images that explanations name, by source (None without pictures)
-    selections  [{name, n, counts, method, budget, stopped, left_out, sheets, digest, ...}]
+    selections  [{name, n, counts, method, budget, stopped, by_source, parts, limits, wishes, left_out, supply, sheets,
+                rejected, digest, ...}]
+    comparisons [{name, encoders, contenders, judges, words, notes, ...}]: Comparison as JSON, by folder
     runs        [{name, method, unique_images N, epochs E, samples_seen C, diversity D, health, curve, chance, ...}]
     evaluation  {labeled: [{name, facts, scores}], samples_seen}
     images      name -> data URI (not in report.json);  missing  name -> why there is none
@@ -15,25 +17,20 @@ shown of a source is ``{pictures: {key: image}, problem}``.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+from curate.comparison import Comparison
 from curate.reporting.findings import pictured
+from curate.reporting.selections import comparison_part, selection_part
 from curate.reporting.sentences import headline
 from curate.reporting.thumbnails import Album
 from curate.results import EvalReport, Run, Selection, ShiftReport
 from curate.scoring import MIDDLE, NEAR, shift_index
 
 SCHEMA = "curate.report/1"
-SHEET = 12  # pictures on a contact sheet
 CURVE_POINTS = 200
-LEFT_OUT = {  # how a reason begins -> what it is called
-    "duplicate of": "exact duplicates",
-    "also in excluded": "images also in an excluded source",
-    "": "for other reasons",
-}
 PACKAGES = ("curate-pretraining", "numpy", "torch", "timm", "pillow")
 
 
@@ -41,6 +38,7 @@ def summarize(
     *,
     shift: ShiftReport | None = None,
     selections: Mapping[str, Selection] | None = None,
+    comparisons: Mapping[str, Comparison] | None = None,
     runs: Mapping[str, Run] | None = None,
     evaluation: EvalReport | None = None,
     thumbnails: bool = True,
@@ -50,6 +48,7 @@ def summarize(
     Args:
         shift: How far the pools are from the target.
         selections: Name -> what was selected.
+        comparisons: Name -> methods of selection side by side.
         runs: Arm -> finished pretraining run.
         evaluation: Accuracies by arm.
         thumbnails: Read pictures from the sources; at most 6 MB of them, smaller or fewer beyond.
@@ -62,7 +61,8 @@ def summarize(
         "schema": SCHEMA,
         "limits": {"near": NEAR, "middle": MIDDLE},
         "shift": _shift(shift, album) if shift else None,
-        "selections": [_selection(name, s, album) for name, s in (selections or {}).items()],
+        "selections": [selection_part(name, s, album) for name, s in (selections or {}).items()],
+        "comparisons": [comparison_part(name, c) for name, c in (comparisons or {}).items()],
         "runs": [_run(name, run) for name, run in (runs or {}).items()],
         "evaluation": _evaluation(evaluation) if evaluation else None,
         "versions": _versions(),
@@ -100,48 +100,6 @@ def _shown(document: Mapping[str, Any], album: Album) -> dict[str, Any]:
 
 def _gallery(facts: Mapping[str, Any], album: Album | None) -> dict[str, Any] | None:
     return album.sample(str(facts.get("source") or "")) if album else None
-
-
-def _selection(name: str, selection: Selection, album: Album | None) -> dict[str, Any]:
-    facts = selection.facts
-    return {
-        "name": name,
-        "n": len(selection),
-        "counts": selection.counts(),
-        **{key: facts.get(key) for key in ("method", "seed", "budget", "stopped")},
-        "left_out": _left_out(selection),
-        "sheets": _sheets(selection, album) if album else [],
-        "digest": selection.digest,
-        "facts": facts,
-        "sources": selection.sources,
-    }
-
-
-def _left_out(selection: Selection) -> list[dict[str, Any]]:
-    """How many candidates were left out, by kind of reason and by source."""
-    rows = zip(*(selection.left_out[c].to_pylist() for c in ("reason", "source")), strict=True)
-    counts = Counter((next((k for k in LEFT_OUT if reason.startswith(k)), ""), source) for reason, source in rows)
-    return [
-        {"reason": meaning, "n": sum(by_source.values()), "sources": by_source}
-        for kind, meaning in LEFT_OUT.items()
-        if (by_source := {source: n for (k, source), n in sorted(counts.items()) if k == kind})
-    ]
-
-
-def _sheets(selection: Selection, album: Album) -> list[dict[str, Any]]:
-    """First, middle and last picks; all of them where three sheets would hold them."""
-    n = len(selection)
-    starts = {"first": 0, "middle": (n - SHEET) // 2, "last": n - SHEET} if n > 3 * SHEET else {"all": 0}
-    sheets = []
-    for title, start in starts.items():
-        rows = selection.rows().slice(start, SHEET if n > 3 * SHEET else n).to_pylist()
-        sheets.append({"title": title, "pictures": [_pick(row, selection.sources, album) for row in rows]})
-    return sheets
-
-
-def _pick(row: dict[str, Any], sources: Mapping[str, str], album: Album) -> dict[str, Any]:
-    image = album.add(sources.get(row["source"], ""), row["uri"] or "")
-    return {**{key: row[key] for key in ("source", "key", "rank", "reason", "target_key")}, "image": image}
 
 
 def _run(name: str, run: Run) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from curate.comparison import Comparison, Reading
+from curate.reporting.selections import mmd_decimals
 from curate.reporting.sentences import headline, judge_sentence
 from curate.reporting.summary import summarize
 from curate.reporting.wording import NOTHING, likely, number, percent, signed, span, with_error
@@ -91,6 +93,34 @@ def selection_table(selection: Selection) -> TextTable:
     return TextTable(f"{len(selection):,} images by {selection.facts['method']}", ["source", "images", "share"], rows)
 
 
+def comparison_table(comparison: Comparison) -> TextTable:
+    """Methods of selection, nearest to the judging images first."""
+    first, *judges = comparison.encoders
+    document = comparison.to_json()
+    decimals = mmd_decimals(document)
+    rows = [
+        [
+            f"{contender.method}{' (nearest, settled)' if comparison.best(first) == contender.method else ''}",
+            f"{contender.n:,}",
+            *(_half_width(contender.readings[name].index) for name in comparison.encoders),
+            _versus(contender.readings[first]),
+            with_error(contender.readings[first].mmd.to_json(), decimals),
+            _covered(contender.readings[first].coverage),
+        ]
+        for contender in comparison.contenders
+        if contender.n
+    ]
+    header = ["method", "images", f"index ±95% by {first}", *(f"by judge {name}" for name in judges)]
+    title = f"On {comparison.judging:,} target images that no method saw, nearest first"
+    return TextTable(title, [*header, "against random", "MMD ± SE", "coverage (null)"], rows)
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """What came out of a comparison, in words, and what to know with it."""
+    silent = [f"{judge.name} could not judge: {judge.reason}." for judge in comparison.judges if judge.reason]
+    return [*comparison.words, *silent, *comparison.notes]
+
+
 def run_table(run: Run) -> TextTable:
     """What a run really did."""
     facts = run.facts
@@ -141,6 +171,17 @@ def _half_width(index: Estimate) -> str:
     if index.value is None or index.low is None or index.high is None:
         return number(index.value, 1)
     return f"{number(index.value, 1)} ±{number((index.high - index.low) / 2, 1)}"
+
+
+def _versus(reading: Reading) -> str:
+    gain = reading.against_random
+    if gain is None or gain.value is None:
+        return "the control" if gain is None and reading.index.value is not None else NOTHING
+    return f"{signed(gain.value)} ({span(gain.to_json(), 1, plus=True)}), {reading.verdict}"
+
+
+def _covered(coverage: Estimate) -> str:
+    return f"{percent(coverage.value, 0)} ({percent(coverage.null, 0)})" if coverage.value is not None else NOTHING
 
 
 def _accuracy(estimate: Estimate | None, *, plus: bool = False) -> str:

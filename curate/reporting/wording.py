@@ -20,6 +20,15 @@ def number(value: float | None, decimals: int = 0) -> str:
     return (MINUS if negative else "") + text.lstrip("-")
 
 
+def amount(value: float | None) -> str:
+    """A sum of money, bytes or images: whole where it is whole or large, else four digits."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if value == round(value) or abs(value) >= 1000:
+        return number(value)
+    return number(value, min(9, max(0, 3 - math.floor(math.log10(abs(value)))))).rstrip("0").rstrip(".")
+
+
 def signed(value: float | None, decimals: int = 1) -> str:
     """The number with its sign, also when positive; zero has none."""
     text = number(value, decimals)

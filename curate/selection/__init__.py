@@ -3,10 +3,11 @@
 chosen = select("inspection/", {"web": "web/"}, budget=5_000, method="near-first")
 chosen.counts(), chosen.to_paths()
 
-A method is a module with one function, ``choose(candidates, *, budget, seed) -> Choice``, named in METHODS.
+A method is a module with one function, ``choose(candidates, ledger, *, seed) -> Choice``, named in METHODS.
 """
 
-from curate.selection._methods import METHODS, NEEDS_REPORT
-from curate.selection._path import select
+from curate.selection._comparison import compare, kept_comparison
+from curate.selection._methods import METHODS
+from curate.selection._select import open_selector, select
 
-__all__ = ["METHODS", "NEEDS_REPORT", "select"]
+__all__ = ["METHODS", "compare", "kept_comparison", "open_selector", "select"]

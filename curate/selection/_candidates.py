@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from curate.results import TARGET, ShiftReport
+from curate.selection._ledger import Ledger
 from embeddings.progress import Progress, silent
 from embeddings.store import EmbeddingStore
 
@@ -29,9 +30,13 @@ class Candidates:
     stores: Mapping[str, EmbeddingStore]  # target first, then the pools by name
     source: np.ndarray  # [n] int64, number of the candidate's store
     place: np.ndarray  # [n] int64, its row in that store
-    copies: np.ndarray  # [n] int64, how many candidates were this very picture, itself included
+    copies: np.ndarray  # [n] int64, how many candidates were this picture or nearly so, itself included
     queries: np.ndarray  # [m] int64, rows of the target store to select for: each picture once, no excluded one
-    report: ShiftReport | None = None  # for the methods in NEEDS_REPORT
+    prices: np.ndarray | None = None  # [n] float64, money per image; None: all are free
+    target_weights: np.ndarray | None = None  # [m] float64, how much a target image counts; None: all alike
+    far: float = 0.0  # share of the selection that is drawn from far data
+    start: EmbeddingStore | None = None  # what the starting model was trained on, where that is known
+    report: ShiftReport | None = None  # what `curate score` says of the pools
     progress: Progress = silent
 
     def __len__(self) -> int:
@@ -46,6 +51,17 @@ class Candidates:
     def keys(self) -> np.ndarray:
         """Key [n] of every candidate."""
         return self.column("key", np.arange(len(self)))
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """How much each target image [m] counts, float64, 1 on average."""
+        weights = self.target_weights if self.target_weights is not None else np.ones(len(self.queries))
+        return np.asarray(weights / weights.mean())
+
+    @cached_property
+    def own(self) -> np.ndarray:
+        """True for the candidates [n] that are the target's own images."""
+        return np.asarray(self.source == 0)
 
     @property
     def target_keys(self) -> np.ndarray:
@@ -111,18 +127,19 @@ class Candidates:
 class Choice:
     """What a method took, in the order it took it."""
 
-    rows: np.ndarray  # [r] int64, at most the budget
+    rows: np.ndarray  # [r] int64, those the ledger let it take
     scores: np.ndarray  # [r] float64, the method's own; lower = nearer or drawn earlier
     reasons: list[str]
+    codes: Sequence[str] = ()  # [r] one word for the kind of pick; none: the method's name
     parameters: dict[str, Any] = field(default_factory=dict)  # JSON; what the method used beside the candidates
-    stopped: str = ""  # why there are fewer rows than the budget
+    stopped: str = ""  # why the method ended before the ledger was done
 
 
-def drawn(candidates: Candidates, rows: np.ndarray, *, budget: int, seed: int, reason: str) -> Choice:
+def drawn(candidates: Candidates, ledger: Ledger, rows: np.ndarray, *, seed: int, reason: str) -> Choice:
     """A uniform draw without replacement among some candidates; score = the random number, in [0, 1)."""
-    numbers = candidates.draws(seed)[rows]
-    order = np.argsort(numbers, kind="stable")[:budget]
-    return Choice(rows=rows[order], scores=unit_interval(numbers[order]), reasons=[reason] * len(order))
+    numbers = candidates.draws(seed)
+    taken = ledger.walk(rows[np.argsort(numbers[rows], kind="stable")])
+    return Choice(rows=taken, scores=unit_interval(numbers[taken]), reasons=[reason] * len(taken))
 
 
 def unit_interval(numbers: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from embeddings.errors import CorruptError, ForeignFolderError
 
 MARKER = "selection.json"
 PARTS = (MARKER, "selection.parquet", "left_out.parquet")
-REPORTS = ("score.json", "report.html", "report.json", "report.md")  # may stand beside them
+REPORTS = ("score.json", "comparison.json", "report.html", "report.json", "report.md")  # may stand beside them
 
 
 def find_selection(folder: Path, request: dict[str, Any], sources: dict[str, str]) -> Selection | None:

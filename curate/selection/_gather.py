@@ -1,78 +1,199 @@
-"""From opened stores to candidates: exact duplicates and excluded images out, whatever the method.
+"""From opened stores to candidates: exact duplicates, forbidden licences and excluded images out, whatever the method.
 
 Two images are the same picture if their files or their decoded pixels are equal, or if both equal a third one. Of every
-picture one candidate stays: the target's own before a pool's, pools by name, then by key; so a picture counts for the
-same source whatever the order of the arguments and whether or not the pools were scored. A picture that also occurs in
-an excluded source goes in every copy, and is not searched for either if it is the target's; so does every part of an
-image of which a part is excluded.
+picture one candidate stays: the target's own before a pool's, then the cheapest, pools by name, then by key; so a
+picture counts for the same source whatever the order of the arguments and whether or not the pools were scored. A
+picture that also occurs in an excluded source goes in every copy, and is not searched for either if it is the target's;
+so does every part of an image of which a part is excluded. A licence that is not allowed does not hide an allowed copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.results import LEFT_OUT
 from curate.selection._candidates import Candidates
+from curate.selection._inputs import Inputs
+from curate.selection._limits import licenses_of, prices_of
+from curate.selection._near_duplicates import NearDuplicates, near_duplicates
+from curate.terms import Terms
+from embeddings.errors import UnknownNameError
 from embeddings.moments import connected_rows
+from embeddings.progress import Progress, silent
 from embeddings.store import EmbeddingStore
 
+CODES = {  # why an image was left out -> in words, before the image it was left out for
+    "duplicate": "duplicate of",
+    "near-duplicate": "nearly the same as",
+    "excluded": "also in excluded",
+    "contaminated": "resembles excluded",
+    "license": "its licence is not among those allowed",
+}
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Gathered:
     """The candidates, and what was left out on the way."""
 
     candidates: Candidates
     left_out: pa.Table  # schema LEFT_OUT
-    duplicates: int
-    excluded: int
+    facts: dict[str, Any] = field(default_factory=dict)  # how near duplicates were found
+
+    def dropped(self) -> dict[str, int]:
+        """Images left out, by code."""
+        counts = {pair["values"]: pair["counts"] for pair in pc.value_counts(self.left_out["code"]).to_pylist()}
+        return {code: counts.get(code, 0) for code in CODES}
 
 
 def gather(
-    stores: Mapping[str, EmbeddingStore],
-    excluded: Sequence[tuple[str, EmbeddingStore]],
+    inputs: Inputs,
     *,
-    include_target: bool,
+    terms: Mapping[str, Terms],
+    licenses: Sequence[str] = (),
+    near: bool = True,
+    progress: Progress = silent,
 ) -> Gathered:
     """Candidates of all stores, each picture once, no excluded one.
 
     Args:
-        stores: by source name; the target first, then the pools by name.
-        excluded: (name, store) of the images never to be chosen.
-        include_target: whether the target's own images are candidates.
+        inputs: the target, the pools, and the images never to be chosen.
+        terms: of the sources; one with a cap of 0 gives no candidates.
+        licenses: classes allowed; none: all. The target's own images are the user's.
+        near: whether near duplicates and what resembles excluded images go, too.
+        progress: told how far the search for these is.
+
+    Raises:
+        UnknownNameError: terms of a source that is not there.
     """
-    everything = [*stores.items(), *excluded]
-    images = pa.concat_tables([_images(name, store) for name, store in everything])
-    origin = np.repeat(np.arange(len(everything)), [len(store) for _, store in everything])
-    place = np.concatenate([np.arange(len(store)) for _, store in everything])
-    picture, rows = connected_rows(images["sha256"], images["pixels"]), np.arange(len(images))
-
-    is_excluded = origin >= len(stores)
-    banned_by = _first_row(picture, is_excluded)
-    banned_by = np.where(banned_by < 0, _first_row(connected_rows(images["file"]), is_excluded), banned_by)
-    allowed = (origin < len(stores)) & (banned_by < 0)
-    is_candidate = (origin < len(stores)) & ((origin > 0) | include_target)
-    first = _first_row(picture, is_candidate & allowed)
-    stays, banned = first == rows, is_candidate & ~allowed
-    is_copy = is_candidate & allowed & ~stays
-    is_query = _first_row(picture, (origin == 0) & allowed) == rows
-
+    for name in terms:
+        if name not in inputs.stores:
+            raise UnknownNameError("source that terms are given for", name, inputs.stores)
+    everything = _Everything(inputs, terms)
+    offered, licensed = everything.offered(), everything.licensed(licenses)
+    banned_by = everything.banned_by()
+    allowed = offered & licensed & (banned_by < 0)
+    first = everything.first_copy(allowed)
+    asks = everything.first_of_target(banned_by < 0)
+    found = _resembling(everything, allowed & (first == everything.rows), asks, progress) if near else None
+    cause = np.full(len(first), -1) if found is None else found.cause[np.maximum(first, 0)]
+    kept = first if found is None else np.where(first < 0, -1, found.kept_for[np.maximum(first, 0)])
+    stays = allowed & (kept == everything.rows) & (cause < 0)
+    asks &= cause < 0 if found is None else found.cause < 0
+    lost = allowed & ~stays
     candidates = Candidates(
-        stores=stores,
-        source=origin[stays],
-        place=place[stays],
-        copies=np.bincount(picture[is_candidate], minlength=len(images))[picture[stays]],
-        queries=place[is_query],
+        stores=inputs.stores,
+        source=everything.origin[stays],
+        place=everything.place[stays],
+        copies=np.bincount(kept[allowed & (cause < 0)], minlength=len(kept))[stays],
+        queries=everything.place[asks],
+        prices=everything.prices[stays] if everything.prices.any() else None,
     )
-    lost = [_left_out(images, is_copy, "duplicate of", first), _left_out(images, banned, "also in excluded", banned_by)]
+    left_out = [
+        everything.left_out(offered & (banned_by >= 0), "excluded", banned_by),
+        everything.left_out(lost & (cause >= 0), "contaminated", cause),
+        everything.left_out(lost & (cause < 0) & (kept == first), "duplicate", kept),
+        everything.left_out(lost & (cause < 0) & (kept != first), "near-duplicate", kept),
+        everything.unlicensed(offered & ~licensed & (banned_by < 0), licenses),
+    ]
     return Gathered(
         candidates=candidates,
-        left_out=pa.concat_tables(lost).sort_by([("source", "ascending"), ("key", "ascending")]),
-        duplicates=int(is_copy.sum()),
-        excluded=int(banned.sum()),
+        left_out=pa.concat_tables(left_out).sort_by([("source", "ascending"), ("key", "ascending")]),
+        facts={} if found is None else found.facts,
+    )
+
+
+class _Everything:
+    """Every image of a request in one order: the target's, the pools' by name, the excluded ones."""
+
+    def __init__(self, inputs: Inputs, terms: Mapping[str, Terms]) -> None:
+        named = [*inputs.stores.items(), *inputs.excluded]
+        self.stores = [store for _, store in named]
+        self.origin = np.repeat(np.arange(len(named)), [len(store) for store in self.stores])
+        self.place = np.concatenate([np.arange(len(store)) for store in self.stores])
+        self.rows = np.arange(len(self.origin))
+        self._images = pa.concat_tables([_images(name, store) for name, store in named])
+        self._picture = connected_rows(self._images["sha256"], self._images["pixels"])
+        self._inputs, self._terms = inputs, {name: terms.get(name, Terms()) for name in inputs.stores}
+        self.is_excluded = self.origin >= len(inputs.stores)
+        prices = [prices_of(store, name, self._terms[name]) for name, store in inputs.stores.items()]
+        self.prices = np.concatenate([*prices, np.zeros(np.count_nonzero(self.is_excluded))])
+
+    @property
+    def by_priority(self) -> np.ndarray:
+        """All rows; of copies the one that comes first stays."""
+        return np.lexsort((self.rows, self.prices, self.origin > 0))
+
+    def offered(self) -> np.ndarray:
+        """True for images [n] of sources that may give any."""
+        barred = [number for number, said in enumerate(self._terms.values()) if said.cap == 0]
+        return np.asarray(~self.is_excluded & ~np.isin(self.origin, barred))
+
+    @cached_property
+    def _licenses(self) -> np.ndarray:
+        """Licence class [n] of every image."""
+        found = [
+            value for name, store in self._inputs.stores.items() for value in licenses_of(store, self._terms[name])
+        ]
+        return np.array(found + [""] * (len(self.rows) - len(found)), object)
+
+    def licensed(self, licenses: Sequence[str]) -> np.ndarray:
+        """True for images [n] whose licence is allowed; the target's are the user's own."""
+        if not licenses:
+            return np.ones(len(self.rows), bool)
+        return np.asarray(np.isin(self._licenses.astype(str), licenses) | (self.origin == 0))
+
+    def banned_by(self) -> np.ndarray:
+        """For every image [n] an excluded one that shows the same picture or comes from the same file, or -1."""
+        excluded = self.rows[self.is_excluded]
+        by_picture = _first(self._picture, excluded)
+        return np.where(by_picture < 0, _first(connected_rows(self._images["file"]), excluded), by_picture)
+
+    def first_copy(self, allowed: np.ndarray) -> np.ndarray:
+        """For every image [n] that of its copies that stays, or -1."""
+        order = self.by_priority
+        return np.where(allowed, _first(self._picture, order[allowed[order]]), -1)
+
+    def first_of_target(self, clean: np.ndarray) -> np.ndarray:
+        """True for the target's images [n] to select for: each picture once."""
+        mine = (self.origin == 0) & clean
+        return np.asarray(mine & (_first(self._picture, self.rows[mine]) == self.rows))
+
+    def left_out(self, lost: np.ndarray, code: str, because_of: np.ndarray) -> pa.Table:
+        """Rows of LEFT_OUT for lost images, each with the image that it was left out for."""
+        other = self._images.take(because_of[lost])
+        names = [f"{s}/{k}" for s, k in zip(other["source"].to_pylist(), other["key"].to_pylist(), strict=True)]
+        return self._table(lost, code, [f"{CODES[code]} {name}" for name in names], names)
+
+    def unlicensed(self, lost: np.ndarray, licenses: Sequence[str]) -> pa.Table:
+        """Rows of LEFT_OUT for images whose licence is not allowed."""
+        wanted = ", ".join(licenses)
+        held = self._licenses[lost] if lost.any() else []
+        reasons = [f"{CODES['license']} ({wanted}): {value or 'none is known'}" for value in held]
+        return self._table(lost, "license", reasons, [""] * len(reasons))
+
+    def _table(self, lost: np.ndarray, code: str, reasons: list[str], because_of: list[str]) -> pa.Table:
+        mine = self._images.filter(pa.array(lost))
+        columns = {"code": [code] * len(mine), "reason": reasons, "because_of": because_of}
+        return pa.table({"source": mine["source"], "key": mine["key"], **columns}, schema=LEFT_OUT)
+
+
+def _resembling(everything: _Everything, stays: np.ndarray, asks: np.ndarray, progress: Progress) -> NearDuplicates:
+    """Near duplicates among the images that stay, and what resembles excluded ones."""
+    order = everything.by_priority
+    return near_duplicates(
+        everything.stores,
+        (everything.origin, everything.place),
+        order[stays[order]],
+        evaluation=everything.rows[everything.is_excluded],
+        checked=everything.rows[asks & ~stays],
+        progress=progress,
     )
 
 
@@ -83,18 +204,9 @@ def _images(source: str, store: EmbeddingStore) -> pa.Table:
     return rows.append_column("file", store.file_digests())
 
 
-def _first_row(picture: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """For every row [n] the first row among some that shows the same picture, or -1."""
-    first = np.full(len(picture), -1)
-    rows = np.flatnonzero(among)[::-1]
-    first[picture[rows]] = rows  # of several values for one place the last, the lowest row, stays
-    per_row: np.ndarray = first[picture]
+def _first(group: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """For every row [n] the first of some rows [r] in its group, or -1."""
+    first = np.full(len(group), -1)
+    first[group[among[::-1]]] = among[::-1]  # of several values for one place the last stays
+    per_row: np.ndarray = first[group]
     return per_row
-
-
-def _left_out(images: pa.Table, lost: np.ndarray, why: str, because_of: np.ndarray) -> pa.Table:
-    """Rows of LEFT_OUT for lost images, each with the image that it was left out for."""
-    other = images.take(because_of[lost])
-    pairs = zip(other["source"].to_pylist(), other["key"].to_pylist(), strict=True)
-    reasons = pa.array([f"{why} {source}/{key}" for source, key in pairs], pa.string())
-    return images.select(["source", "key"]).filter(pa.array(lost)).append_column("reason", reasons).cast(LEFT_OUT)

@@ -21,6 +21,7 @@ class Inputs:
 
     stores: dict[str, EmbeddingStore]  # target first, then the pools by name
     excluded: list[tuple[str, EmbeddingStore]]  # by name, then by content
+    start: EmbeddingStore | None = None  # what the starting model was trained on
 
     @property
     def target(self) -> EmbeddingStore:
@@ -44,6 +45,7 @@ class Inputs:
             "target": _describe(self.target),
             "pools": {name: _describe(pool) for name, pool in self.pools.items()},
             "excluded": [{"name": name, **_describe(store)} for name, store in self.excluded],
+            "start": None if self.start is None else _describe(self.start),
         }
 
     def require_report(self, report: ShiftReport) -> None:
@@ -67,6 +69,8 @@ def open_inputs(
     target: Embeddable,
     pools: Mapping[str, Embeddable],
     exclude: Embeddable | Sequence[Embeddable],
+    start: Embeddable | None = None,
+    *,
     opener: Callable[..., EmbeddingStore],
 ) -> Inputs:
     """Opens or embeds everything.
@@ -75,6 +79,7 @@ def open_inputs(
         target: What to select for.
         pools: What to select from, by name.
         exclude: What not to select, one thing or several.
+        start: What the starting model was trained on, if anything.
         opener: ``opener(thing, name=...) -> EmbeddingStore``.
 
     Raises:
@@ -87,9 +92,11 @@ def open_inputs(
     stores = {TARGET: opener(target, name=TARGET)} | {name: opener(pools[name], name=name) for name in sorted(pools)}
     things = [exclude] if isinstance(exclude, EmbeddingStore | str | Path | np.ndarray) else exclude
     excluded = [(_name_of(thing), opener(thing, name=_name_of(thing))) for thing in things]
-    for name, store in [*stores.items(), *excluded]:
+    started = None if start is None else opener(start, name="start")
+    for name, store in [*stores.items(), *excluded, *([("start", started)] if started else [])]:
         stores[TARGET].spec.require_same(store.spec, (TARGET, name))
-    return Inputs(stores=stores, excluded=sorted(excluded, key=lambda pair: (pair[0], pair[1].digest)))
+    in_order = sorted(excluded, key=lambda pair: (pair[0], pair[1].digest))
+    return Inputs(stores=stores, excluded=in_order, start=started)
 
 
 def _describe(store: EmbeddingStore) -> dict[str, Any]:

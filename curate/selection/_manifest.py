@@ -12,24 +12,27 @@ from embeddings.neighbors import nearest
 DECIMALS = 6
 
 
-def build_manifest(candidates: Candidates, choice: Choice) -> pa.Table:
-    """Table of schema SELECTION, in the order of the choice."""
+def build_manifest(candidates: Candidates, choice: Choice, method: str, stages: np.ndarray) -> pa.Table:
+    """Table of schema SELECTION, in the order of the choice; ``stages`` [r] tells when each image is trained on."""
     rows, n = choice.rows, len(choice.rows)
+    source, keys = candidates.source[rows], candidates.keys[rows]
     near, cosine = nearest_target(candidates, rows)
     names = np.array(candidates.names, dtype=object)
     columns = {
-        "source": names[candidates.source[rows]],
-        "key": candidates.keys[rows],
+        "source": names[source],
+        "key": keys,
         "uri": candidates.column("uri", rows),
         "sha256": candidates.column("sha256", rows),
-        "stage": np.zeros(n, np.int32),
+        "stage": stages.astype(np.int32),
         "rank": np.arange(n),
         "score": choice.scores.round(DECIMALS),
         "target_key": candidates.target_keys[near],
         "similarity": cosine,
         "duplicates": candidates.copies[rows],
-        "cost": np.zeros(n),
+        "duplicate_group": np.where(candidates.copies[rows] > 1, names[source] + "/" + keys, ""),
+        "cost": np.zeros(n) if candidates.prices is None else candidates.prices[rows],
         "repeats": np.ones(n, np.int32),
+        "code": np.array(choice.codes or [method] * n, dtype=object),
         "reason": np.array(choice.reasons, dtype=object),
     }
     return pa.table(columns, schema=SELECTION)

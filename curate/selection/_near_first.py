@@ -1,193 +1,127 @@
-"""near-first: every target image takes turns taking the nearest image that is still free.
+"""near-first: every target image in turn takes, of the images near it, the one that keeps the balance.
 
-Distances are Euclidean in the pools' whitened principal directions,
+1. Gate: an image outside the pools that ``curate score`` judges same or near must be nearer by ``OUTSIDE`` h^2 to go
+   before one of theirs; h^2 is the median squared distance of a target image to its nearest candidate. Without a
+   report, or where no pool is near, all pools are alike.
+2. Quota: target images take turns (``_turns``), so that dense modes of the pool do not drown the rare ones.
+3. Balance: in its turn an image takes, of the 16 nearest open candidates, the one that brings mean and covariance of
+   all that is chosen nearest to the target's (``_balance``). An image of the target itself, at distance 0, is taken at
+   once: with N >= m all of them are in, and they count as unique images of the budget.
+4. Far part, only if ``far`` asks for it: the last share of the budget is drawn from pools that are not near, the same
+   number from every cluster of theirs.
 
-    z(x) = diag(l)^(-1/2) V' (x - m),   m, V, l from the pools' candidates alone, every image with the same weight
+Distances are Euclidean in the pools' 64 principal directions, not whitened: whitening blows up directions in which
+images hardly differ. Figures (benchmarks/selection_quality.py, distance to unseen target images under the selecting
+encoder / under one with other weights): quota in whitened directions 16 / 17, in plain ones 9 / 13, with balance
+4 / 9; drawn from the near pools 29 / 34, from all 81 / 83. A gate that admits nothing else is worse by 4 to 5%
+where near images run out, no gate at all by a third under an untrained encoder.
 
-k = 64 directions, fewer where the pools are small: one per 32 images, at least 4. (Pools of 160 real images: with 64
-directions the choice is no nearer to the target than a random draw, with 5 its distance is a sixth of that.)
+Price counts as distance too: h^2 ln(1 + p / mean price). Of equally near images the cheapest goes first.
 
-The quota, one image per target image and turn, keeps dense modes of the pool from drowning the rare ones, as a global
-top-N does. Turns go round in an order drawn from the seed, for in key order a last, partial round would serve the first
-classes only. The target's own images, where they are candidates, lie at distance 0 and go first: with N >= n_target
-all of them are in, and they count as unique images of the budget.
+Cost: one pass over the n candidates projects them; a search costs 2 n m k operations for k directions, and there are
+some log(N / m) of them; N picks of 16 k^2. Memory: 4 k bytes per candidate. Without a far part nested: the first images
+of a larger budget are the smaller selection.
 
-The result is that of the plain greedy over the full target x candidate table, which is never formed: every target image
-holds a list of its nearest free candidates, and where lists run out they are searched again among what is free. Memory
-is 4 k bytes per candidate, twice that during a second search, and some 16 bytes for each of ``LIST_ENTRIES``.
+Source: the retrieval of DINOv2 (Oquab et al., 2023) for the quota; ``_balance`` for the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
-from scipy import linalg
 
-from curate.results import TARGET
-from curate.selection._candidates import BLOCK_ROWS, Candidates, Choice, counter_hash
-from embeddings.moments import Moments
-from embeddings.neighbors import Engine, nearest
-from embeddings.progress import Progress, silent
+from curate.selection._balance import Balance
+from curate.selection._candidates import Candidates, Choice
+from curate.selection._directions import Whitening, project
+from curate.selection._far import draw_far
+from curate.selection._ledger import Ledger
+from curate.selection._turns import Schedule, Turns, each_turn, is_taker, reasons, subset
+from embeddings.neighbors import nearest
 
-DIRECTIONS, MIN_DIRECTIONS = 64, 4
-IMAGES_PER_DIRECTION = 32
-LIST_ENTRIES = 1 << 22
-REFILL_SHARE = 0.25
+REACH = 16  # nearest open candidates that a target image chooses among
+OUTSIDE = 2.0  # h^2 that lie between the near pools and the others
+TYPICAL = 256  # target images that tell h^2
+METHOD = "near-first"
 
 
-def choose(candidates: Candidates, *, budget: int, seed: int) -> Choice:
-    """Takes turns until the budget is met; never runs out. Score = squared distance in whitened directions."""
-    frame = Whitening.fit(candidates.pool_sample)
-    targets, pool = frame.apply(candidates.target_vectors), _project(candidates, frame)
-    keys = candidates.target_keys
-    order = np.argsort(counter_hash(f"{seed}\0{TARGET}\0{key}" for key in keys), kind="stable")
-    turns = take_turns(targets, pool, order, budget, progress=candidates.progress)
-    parameters = {"directions": frame.directions, "fitted_on": len(candidates.pool_sample), "target_images": len(keys)}
+def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
+    """Takes turns until the ledger is done. Score = squared distance to the taker, price and gate included; far: 0."""
+    frame = Whitening.fit(candidates.pool_sample).unscaled()
+    targets, pool = frame.apply(candidates.target_vectors), project(candidates, frame)
+    gate = near_pools(candidates)
+    outside = ~candidates.own & ~np.isin(candidates.source, [candidates.names.index(name) for name in gate])
+    table = _Table(candidates, targets, pool, apart=outside & bool(gate))
+    near = table.turns(ledger, seed, far=candidates.far)
+    drawn = draw_far(candidates, pool, ledger, outside, seed=seed) if candidates.far else np.empty(0, np.int64)
+    turns, before = Turns.joined([near, table.turns(ledger, seed)]), len(near.rows)
+    told, codes = reasons(candidates, turns, METHOD), table.codes(turns)
+    told[before:before] = [f"{METHOD}: drawn evenly from what is far"] * len(drawn)
+    codes[before:before] = ["far"] * len(drawn)
     return Choice(
-        rows=turns.rows, scores=turns.distances, reasons=_reasons(candidates, turns, keys), parameters=parameters
+        rows=np.insert(turns.rows, before, drawn),
+        scores=np.insert(turns.distances, before, np.zeros(len(drawn))),
+        reasons=told,
+        codes=codes,
+        parameters={
+            "directions": frame.directions,
+            "fitted_on": len(candidates.pool_sample),
+            "near_pools": gate,
+            "reach": REACH,
+            "target_images": len(targets),
+        },
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Whitening:
-    """Principal directions of a sample, scaled to unit variance."""
-
-    mean: np.ndarray  # [d] float64
-    axes: np.ndarray  # [d, k] float64; a direction without variance is zero
-
-    @classmethod
-    def fit(cls, sample: np.ndarray) -> Whitening:
-        """From vectors [s, d], s >= 1."""
-        n, d = sample.shape
-        k = min(DIRECTIONS, max(MIN_DIRECTIONS, n // IMAGES_PER_DIRECTION), d)
-        if n == 1:
-            return cls(mean=sample[0].astype(np.float64), axes=np.zeros((d, k)))
-        _, mean, covariance = Moments.from_vectors(sample, np.zeros(n, np.uint8)).pooled()
-        variances, vectors = linalg.eigh(covariance, subset_by_index=(d - k, d - 1))
-        real = variances > 1e-9 * variances[-1]  # below: rounding of the vectors
-        return cls(mean=mean, axes=vectors * np.where(real, 1 / np.sqrt(np.where(real, variances, 1.0)), 0.0))
-
-    @property
-    def directions(self) -> int:
-        """Directions with variance."""
-        return int(self.axes.any(axis=0).sum())
-
-    def apply(self, vectors: np.ndarray) -> np.ndarray:
-        """[n, d] to float32 [n, k]."""
-        directions: np.ndarray = (vectors - self.mean) @ self.axes
-        return directions.astype(np.float32)
+def near_pools(candidates: Candidates) -> list[str]:
+    """Names of the pools that the report judges same or near, nearest first; none without a report."""
+    return [name for name in candidates.report.near if name in candidates.stores] if candidates.report else []
 
 
-@dataclass(frozen=True, kw_only=True)
-class Turns:
-    """Who took what, in order."""
-
-    rows: np.ndarray  # [N] candidate taken
-    takers: np.ndarray  # [N] target image that took it
-    distances: np.ndarray  # [N] float64 squared, rounded to 1e-6
-
-
-def take_turns(
-    targets: np.ndarray,
-    pool: np.ndarray,
-    order: np.ndarray,
-    budget: int,
-    *,
-    entries: int = LIST_ENTRIES,
-    engine: Engine | None = None,
-    progress: Progress = silent,
-) -> Turns:
-    """In every round every target, in turn, takes its nearest free candidate; equal distances go to the lower row.
+def set_apart(apart: np.ndarray, prices: np.ndarray | None) -> np.ndarray:
+    """How much farther, in units of h^2, candidates [n] are than they look, float64.
 
     Args:
-        targets: [m, k].
-        pool: [n, k], n >= budget.
-        order: [m] the turns of a round.
-        budget: N.
-        entries: list entries a search may make; changes speed and memory, never the result.
-        engine: for the search.
-        progress: told after every round.
-
-    Returns:
-        N distinct rows with their takers.
+        apart: [n] bool, candidates outside the near pools.
+        prices: [n] money per image, 0 or more; None: all are free.
     """
-    taken = np.zeros(len(pool), dtype=bool)
-    lists = _FreeLists(targets, pool, taken, lambda q, b, k: nearest(q, b, k, engine=engine), entries)
-    rows, distances, takers = np.empty(budget, np.int64), np.empty(budget), np.resize(order, budget)
-    for i, target in enumerate(takers.tolist()):
-        if i % len(order) == 0:
-            progress("select", i, budget)
-        turns_left = -(-(budget - i) // len(order))
-        rows[i], distances[i] = lists.take(target, turns_left)
-    progress("select", budget, budget)
-    return Turns(rows=rows, takers=takers, distances=distances)
+    dear = np.zeros(len(apart)) if prices is None or not (prices > 0).any() else prices / prices[prices > 0].mean()
+    farther: np.ndarray = OUTSIDE * apart + np.log1p(dear)
+    return farther
 
 
-Search = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+class _Table:
+    """Target's images and candidates in the same coordinates, and what was taken of them so far."""
+
+    def __init__(self, candidates: Candidates, targets: np.ndarray, pool: np.ndarray, *, apart: np.ndarray) -> None:
+        self._candidates, self._targets, self._pool, self._apart = candidates, targets, pool, apart
+        self._balance = Balance(targets, candidates.weights, pool, reach=REACH)
+        farther = set_apart(apart, candidates.prices)
+        if farther.any():  # a coordinate of their own, in which the target's images are 0
+            farther = np.sqrt(farther * _typical_distance(targets, pool, ~candidates.own))[:, None]
+            self._targets = np.hstack([targets, np.zeros((len(targets), 1), np.float32)])
+            self._pool = np.hstack([pool, farther.astype(np.float32)])
+
+    def turns(self, ledger: Ledger, seed: int, *, far: float = 0.0) -> Turns:
+        """Turns until nothing is open, or what is left of the budget is its far share."""
+        schedule, done = Schedule.of_targets(self._candidates, seed), len(ledger.taken)
+        turns = each_turn(self._targets, self._pool, schedule, ledger, preference=self._balance)
+        taken: list[tuple[int, int, float]] = []
+        while (left := ledger.left) > far * (done + len(taken) + left) and (turn := next(turns, None)):
+            taken.append(turn)
+            if len(taken) % len(schedule) == 0:
+                self._candidates.progress("select", done + len(taken), done + len(taken) + left - 1)
+        return Turns.of(taken)
+
+    def codes(self, turns: Turns) -> list[str]:
+        """What kind of pick each of the rows taken is."""
+        codes = np.where(self._apart[turns.rows], "next", "near")
+        listed: list[str] = np.where(is_taker(self._candidates, turns), "own-image", codes).tolist()
+        return listed
 
 
-class _FreeLists:
-    """For every target its nearest candidates in order, searched again among the free ones when a list runs out."""
-
-    def __init__(self, targets: np.ndarray, pool: np.ndarray, taken: np.ndarray, search: Search, entries: int) -> None:
-        self._targets, self._pool, self._taken, self._search, self._entries = targets, pool, taken, search, entries
-        self._numbers = np.arange(len(pool))  # candidates still in the pool array
-        self._rows = [np.empty(0, np.int64)] * len(targets)
-        self._distances = [np.empty(0)] * len(targets)
-        self._length = 0
-
-    def take(self, target: int, turns_left: int) -> tuple[int, float]:
-        """Takes the target's nearest free candidate: its row and squared distance."""
-        if not self._advance(target):
-            self._refill(turns_left)
-            self._advance(target)
-        row, distance = self._rows[target][0], self._distances[target][0]
-        self._taken[row] = True
-        return int(row), float(distance)
-
-    def _advance(self, target: int) -> bool:
-        """Drops what is taken from the head of a list; False if nothing is left."""
-        rows = self._rows[target]
-        busy = self._taken[rows]
-        head = int(busy.argmin()) if len(rows) and not busy.all() else len(rows)
-        self._rows[target], self._distances[target] = rows[head:], self._distances[target][head:]
-        return head < len(rows)
-
-    def _refill(self, turns_left: int) -> None:
-        """Searches again among what is free, with longer lists, for the targets whose lists will not last.
-
-        Lists grow fourfold (a search costs the same for 20 neighbors and for 100) and a quarter of the targets takes
-        part in any case. As a list runs out only after as many picks as it is long, the number of searches grows with
-        the logarithm of the budget, not with the number of targets.
-        """
-        still = ~self._taken[self._numbers]
-        self._numbers, self._pool = self._numbers[still], self._pool[still]
-        left = np.array([np.count_nonzero(~self._taken[rows]) for rows in self._rows])
-        short = np.flatnonzero(left <= max(turns_left - 1, np.quantile(left, REFILL_SHARE, method="lower")))
-        self._length = max(1, min(4 * max(self._length, turns_left + 16), self._entries // len(short)))
-        distances, columns = self._search(self._targets[short], self._pool, min(self._length, len(self._pool)))
-        for target, near, far in zip(short, columns, distances, strict=True):
-            self._rows[target], self._distances[target] = self._numbers[near], far.copy()
-
-
-def _project(candidates: Candidates, frame: Whitening) -> np.ndarray:
-    """Whitened directions float32 [n, k] of all candidates, block by block."""
-    n = len(candidates)
-    out = np.empty((n, frame.axes.shape[1]), np.float32)
-    for start in range(0, n, BLOCK_ROWS):
-        rows = np.arange(start, min(start + BLOCK_ROWS, n))
-        out[rows] = frame.apply(candidates.vectors(rows))
-        candidates.progress("project", int(rows[-1]) + 1, n)
-    return out
-
-
-def _reasons(candidates: Candidates, turns: Turns, keys: np.ndarray) -> list[str]:
-    """Which turn of which target image took the candidate."""
-    own = (candidates.source[turns.rows] == 0) & (candidates.place[turns.rows] == candidates.queries[turns.takers])
-    rounds = np.arange(len(turns.rows)) // len(keys) + 1
-    return [
-        "near-first: an image of the target itself" if mine else f"near-first: choice {turn:,} of target {keys[taker]}"
-        for mine, turn, taker in zip(own, rounds, turns.takers, strict=True)
-    ]
+def _typical_distance(targets: np.ndarray, pool: np.ndarray, others: np.ndarray) -> float:
+    """h^2: median squared distance of target images [m, k] to the nearest of some candidates [n] bool."""
+    rows = np.flatnonzero(others)
+    if not len(rows):
+        return 0.0
+    some = targets[np.unique(np.linspace(0, len(targets) - 1, min(TYPICAL, len(targets))).astype(int))]
+    return float(np.median(nearest(some, subset(pool, rows), 1)[0]))

@@ -1,14 +1,15 @@
 """select(target, pools, budget=N): the path that every method takes, controls included.
 
-Open and embed -> exact duplicates and excluded images out -> the method -> manifest. The Selection has the same bytes
-for any order of arguments, rows and shards, with and without FAISS.
+Open and embed -> forbidden licences, exact and near duplicates and excluded images out -> the method, under the ledger
+of the budget -> the knee -> manifest. The Selection has the same bytes for any order of arguments, rows and shards,
+with and without FAISS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,147 +17,225 @@ import numpy as np
 
 from curate.results import Selection, ShiftReport
 from curate.scoring import score
-from curate.selection._candidates import Choice
+from curate.selection._candidates import Candidates, Choice
 from curate.selection._folder import find_selection
 from curate.selection._gather import Gathered, gather
-from curate.selection._inputs import Inputs, open_inputs
+from curate.selection._inputs import Inputs
+from curate.selection._knee import Supply, cut, is_far, supply_of
+from curate.selection._ledger import Ledger
+from curate.selection._limits import open_ledger, weights_of
 from curate.selection._manifest import build_manifest
-from curate.selection._methods import NEEDS_REPORT, load_method
+from curate.selection._methods import find_method
+from curate.terms import Budget, Terms
 from embeddings.errors import UsageError
-from embeddings.pipeline import Embeddable, as_store
-from embeddings.progress import Progress, silent
 
 
-def select(  # noqa: PLR0913 - the public face is flat; inside, what belongs together travels together
-    target: Embeddable,
-    pools: Mapping[str, Embeddable],
-    *,
-    budget: int,
-    method: str = "near-first",
-    exclude: Embeddable | Sequence[Embeddable] = (),
-    include_target: bool = True,
-    report: ShiftReport | None = None,
-    out: Path | str | None = None,
-    seed: int = 0,
-    encoder: str = "lite0",
-    work: Path | str | None = Path(".curate"),
-    device: str = "auto",
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> Selection:
-    """Chooses N unique images, with a reason for each; of copies one stays, the target's own or the first pool's.
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is asked of a selection, whatever the method."""
 
-    Args:
-        target: Store, store folder, source address or array [n, d].
-        pools: Name -> the same kinds, from the same encoder.
-        budget: N, unique images; the target's own count.
-        method: A name in METHODS.
-        exclude: Images never to be chosen (validation, test): one or several of the same kinds.
-        include_target: Whether the target's own images may be chosen, as source ``target``.
-        report: What ``score`` said of this target and these pools; if needed and not given, it is computed.
-        out: Folder for the selection; the same selection is read from there, not made again.
-        seed: Of draws and turns.
-        encoder: As in ``score``, like the rest.
-        work: Folder for embeddings and scores; None keeps nothing.
-        device: auto, cpu, cuda.
-        workers: Threads that decode.
-        progress: Told how far the work is.
+    budget: Budget
+    terms: Mapping[str, Terms] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    past_knee: bool = False
+    near_duplicates: bool = True  # whether they go
+    seed: int = 0
 
-    Returns:
-        N rows in the order taken; fewer, with ``facts["stopped"] = {"reason", "at"}``, if the method ran out.
+    def to_json(self) -> dict[str, Any]:
+        """What was asked for, as JSON."""
+        terms = {name: said.to_json() for name, said in sorted(self.terms.items()) if said != Terms()}
+        budget, most = self.budget.to_json(), self.budget.most_images
+        weights = dict(sorted(self.weights.items()))
+        return {
+            "budget": most,
+            "limits": budget,
+            "terms": terms,
+            "weights": weights,
+            "past_knee": self.past_knee,
+            "near_duplicates": self.near_duplicates,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selector:
+    """Opened stores and what is asked of them; selects by any method, on the same candidates."""
+
+    inputs: Inputs
+    wish: Wish
+    settings: Mapping[str, Any]  # of everything that may have to embed a source
+    given: ShiftReport | None = None
+
+    @cached_property
+    def report(self) -> ShiftReport:
+        """What ``score`` says of the target and the pools: the report given, if it is of these images; else a new one.
+
+        Raises:
+            UsageError: the report given is of other images.
+        """
+        if self.given is None:
+            return score(self.inputs.target, self.inputs.pools, **self.settings)
+        self.inputs.require_report(self.given)
+        return replace(self.given, pools=tuple(p for p in self.given.pools if p.name in self.inputs.pools))
+
+    @cached_property
+    def gathered(self) -> Gathered:
+        """What the methods may choose from, if there is enough of it.
+
+        Raises:
+            UsageError: every target image is excluded, or the budget is above all candidates.
+        """
+        gathered = gather(
+            self.inputs,
+            terms=self.wish.terms,
+            licenses=self.wish.budget.licenses,
+            near=self.wish.near_duplicates,
+            progress=self.settings["progress"],
+        )
+        candidates = gathered.candidates
+        if not len(candidates.queries):
+            raise UsageError(
+                "Every image of the target is excluded: nothing is left to select for.",
+                hint="Give the target's training part as --target, its test part as --exclude.",
+            )
+        _require_enough(gathered, self.wish.budget.images)
+        candidates = replace(
+            candidates,
+            target_weights=weights_of(self.inputs.target, candidates.queries, self.wish.weights),
+            far=self.wish.budget.far,
+            start=self.inputs.start,
+            progress=self.settings["progress"],
+        )
+        return replace(gathered, candidates=candidates)
+
+    def select(self, method: str, out: Path | None = None) -> Selection:
+        """The selection by a method, from ``out`` where it is there already.
+
+        Raises:
+            UsageError, UnknownNameError, ForeignFolderError: as ``select``.
+        """
+        report = self.report_for(method)
+        verdicts = [[p.name, p.verdict] for p in report.pools] if report else None
+        request = {"method": method, **self.wish.to_json(), **self.inputs.describe(), "verdicts": verdicts}
+        found = find_selection(out, request, self.inputs.sources) if out is not None else None
+        if found is not None:
+            return found
+        candidates = self.candidates_for(method)
+        choice, ledger = choose(candidates, method, self.wish)
+        supply = supply_of(candidates, choice, self.wish.terms) if find_method(method).near_first else None
+        if supply is not None and supply.knee is not None and not self.wish.past_knee:
+            choice, ledger = _cut(candidates, choice, supply, self.wish)
+        outcome = _outcome(self.gathered, choice, ledger) | {"supply": supply.to_json() if supply else None}
+        selection = Selection(
+            table=build_manifest(candidates, choice, method, _stages(choice, self.wish.budget.order)),
+            left_out=self.gathered.left_out,
+            facts={**request, **outcome},
+            sources=self.inputs.sources,
+        )
+        return selection if out is None else selection.save(out)
+
+    def report_for(self, method: str) -> ShiftReport | None:
+        """The report where the method goes by it."""
+        return find_method(method).report_from(lambda: self.report)
+
+    def candidates_for(self, method: str) -> Candidates:
+        """The candidates, with the report where the method goes by it."""
+        return replace(self.gathered.candidates, report=self.report_for(method))
+
+
+def choose(candidates: Candidates, method: str, wish: Wish) -> tuple[Choice, Ledger]:
+    """What a method takes of some candidates, and the ledger afterwards.
 
     Raises:
-        UsageError: a budget below 1 or above all candidates; no pool, or a bad name; nothing the method would take.
-        UnknownNameError: no such method.
-        EncoderMismatchError: different encoders.
-        ForeignFolderError: ``out`` holds something else; names the field that differs.
+        UsageError: floors that cannot be met, or nothing the method would take.
     """
-    choose, budget = load_method(method), _checked(budget)
-    settings: dict[str, Any] = {"encoder": encoder, "device": device, "workers": workers, "progress": progress}
-    settings["work"] = None if work is None else Path(work)
-    inputs = open_inputs(target, pools, exclude, partial(as_store, **settings))
-    report = _report(inputs, report, settings) if method in NEEDS_REPORT else None
-    request = {"method": method, "budget": budget, "seed": int(seed), "include_target": include_target}
-    request |= {**inputs.describe(), "verdicts": report and [[pool.name, pool.verdict] for pool in report.pools]}
-    found = find_selection(Path(out), request, inputs.sources) if out is not None else None
-    if found is not None:
-        return found
-    selection = _make(inputs, request, choose, report, progress)
-    return selection if out is None else selection.save(Path(out))
-
-
-def _make(
-    inputs: Inputs,
-    request: dict[str, Any],
-    choose: Callable[..., Choice],
-    report: ShiftReport | None,
-    progress: Progress,
-) -> Selection:
-    """The selection of a request: candidates, choice, manifest."""
-    gathered = _gather(inputs, request["include_target"], request["budget"])
-    candidates = replace(gathered.candidates, report=report, progress=progress)
-    choice = _require_some(choose(candidates, budget=request["budget"], seed=request["seed"]))
-    return Selection(
-        table=build_manifest(candidates, choice),
-        left_out=gathered.left_out,
-        facts={**request, **_outcome(gathered, choice)},
-        sources=inputs.sources,
-    )
-
-
-def _checked(budget: int) -> int:
-    if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or budget < 1:
-        raise UsageError(
-            f"The budget is {budget!r}; wanted a whole number of images, at least 1.", hint="Give --budget N."
-        )
-    return int(budget)
-
-
-def _report(inputs: Inputs, report: ShiftReport | None, settings: dict[str, Any]) -> ShiftReport:
-    """The report given, if it is of these images; else a new one."""
-    if report is None:
-        return score(inputs.target, inputs.pools, **settings)
-    inputs.require_report(report)
-    return replace(report, pools=tuple(pool for pool in report.pools if pool.name in inputs.pools))
-
-
-def _gather(inputs: Inputs, include_target: bool, budget: int) -> Gathered:
-    """The candidates, if there are enough of them."""
-    gathered = gather(inputs.stores, inputs.excluded, include_target=include_target)
-    n, names = len(gathered.candidates), "the pools and the target" if include_target else "the pools"
-    if not len(gathered.candidates.queries):
-        raise UsageError(
-            "Every image of the target is excluded: nothing is left to select for.",
-            hint="Give the target's training part as --target, its test part as --exclude.",
-        )
-    if budget > n:
-        total = n + gathered.duplicates + gathered.excluded
-        raise UsageError(
-            f"The budget is {budget:,}, but there are {n:,} candidates: {names} hold {total:,} images, "
-            f"of which {gathered.duplicates:,} are exact duplicates and {gathered.excluded:,} are excluded.",
-            hint=f"Ask for at most {n:,}, or add pools." if n else "Add pools.",
-        )
-    return gathered
-
-
-def _require_some(choice: Choice) -> Choice:
+    ledger = open_ledger(candidates, wish.budget, wish.terms)
+    choice = find_method(method).load()(candidates, ledger, seed=wish.seed)
     if not len(choice.rows):
         raise UsageError(
-            f"Nothing to select: {choice.stopped}.",
-            hint="Find nearer pools; near-first and random choose whatever the score says.",
+            f"Nothing to select: {_why_stopped(choice, ledger, len(candidates)) or 'no candidate fits the budget'}.",
+            hint="Raise the budget or the caps, or find nearer pools; random chooses whatever the score says.",
         )
-    return choice
+    if unmet := ledger.unmet():
+        raise UsageError(
+            f"{method} ended below a floor ({_first_of(unmet)}): "
+            f"{_why_stopped(choice, ledger, len(candidates)) or 'the budget was spent'}.",
+            hint="Lower the floor, raise the budget, or take a method that chooses from every source.",
+        )
+    return choice, ledger
 
 
-def _outcome(gathered: Gathered, choice: Choice) -> dict[str, Any]:
+def _require_enough(gathered: Gathered, images: int | None) -> None:
+    n, dropped = len(gathered.candidates), gathered.dropped()
+    if images is not None and images > n:
+        lost = ", ".join(f"{count:,} {code}" for code, count in dropped.items() if count)
+        raise UsageError(
+            f"The budget is {images:,}, but there are {n:,} candidates"
+            + (f": of {n + sum(dropped.values()):,} images these were left out: {lost}." if lost else "."),
+            hint=f"Ask for at most {n:,}, or add pools." if n else "Add pools.",
+        )
+
+
+def _cut(candidates: Candidates, choice: Choice, supply: Supply, wish: Wish) -> tuple[Choice, Ledger]:
+    """The choice up to the knee, and the ledger of that; the choice as it is where a floor needs more.
+
+    Raises:
+        UsageError: nothing is near.
+    """
+    assert supply.knee is not None
+    if not supply.knee.n:
+        raise UsageError(
+            f"Nothing to select: {supply.words[0]}",
+            hint="Do not pretrain on these pools, or say --past-knee to take what is there all the same.",
+        )
+    near = cut(choice, supply.knee, supply.words[0])
+    ledger = open_ledger(candidates, wish.budget, wish.terms)
+    ledger.walk(near.rows)
+    if not ledger.unmet():
+        return near, ledger
+    ledger.walk(choice.rows)
+    return choice, ledger
+
+
+def _stages(choice: Choice, order: str) -> np.ndarray:
+    """When each chosen image [r] is trained on: 0 first, 1 after that."""
+    far = is_far(choice)
+    stages = {"near-first": far, "near-last": ~far & far.any(), "mixed": np.zeros(len(far), bool)}
+    return stages[order].astype(np.int32)
+
+
+def _outcome(gathered: Gathered, choice: Choice, ledger: Ledger) -> dict[str, Any]:
     """What came of a request, as JSON."""
-    stopped = {"reason": choice.stopped, "at": len(choice.rows)} if choice.stopped else None
     candidates = gathered.candidates
+    reason = _why_stopped(choice, ledger, len(candidates))
     chosen = np.bincount(candidates.source[choice.rows], minlength=len(candidates.names)).tolist()
     return {
         "candidates": candidates.counts(),
         "chosen": dict(zip(candidates.names, chosen, strict=True)),
-        "dropped": {"duplicates": gathered.duplicates, "excluded": gathered.excluded},
+        "dropped": gathered.dropped(),
+        "deduplication": gathered.facts,
+        "spent": ledger.spent(),
         "parameters": choice.parameters,
-        "stopped": stopped,
+        "stopped": {"reason": reason, "at": len(choice.rows)} if reason else None,
     }
+
+
+def _why_stopped(choice: Choice, ledger: Ledger, n: int) -> str:
+    """Why there is less than the budget allows; "" where a limit ended the selection."""
+    if choice.stopped:
+        return choice.stopped
+    spent = ledger.spent()
+    if any(amount["binding"] for amount in spent.values()) or spent.get("images", {}).get("used") == _most(spent):
+        return ""
+    if full := ledger.full():
+        return f"caps hold back the other {n - len(choice.rows):,} candidates ({_first_of(full)})"
+    return f"there are no more than {n:,} candidates"
+
+
+def _first_of(texts: Sequence[str], most: int = 5) -> str:
+    more = [f"and {len(texts) - most:,} more"] if len(texts) > most else []
+    return "; ".join([*texts[:most], *more])
+
+
+def _most(spent: Mapping[str, Mapping[str, float]]) -> float | None:
+    return spent["images"]["most"] if "images" in spent else None

@@ -9,16 +9,17 @@ from dataclasses import replace
 
 from curate.results import TARGET
 from curate.selection._candidates import Candidates, Choice, drawn
+from curate.selection._ledger import Ledger
 
 
-def choose(candidates: Candidates, *, budget: int, seed: int) -> Choice:
+def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     """Draws inside the gate; needs ``candidates.report``. Stops where the gate's images run out."""
     assert candidates.report is not None
     near = [name for name in candidates.report.near if name in candidates.stores]
     rows = candidates.rows_of(TARGET, *near)
     reason = "pool-gated: drawn from the target and the near pools"
-    choice = drawn(candidates, rows, budget=budget, seed=seed, reason=reason)
-    return replace(choice, parameters={"near": near}, stopped=_why(near, len(rows)) if len(rows) < budget else "")
+    choice = drawn(candidates, ledger, rows, seed=seed, reason=reason)
+    return replace(choice, parameters={"near": near}, stopped="" if ledger.done else _why(near, len(rows)))
 
 
 def _why(near: list[str], n: int) -> str:

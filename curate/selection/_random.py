@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from curate.selection._candidates import Candidates, Choice, drawn
+from curate.selection._ledger import Ledger
 
 
-def choose(candidates: Candidates, *, budget: int, seed: int) -> Choice:
+def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     """Draws from all candidates alike, so a source is represented by its size."""
     reason = "random: drawn from all candidates"
-    return drawn(candidates, np.arange(len(candidates)), budget=budget, seed=seed, reason=reason)
+    return drawn(candidates, ledger, np.arange(len(candidates)), seed=seed, reason=reason)

@@ -8,14 +8,15 @@ from __future__ import annotations
 import numpy as np
 
 from curate.selection._candidates import Candidates, Choice, unit_interval
+from curate.selection._ledger import Ledger
 
 
-def choose(candidates: Candidates, *, budget: int, seed: int) -> Choice:
+def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     """Draws equal shares; the target's own images are a source like any other."""
     numbers, source = candidates.draws(seed), candidates.source
     order = np.lexsort((numbers, source))
     turn = np.empty(len(source), np.int64)
     turn[order] = np.arange(len(source)) - np.searchsorted(source, source)[order]
-    rows = np.lexsort((source, turn))[:budget]
+    rows = ledger.walk(np.lexsort((source, turn)))
     reasons = [f"uniform: draw {turn[row] + 1:,} from {candidates.names[source[row]]}" for row in rows]
     return Choice(rows=rows, scores=unit_interval(numbers[rows]), reasons=reasons)

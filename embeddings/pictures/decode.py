@@ -28,7 +28,8 @@ import io
 import logging
 import re
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from PIL import (
@@ -147,12 +148,29 @@ def decode_scaled(data: bytes, *, edge: int | None, white: int | None = None) ->
     Raises:
         ImageError: as ``decode``.
     """
+    with _opened(data) as image:
+        return _decoded(image, data, edge=edge, white=white)
+
+
+def format_of(data: bytes) -> str:
+    """Pillow's name of the format that an image is encoded in (JPEG, PNG, TIFF, ...); only its header is read.
+
+    Raises:
+        ImageError: empty, not an image, or one whose header is damaged.
+    """
+    with _opened(data) as image:
+        return str(image.format)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[ImageFile.ImageFile]:
+    """The image, not yet read; what Pillow raises meanwhile becomes a reason."""
     if not data:
         raise ImageError("empty file")
     _silence_pillow()
     try:
         with _open(data) as image:
-            return _decoded(image, data, edge=edge, white=white)
+            yield image
     except ImageError:
         raise
     except UnidentifiedImageError:

@@ -114,17 +114,41 @@ def load_image(source: Source, uri: str, *, sha256: str | None = None) -> Image.
     Raises:
         ImageError: it cannot be read or decoded, has changed, or has become smaller than the part.
     """
-    view = source.address.view
-    place, box = split_uri(uri) if view.tiles or view.roi else (uri, None)
+    data, box = read_file_of(source, uri, sha256=sha256)
+    return decode_part(data, box, view=source.address.view)
+
+
+def read_file_of(source: Source, uri: str, *, sha256: str | None = None) -> tuple[bytes, Box | None]:
+    """Encoded bytes of the image that the picture at a uri of a store is or was cut from, and which part it is.
+
+    Raises:
+        ImageError: it cannot be read, or has changed since its row was written with this ``sha256``.
+    """
+    place, box = split_picture(source, uri)
     data = source.read(place)
     if sha256 is not None and sha256 != part_sha256(files.digest_bytes(data), box):
         raise ImageError(CHANGED)
+    return data, box
+
+
+def decode_part(data: bytes, box: Box | None, *, view: View) -> Image.Image:
+    """RGB picture of a part of an encoded image; of all of it without a box.
+
+    Raises:
+        ImageError: it cannot be decoded, or is smaller than the part.
+    """
     image = decode(data, white=view.white)
     if box is None:
         return image
     if box.left + box.width > image.width or box.top + box.height > image.height:
         raise ImageError(f"{image.width} x {image.height} pixels, which do not hold the part {box}")
     return image.crop(box.corners)
+
+
+def split_picture(source: Source, uri: str) -> tuple[str, Box | None]:
+    """Uri of the image that a picture is or was cut from, and which part of it; None for the whole."""
+    view = source.address.view
+    return split_uri(uri) if view.tiles or view.roi else (uri, None)
 
 
 def locator(address: str | Address) -> Callable[[str], str]:
@@ -137,10 +161,10 @@ def locator(address: str | Address) -> Callable[[str], str]:
     if holds_vectors(parsed):
         path = files.absolute(parsed.path)
         return lambda uri: path + uri
-    source, has_parts = open_source(parsed), bool(parsed.view.tiles or parsed.view.roi)
+    source = open_source(parsed)
 
     def locate(uri: str) -> str:
-        place, box = split_uri(uri) if has_parts else (uri, None)
+        place, box = split_picture(source, uri)
         return tile_uri(source.locate(place), box) if box else source.locate(place)
 
     return locate

@@ -115,6 +115,13 @@ class ArrowBlobs:
         """True [n] where the value is not null."""
         return np.asarray(self._lengths != NULL)
 
+    def span(self, row: int) -> tuple[int, int] | None:
+        """First byte and length of the value in a row, where the file holds it as it is; else None."""
+        with self._lock:
+            if self._starts is None or self._unpacked is not None or self._lengths[row] == NULL:
+                return None
+            return int(self._starts[row]), int(self._lengths[row])
+
     def read(self, row: int) -> bytes | None:
         """The value in a row; None where it is null.
 

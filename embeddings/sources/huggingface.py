@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 from embeddings import files
 from embeddings.errors import ImageError, MissingExtraError, SourceError, one_line
 from embeddings.sources import SAVED_MARKS, Address, Listing
+from embeddings.sources.arrow_blobs import ArrowBlobs
 from embeddings.sources.folder import read_file
 from embeddings.sources.formats import BlobReader, Content, feature_names, read_arrow
 from embeddings.sources.rows import Rows, joined, key_order, listing_of
@@ -64,6 +65,7 @@ class _Part:
     """One Arrow file of a split."""
 
     split: str
+    path: str
     start: int  # number of its first row in the split
     rows: Rows
     blobs: BlobReader | None
@@ -116,6 +118,12 @@ class HuggingFaceSource:
             raise ImageError(error.message) from error
         except (OSError, ValueError, pa.ArrowException) as error:
             raise ImageError(f"cannot be read from its table: {one_line(error)}") from error
+
+    def span(self, uri: str) -> tuple[str, int, int] | None:
+        """File, first byte and length of an image that the data set holds as it is; None for any other."""
+        part, row = self._row_of(uri)
+        found = part.blobs.span(row) if isinstance(part.blobs, ArrowBlobs) else None
+        return found and (part.path, *found)
 
     def locate(self, uri: str) -> str:
         """``ADDRESS#SPLIT#row``, or the path of an image that is a file."""
@@ -245,6 +253,7 @@ def _part(split: _Split, path: str, *, start: int, folders: Sequence[str]) -> _P
     readable = pc.and_(found.is_file, found.reasons.is_null())
     return _Part(
         split=split.name,
+        path=path,
         start=start,
         rows=replace(rows, uri=pc.binary_join_element_wise(pa.scalar("#"), key, pa.scalar(""))),
         blobs=content.blobs(np.arange(n)) if content.blobs else None,

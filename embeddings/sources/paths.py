@@ -81,6 +81,10 @@ class PathList:
         """
         return self._shards.read(uri)
 
+    def span(self, uri: str) -> tuple[str, int, int] | None:
+        """File, first byte and length of an image that lies as it is in a shard; None for any other."""
+        return self._shards.span(uri)
+
     def locate(self, uri: str) -> str:
         """Absolute path or URL of the image, or ``SHARD#...``."""
         return self._shards.locate(uri)

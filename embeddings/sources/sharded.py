@@ -27,7 +27,7 @@ from embeddings.sources import SUFFIXES, Address
 from embeddings.sources.folder import read_path
 from embeddings.sources.rows import Rows, joined
 from embeddings.sources.table import TableSource
-from embeddings.sources.tar import MAX_COLUMNS, quoted, read_member, read_rows
+from embeddings.sources.tar import MAX_COLUMNS, quoted, read_member, read_rows, span_of
 
 SHARD_SUFFIXES = frozenset(SUFFIXES["tar"] + SUFFIXES["table"])
 OPEN_TABLES = 4  # each may hold some row groups in memory; keys mostly follow the shards
@@ -96,6 +96,16 @@ class Shards:
             return self._table(name).read(f"#{place}")
         except SourceError as error:  # the shard was there when it was listed
             raise ImageError(error.message) from error
+
+    def span(self, uri: str) -> tuple[str, int, int] | None:
+        """File, first byte and length of an image that lies as it is in a shard; None for any other."""
+        name, sign, place = uri.partition("#")
+        name = unquote(name)
+        if not sign:
+            return None
+        if suffix_of(name) in SUFFIXES["tar"]:
+            return (place_of(self._base, name), *span_of(place))
+        return self._table(name).span(f"#{place}")
 
     def locate(self, uri: str) -> str:
         """The shard's absolute path, with what follows ``#``; or that of a file beside a table."""

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from embeddings import files
 from embeddings.errors import ImageError, SourceError, one_line
 from embeddings.sources import Address, Listing
+from embeddings.sources.arrow_blobs import ArrowBlobs
 from embeddings.sources.folder import read_file
 from embeddings.sources.formats import BlobReader, Content, read_content
 from embeddings.sources.rows import MISSING, Columns, Rows, key_order, listing_of, reject, reject_repeats
@@ -95,6 +96,14 @@ class TableSource:
         if data is None:
             raise ImageError(NO_IMAGE)
         return data
+
+    def span(self, uri: str) -> tuple[str, int, int] | None:
+        """File, first byte and length of an image that lies as it is in an Arrow file; None for any other."""
+        index = self._index()
+        if not uri.startswith("#") or not isinstance(index.blobs, ArrowBlobs):
+            return None
+        found = index.blobs.span(index.row_of(uri[1:]))
+        return found and (self.address.path, *found)
 
     def locate(self, uri: str) -> str:
         """``TABLE#KEY`` of an image in the table, path of one beside it."""

@@ -66,6 +66,10 @@ class TarSource:
         _, _, place = uri.partition("#")
         return read_member(self.address.path, place)
 
+    def span(self, uri: str) -> tuple[str, int, int] | None:
+        """File, first byte and length of a member."""
+        return (self.address.path, *span_of(uri.partition("#")[2]))
+
     def locate(self, uri: str) -> str:
         """``ARCHIVE#bytes=OFFSET+SIZE``."""
         return f"{self.address.path}#{uri.partition('#')[2]}"
@@ -106,10 +110,7 @@ def read_member(path: str, place: str) -> bytes:
     Raises:
         ImageError: the archive is gone, may not be read, or does not reach that far.
     """
-    match = _RANGE.fullmatch(place)
-    offset, size = (int(match[1]), int(match[2])) if match else (0, LARGEST + 1)
-    if size > LARGEST:
-        raise ImageError(f"no place in an archive: {place!r}")
+    offset, size = span_of(place)
     try:
         data = files.read_range(path, offset, size) if size else b""
     except OSError as error:
@@ -117,6 +118,18 @@ def read_member(path: str, place: str) -> bytes:
     if len(data) < size:
         raise ImageError(f"its shard ends {size - len(data):,} bytes before it does")
     return data
+
+
+def span_of(place: str) -> tuple[int, int]:
+    """First byte and length of a member at a place ``bytes=OFFSET+SIZE``.
+
+    Raises:
+        ImageError: it is no such place.
+    """
+    match = _RANGE.fullmatch(place)
+    if match is None or int(match[2]) > LARGEST:
+        raise ImageError(f"no place in an archive: {place!r}")
+    return int(match[1]), int(match[2])
 
 
 def quoted(name: str) -> str:

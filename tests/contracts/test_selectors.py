@@ -4,18 +4,21 @@ import numpy as np
 import pytest
 from selection_data import make_world
 
-from curate.results import LEFT_OUT, SELECTION, Selection
-from curate.selection import METHODS, NEEDS_REPORT, select
+from curate.results import LEFT_OUT, SELECTION, TARGET, Selection
+from curate.selection import METHODS, select
+from curate.terms import Terms
+from embeddings.errors import UsageError
 from embeddings.neighbors import Engine
 
 BUDGET = 150
 PARTS = ("selection.parquet", "left_out.parquet", "selection.json")
+PRICES = {"web": 0.05, "open": 0.02, "far": 0.01}
 every_method = pytest.mark.parametrize("method", sorted(METHODS))
 
 
 @pytest.fixture(scope="module")
 def world():
-    return make_world()
+    return make_world().labeled()
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +54,14 @@ def test_the_budget_is_met_exactly(chosen, method):
 
 
 @every_method
-def test_or_it_stops_and_says_why(world, everything, method):
+def test_or_it_stops_and_says_why(everything, method):
     selection, n = everything[method], sum(everything[method].facts["candidates"].values())
-    if method in NEEDS_REPORT:
-        stopped = selection.facts["stopped"]
-        assert stopped["at"] == len(selection) < n
-        assert f"{len(selection):,}" in stopped["reason"]
-    else:
-        assert selection.facts["stopped"] is None
-        assert len(selection) == n
+    stopped = selection.facts["stopped"]
+    assert (stopped is None) == (len(selection) == n)
+    assert METHODS[method].stops or METHODS[method].near_first or stopped is None
+    if stopped:
+        assert METHODS[method].needs_report <= (f"{len(selection):,}" in stopped["reason"])
+        assert (stopped["at"], bool(stopped["reason"])) == (len(selection), True)
 
 
 @every_method
@@ -127,14 +129,16 @@ def test_faiss_does_not_matter(world, chosen, method, faiss, monkeypatch):
 
 
 @every_method
-def test_the_seed_decides(world, chosen, method):
-    assert picks(run(world, method, seed=1)) != picks(chosen[method])
+def test_the_seed_decides_where_something_is_drawn(world, chosen, method):
+    assert (picks(run(world, method, seed=1)) == picks(chosen[method])) != METHODS[method].seeded
 
 
 @every_method
-def test_the_lowest_ranks_are_what_a_smaller_budget_takes(world, chosen, method):
-    smaller = run(world, method, budget=40)
-    assert smaller.rows().equals(chosen[method].truncate(40).rows())
+def test_truncation_keeps_the_lowest_ranks_which_a_smaller_budget_takes_if_nested(world, chosen, method):
+    truncated = chosen[method].truncate(40).rows()
+    assert truncated.equals(chosen[method].rows().slice(0, 40))
+    if METHODS[method].nested:
+        assert run(world, method, budget=40).rows().equals(truncated)
 
 
 @every_method
@@ -147,3 +151,85 @@ def test_the_target_stays_out_if_asked(world, method):
 @every_method
 def test_the_report_is_computed_if_it_is_needed(world, chosen, method):
     assert same(run(world, method, report=None), chosen[method])
+
+
+def roles(world, selection):
+    """Label and group of every chosen image."""
+    stores = {TARGET: world.target, **world.pools}
+    known = {
+        (name, key): (label, None if group is None else f"{name}/{group}")
+        for name, store in stores.items()
+        for key, label, group in zip(*(store.column(c) for c in ("key", "label", "group")), strict=True)
+    }
+    return [known[pick] for pick in picks(selection)]
+
+
+def full_or_stopped(selection, budget):
+    return len(selection) == budget or bool(selection.facts["stopped"]["reason"])
+
+
+@every_method
+def test_no_cap_is_passed(world, method):
+    terms = {"web": Terms(cap=25), TARGET: Terms(cap=30)}
+    selection = run(world, method, terms=terms, budget="90,max-per-label=40,max-per-group=2")
+    labels, groups = zip(*roles(world, selection), strict=True)
+    assert selection.counts().get("web", 0) <= 25
+    assert selection.counts().get(TARGET, 0) <= 30
+    assert all(labels.count(label) <= 40 for label in set(labels))
+    assert all(groups.count(group) <= 2 for group in set(groups) - {None})
+    assert full_or_stopped(selection, 90)
+
+
+@every_method
+def test_money_is_spent_and_not_exceeded(world, method):
+    terms = {name: Terms(price=str(price)) for name, price in PRICES.items()}
+    selection = run(world, method, terms=terms, budget="money=2.5")
+    costs = [PRICES.get(source, 0.0) for source, _ in picks(selection)]
+    assert selection.rows()["cost"].to_pylist() == costs
+    assert selection.facts["spent"]["money"]["used"] == pytest.approx(sum(costs))
+    assert sum(costs) <= 2.5 + 1e-9
+    assert sum(costs) > 2.5 - max(PRICES.values()) or selection.facts["stopped"]["reason"]
+
+
+@every_method
+@pytest.mark.parametrize(
+    ("terms", "budget", "short"),
+    [({"far": Terms(floor=12), "open": Terms(floor=20)}, "60", "source"), ({}, "70,min-per-label=12", "label")],
+)
+def test_floors_are_met_or_refused_in_words(world, method, terms, budget, short):
+    try:
+        selection = run(world, method, terms=terms, budget=budget)
+    except UsageError as error:
+        if not METHODS[method].stops or f"{method} ended below a floor ({short} " not in error.message:
+            raise
+        return
+    labels = [label for label, _ in roles(world, selection) if label]
+    assert all(selection.counts().get(name, 0) >= said.floor for name, said in terms.items())
+    assert short == "source" or all(labels.count(f"mode {mode}") >= 12 for mode in range(5))
+
+
+@every_method
+def test_a_license_that_is_not_allowed_never_appears(world, method):
+    terms = {"web": Terms(license="cc-by"), "open": Terms(license="cc-by-nc"), TARGET: Terms(cap=0)}
+    selection = run(world, method, terms=terms, budget="40,licenses=cc0+cc-by")
+    assert set(selection.counts()) == {"web"}
+    left_out = {row["source"]: row["reason"] for row in selection.left_out.to_pylist() if row["code"] == "license"}
+    assert left_out == {
+        "open": "its licence is not among those allowed (cc-by, cc0): cc-by-nc",
+        "far": "its licence is not among those allowed (cc-by, cc0): none is known",
+    }
+
+
+@every_method
+def test_what_weighs_more_is_chosen_for_more_often(world, method):
+    def share(weights):
+        selection = run(world, method, weights=weights, include_target=False, budget=100)
+        labels = dict(zip(world.target.column("key"), world.target.column("label"), strict=True))
+        near = [labels[key] == "mode 2" for key in selection.rows()["target_key"].to_pylist()]
+        return np.mean(near), picks(selection)
+
+    (plain, as_before), (weighted, picked) = share({}), share({"mode 2": 20})
+    if METHODS[method].weighted:
+        assert weighted > plain
+    else:
+        assert picked == as_before

@@ -1,6 +1,7 @@
 import pytest
 
 from curate.config import SourceConfig, load_config
+from curate.terms import Budget, Terms
 from embeddings.errors import ConfigError
 
 WHOLE = """
@@ -75,8 +76,15 @@ def test_a_whole_file_reads_with_paths_relative_to_it(load, tmp_path):
         (('where = "split=train"', 'were = "split=train"'), "Unknown key 'were' in target.\nDid you mean where?"),
         (('group = "site"', "group = 1"), "pools.web.group: found 1, wanted str"),
         (("seed = 3", "seed = true"), "seed: found True, wanted int"),
-        (("images = 100", "images = 0"), "budget.images: found 0, wanted a positive number"),
-        (("images = 100", ""), "budget.images: found 'nothing', wanted a value"),
+        (("images = 100", "images = 0"), "[budget]: images is 0; wanted a whole number, at least 1."),
+        (("images = 100", ""), "[budget]: The budget has no limit.\nGive one of images, bytes, money, hours."),
+        (("images = 100", "images = 9.5"), "budget.images: found 9.5, wanted int"),
+        (("images = 100", "image = 100"), "Unknown key 'image' in budget.\nDid you mean images?"),
+        (("images = 100", 'images = 9\nlicenses = "cc0"'), "budget.licenses: found 'cc0', wanted a list of texts"),
+        (('group = "site"', "cap = 2\nfloor = 3"), "[pools.web]: A cap of 2 stands below a floor of 3."),
+        (('group = "site"', "cap = -2"), "[pools.web]: cap is -2; wanted a whole number, at least 0."),
+        (("[budget]", "[weights]\na = -1\n[budget]"), "[weights]: The weight of 'a' is '-1'; wanted"),
+        (("[budget]", '[weights]\na = "x"\n[budget]'), "weights.a: found 'x', wanted float"),
         (('name = "random"', 'name = "near"'), "arms.name: found 'near, near', wanted names that do not repeat"),
         (('name = "random"', 'name = "../up"'), "arms.name: found '../up'"),
         (("[target]", "[pools.target]"), "target: found 'nothing'"),
@@ -115,3 +123,33 @@ def test_a_missing_file_is_refused(tmp_path):
 )
 def test_every_kind_of_address_is_made_whole(tmp_path, uri, whole):
     assert SourceConfig(uri=uri).address(tmp_path) == whole.format(root=tmp_path)
+
+
+def test_budget_terms_and_weights_are_those_of_the_flags(load):
+    tables = """
+[pools.open]
+uri = "open"
+price = 0.02
+license = "cc-by"
+cap = 500
+floor = 50
+of = 1000000
+
+[weights]
+defect = 10
+"kind:scratch" = 0.5
+"""
+    limits = 'images = 100\nmoney = 20\nmax_per_label = 5\nfar = 0.2\norder = "mixed"\nlicenses = ["cc0", "cc-by"]'
+    config = load(WHOLE.replace("images = 100", limits) + tables)
+    assert config.budget == Budget.parse("100,money=20,max-per-label=5,far=0.2,order=mixed,licenses=cc-by+cc0")
+    assert config.terms == {
+        "target": Terms(),
+        "web": Terms(),
+        "bucket": Terms(),
+        "open": Terms(price="0.02", license="cc-by", cap=500, floor=50, of=1_000_000),
+    }
+    assert config.weights == {"defect": 10.0, "kind:scratch": 0.5}
+
+
+def test_the_target_may_be_kept_out_by_a_cap(load):
+    assert load(WHOLE.replace('label = "subgroup"', "cap = 0")).terms["target"] == Terms(cap=0)

@@ -135,3 +135,39 @@ def test_a_foreign_or_unfinished_folder_is_refused(tmp_path):
 def test_an_estimate_says_what_it_knows():
     assert str(ESTIMATE) == "6 [5, 7]"
     assert str(MISSING) == "n/a (too few images)"
+
+
+def told():
+    columns = selection(3).table
+    given = {
+        "similarity": pa.array([0.9, 0.5, 0.7]),
+        "score": pa.array([0.1, 0.2, 0.3]),
+        "target_key": pa.array(["t1", "t2", "t3"]),
+        "duplicates": pa.array([2, 1, 1]),
+        "cost": pa.array([0.0, 0.02, 1234.5]),
+        "reason": pa.array(["random: drawn"] * 3),
+    }
+    for name, values in given.items():
+        columns = columns.set_column(columns.schema.get_field_index(name), SELECTION.field(name), values)
+    lost = {"source": "open", "key": "k0", "code": "duplicate"}
+    left_out = [{**lost, "reason": "duplicate of web/k0", "because_of": "web/k0"}]
+    return replace(selection(), table=columns, left_out=pa.Table.from_pylist(left_out, schema=LEFT_OUT))
+
+
+def test_every_image_is_explained_by_key_or_by_source_and_key():
+    chosen = "was chosen, rank 0: random: drawn; its nearest target image is t1 (cosine 0.90)"
+    left_out = "open/k0 was left out: duplicate of web/k0."
+    assert told().explain("k0") == [f"web/k0 {chosen}; it stands for 2 images nearly the same.", left_out]
+    assert told().explain("open/k0") == [left_out]
+    assert told().explain("k1")[0].endswith("(cosine 0.50); it costs 0.02.")
+    assert told().explain("k") == []
+
+
+def test_a_nearer_part_needs_no_new_selection():
+    near = told().at_least(0.7)
+    assert near.rows()["key"].to_pylist() == ["k0", "k2"]
+    assert near.rows()["rank"].to_pylist() == [0, 2]
+    assert near.facts["least_similarity"] == 0.7
+    assert near.digest != told().digest
+    assert near.truncate(1).rows()["key"].to_pylist() == ["k0"]
+    assert len(told().at_least(0.95)) == 0

@@ -5,9 +5,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from curate.exports.originals import open_sources
 from curate.pretraining import images
 from curate.pretraining.augment.draws import image_hash
-from curate.pretraining.images import load_images, open_sources
+from curate.pretraining.images import load_images
 from embeddings import files
 from embeddings.errors import SourceError, TrainingError, UsageError
 from embeddings.pictures.decode import decode

@@ -14,12 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from curate.exports.originals import open_sources
 from curate.pretraining import loop, pretrain
 from curate.pretraining.augment.draws import VIEW_DRAWS, draw, uniforms
 from curate.pretraining.augment.views import augment
 from curate.pretraining.curves import read_curves
 from curate.pretraining.heap import resident_heap
-from curate.pretraining.images import load_images, open_sources
+from curate.pretraining.images import load_images
 from curate.pretraining.methods import simclr
 from curate.pretraining.settings import resolve_settings
 from curate.pretraining.trainer import Trainer

@@ -10,6 +10,7 @@ import pytest
 from report_examples import (
     DEMO_POOLS,
     arm_score,
+    comparison_of,
     eval_report,
     frozen_scores,
     pool_score,
@@ -40,7 +41,7 @@ def photos(image_folder: Callable[..., Path], pictures: Callable[..., dict[str, 
 
 @pytest.fixture
 def study(photos: Path, tmp_path: Path) -> dict[str, Any]:
-    """Everything ``summarize`` takes: two pools with pictures, two selections, two runs, accuracies on two sets."""
+    """Everything ``summarize`` takes: pools with pictures, selections, a comparison, runs, accuracies on two sets."""
     source = str(photos)
     keys = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
     near = pool_score("web", 8.0, rank=1, source=source)
@@ -62,6 +63,7 @@ def study(photos: Path, tmp_path: Path) -> dict[str, Any]:
             "near": selection_of(rows, sources),
             "few": selection_of(rows[:5], sources, budget=9, stopped={"reason": "the pools are used up", "at": 5}),
         },
+        "comparisons": {"near": comparison_of()},
         "runs": runs,
         "evaluation": eval_report(scores),
     }

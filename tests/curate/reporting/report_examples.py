@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.comparison import Comparison, Contender, Judge, Reading
 from curate.results import LEFT_OUT, SELECTION, ArmScore, Estimate, EvalReport, PoolScore, Run, Selection, ShiftReport
 
 TOTAL_VARIANCE = 600.0
@@ -70,11 +71,24 @@ def selection_of(rows: Sequence[tuple[str, str, str]], sources: Mapping[str, str
     columns: dict[str, list[Any]] = {field.name: [] for field in SELECTION}
     for rank, (source, key, uri) in enumerate(rows):
         row = {"source": source, "key": key, "uri": uri, "stage": 0, "rank": rank, "score": 1.0, "target_key": "t"}
-        row |= {"similarity": 0.9, "duplicates": 1, "cost": 1.0, "repeats": 1, "reason": f"nearest to t ({rank})"}
+        row |= {
+            "similarity": 0.9,
+            "duplicates": 1,
+            "cost": 1.0,
+            "repeats": 1,
+            "code": "near-first",
+            "reason": f"nearest to t ({rank})",
+        }
         for name, values in columns.items():
             values.append(row.get(name))
     left_out = pa.table(
-        {"source": ["web", "web"], "key": ["a", "b"], "reason": ["duplicate of web/c", "also in excluded test/d"]},
+        {
+            "source": ["web", "web"],
+            "key": ["a", "b"],
+            "code": ["duplicate", "excluded"],
+            "reason": ["duplicate of web/c", "also in excluded test/d"],
+            "because_of": ["web/c", "test/d"],
+        },
         schema=LEFT_OUT,
     )
     facts = {"method": "near-first", "seed": 0, "budget": len(rows), "stopped": None, **facts}
@@ -153,3 +167,44 @@ DEMO_POOLS = {
     "photos": 39.0,
     "digits": 45.0,
 }
+
+
+def reading(index: float, gain: tuple[float, float] | None = None, tied_with: Sequence[str] = ()) -> Reading:
+    """An index with an interval of ±2; ``gain`` is the interval against random."""
+    figure = Estimate(value=index, low=index - 2, high=index + 2, se=1.0, n=(100, 60))
+    coverage = Estimate(value=0.8, low=0.7, high=0.9, n=(100, 60), lower_is_closer=False, null=0.97)
+    versus = None if gain is None else Estimate(value=sum(gain) / 2, low=gain[0], high=gain[1])
+    return Reading(
+        index=figure, distance=figure, mmd=figure, coverage=coverage, against_random=versus, tied_with=tuple(tied_with)
+    )
+
+
+def contender(method: str, readings: Mapping[str, Reading], **rest: Any) -> Contender:
+    """A method that chose 100 images, 60 of them from web."""
+    diversity = Estimate(value=34.0, low=31.0, high=37.0, n=(100, 90), lower_is_closer=False)
+    facts = {"n": 100, "counts": {"web": 60, "open": 40}, "diversity": diversity, **rest}
+    return Contender(method=method, readings=dict(readings), **facts)
+
+
+def comparison_of(*, names: Sequence[str] = ("near-first", "uniform"), **rest: Any) -> Comparison:
+    """Two methods and random, under lite0 and a judge; another judge could not see anything."""
+    near = {"lite0": reading(8.0, (-15.0, -9.0)), "color-texture": reading(9.0, (-4.0, 1.0), ["random"])}
+    even = {"lite0": reading(22.0, (-1.0, 5.0), ["random"]), "color-texture": reading(11.0, (-1.0, 2.0), ["random"])}
+    blind = {"lite0": reading(20.0, None, [names[1]]), "color-texture": reading(10.5, None, list(names))}
+    judges = (
+        Judge(name="color-texture", limits="hand-made features"),
+        Judge(name="random", limits="an untrained network", reason="the images are gone"),
+    )
+    facts = {"judges": judges, "notes": ("Judges look at up to 1,000 images of a side.",), **rest}
+    return Comparison(
+        encoder="lite0",
+        seen=61,
+        judging=60,
+        contenders=(
+            contender(names[0], near, cost=12.0),
+            contender("random", blind, cost=8.0),
+            contender(names[1], even, cost=8.0, stopped="the pools are used up"),
+            Contender(method="broken", reason="no labels here."),
+        ),
+        **facts,
+    )

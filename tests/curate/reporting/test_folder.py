@@ -24,6 +24,7 @@ def results(study: dict[str, Any], tmp_path: Path) -> Path:
     study["evaluation"].save(folder)
     for name, selection in study["selections"].items():
         selection.save(folder / "selections" / name)
+    study["comparisons"]["near"].save(folder / "selections" / "near")
     (tmp_path / "runs").rename(folder / "runs")
     return folder
 
@@ -31,6 +32,7 @@ def results(study: dict[str, Any], tmp_path: Path) -> Path:
 def test_everything_in_a_folder_is_found(results: Path) -> None:
     summary = summarize_folder(results)
     assert [s["name"] for s in summary["selections"]] == ["few", "near"]
+    assert [c["name"] for c in summary["comparisons"]] == ["near"]
     assert [r["name"] for r in summary["runs"]] == ["near", "random"]
     assert len(summary["shift"]["pools"]) == 2
     assert len(summary["evaluation"]["labeled"]) == 2

@@ -66,8 +66,8 @@ def test_contact_sheets(n: int, sheets: dict[str, list[int]]) -> None:
 def test_selections_count_what_was_left_out() -> None:
     chosen = summarize(selections={"s": selection_of([("web", "a", "a")], {"web": ""})}, thumbnails=False)
     assert chosen["selections"][0]["left_out"] == [
-        {"reason": "exact duplicates", "n": 1, "sources": {"web": 1}},
-        {"reason": "images also in an excluded source", "n": 1, "sources": {"web": 1}},
+        {"code": "duplicate", "reason": "exact duplicates", "n": 1, "sources": {"web": 1}},
+        {"code": "excluded", "reason": "images also in an excluded source", "n": 1, "sources": {"web": 1}},
     ]
 
 

@@ -3,11 +3,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from selection_data import make_store
 
-from curate.selection._gather import gather
+from curate.selection import _gather
+from curate.selection._inputs import Inputs
+from curate.terms import Terms
 
 
 def store(name, n=3, **digests):
     return make_store(name, np.arange(2.0 * n).reshape(n, 2), [f"k{i}" for i in range(n)], **digests)
+
+
+def gather(stores, excluded, *, include_target, terms=None, licenses=()):
+    terms = dict(terms or {}) | ({} if include_target else {"target": Terms(cap=0)})
+    return _gather.gather(Inputs(stores=stores, excluded=excluded), terms=terms, licenses=licenses, near=False)
 
 
 def kept(gathered):
@@ -16,7 +23,7 @@ def kept(gathered):
 
 
 def left_out(gathered):
-    return [tuple(row.values()) for row in gathered.left_out.to_pylist()]
+    return [(row["source"], row["key"], row["reason"]) for row in gathered.left_out.to_pylist()]
 
 
 def test_a_picture_stays_with_the_target_then_with_the_first_pool_by_name():
@@ -29,7 +36,7 @@ def test_a_picture_stays_with_the_target_then_with_the_first_pool_by_name():
     assert [k for k in kept(gathered) if k[0] != "target"] == [("a", "k1"), ("a", "k2"), ("b", "k1"), ("b", "k2")]
     assert left_out(gathered) == [("a", "k0", "duplicate of target/k2"), ("b", "k0", "duplicate of a/k1")]
     assert gathered.candidates.copies.tolist() == [1, 1, 2, 2, 1, 1, 1]
-    assert (gathered.duplicates, gathered.excluded) == (2, 0)
+    assert (gathered.dropped()["duplicate"], gathered.dropped()["excluded"]) == (2, 0)
 
 
 def test_without_the_targets_images_a_pools_copy_of_one_is_a_candidate():
@@ -55,7 +62,7 @@ def test_an_excluded_picture_goes_in_every_copy_and_is_no_query():
     gathered = gather(stores, [("test", store("test", pixels={"k1": "p"}))], include_target=True)
     assert kept(gathered) == [("target", "k1"), ("target", "k2"), ("a", "k0")]
     assert {row[2] for row in left_out(gathered)} == {"also in excluded test/k1"}
-    assert gathered.excluded == 3
+    assert gathered.dropped()["excluded"] == 3
     assert gathered.candidates.target_keys.tolist() == ["k1", "k2"]
 
 
@@ -89,6 +96,6 @@ def test_what_is_left_is_unique_clean_and_accounted_for(target, a, b, test):
     ]
     assert sorted(pixels) == sorted(set(target + a + b) - set(test))
     assert gathered.candidates.copies.tolist() == [(target + a + b).count(p) for p in pixels]
-    assert gathered.excluded == sum(p in test for p in target + a + b)
-    assert len(pixels) + gathered.excluded + gathered.duplicates == len(target + a + b)
-    assert len(gathered.left_out) == gathered.excluded + gathered.duplicates
+    assert gathered.dropped()["excluded"] == sum(p in test for p in target + a + b)
+    assert len(pixels) + gathered.dropped()["excluded"] + gathered.dropped()["duplicate"] == len(target + a + b)
+    assert len(gathered.left_out) == gathered.dropped()["excluded"] + gathered.dropped()["duplicate"]

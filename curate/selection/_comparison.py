@@ -1,0 +1,191 @@
+"""compare(selector, methods): what methods of selection are worth, by the half of the target that they did not see.
+
+The target's images are split in two by group; every method runs afresh for one half, from the same candidates without
+the images of the other, under the same wish. What it chose is measured against that other half: headline distance and
+index as in ``curate score``, MMD, coverage. ``random`` is always among the methods: what the same budget buys blindly.
+Differences to it are paired (``_yardstick``). The same figures are then taken under judges, encoders that had no part
+in selecting, on at most 500 images a side (``_judges``): selecting and judging with one encoder flatters a method.
+
+The cost is that of one more selection per method, each on half the target, and of one score where a method goes by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.comparison import RANDOM, Comparison, Contender, Judge, Reading
+from curate.diversity import vendi
+from curate.results import Estimate
+from curate.selection._judges import JUDGES, LIMITS, MOST, Bench, Judging, has_pictures
+from curate.selection._methods import find_method
+from curate.selection._path import Selector
+from curate.selection._trial import Pick, Trial
+from curate.selection._yardstick import Measured, Yardstick, readings
+from embeddings.errors import CurateError, TooFewImagesError
+
+DIVERSITY_IMAGES = 500  # measured of every selection
+
+
+def compare(
+    selector: Selector, methods: Sequence[str], *, images: int | None = None, judges: Sequence[str] = JUDGES
+) -> Comparison:
+    """Methods side by side on the half of the target that they did not see.
+
+    Args:
+        selector: What is asked, and of which images.
+        methods: Names in METHODS; ``random`` is added.
+        images: How many each may take, if that is less than the budget allows: what a selection stopped at.
+        judges: Encoders that had no part in selecting.
+
+    Returns:
+        Comparison, nearest first; with a ``reason`` and without methods where the target is too small to be split. The
+        same for any order of methods, judges, rows and shards. A method that half the target cannot carry has its own
+        reason, and so has a judge that finds no images.
+
+    Raises:
+        UnknownNameError: no such method or encoder.
+        MissingExtraError: a judge's weights or library are not on this machine.
+        UsageError: as ``Selector.gathered``.
+    """
+    names = sorted({*methods, RANDOM})
+    for name in names:
+        find_method(name)
+    bench, panel = _panel(selector, judges)
+    try:
+        trial = Trial.of(selector, images)
+        yardstick = Yardstick.of(selector.inputs.target.take(trial.judging))
+    except TooFewImagesError as error:
+        return Comparison(encoder=_encoder(selector), seen=0, judging=0, judges=panel, reason=error.message)
+    picks = _picks(trial, names)
+    found = {_encoder(selector): readings({name: _measure(trial, pick, yardstick) for name, pick in picks.items()})}
+    judging = Judging(trial, picks, bench)
+    for number, judge in enumerate(judge for judge in panel if not judge.reason):
+        found[judge.name] = judging.readings(number)
+    panel = tuple(_heard(judge, found.get(judge.name)) for judge in panel)
+    found = {name: by for name, by in found.items() if name == _encoder(selector) or _says_something(by)}
+    return Comparison(
+        encoder=_encoder(selector),
+        seen=len(trial.candidates.queries),
+        judging=len(trial.judging),
+        contenders=_contenders(trial, picks, found),
+        judges=panel,
+        notes=tuple(_notes(selector, panel)),
+        facts=_request(selector, images),
+    )
+
+
+def kept_comparison(folder: Path, selector: Selector, methods: Sequence[str], images: int | None) -> Comparison | None:
+    """The comparison of this very request in a folder, if it is there."""
+    try:
+        found = Comparison.open(folder)
+    except CurateError:
+        return None
+    compared = {contender.method for contender in found.contenders} or {*methods, RANDOM}
+    same = found.facts == _request(selector, images) and compared == {*methods, RANDOM}
+    return found if same else None
+
+
+def _request(selector: Selector, images: int | None) -> dict[str, Any]:
+    return {**selector.wish.to_json(), **selector.inputs.describe(), "compared_at": images}
+
+
+def _encoder(selector: Selector) -> str:
+    return selector.inputs.target.spec.name
+
+
+def _panel(selector: Selector, names: Sequence[str]) -> tuple[Bench, tuple[Judge, ...]]:
+    """The judges that can judge, ready to look, and all that were named."""
+    panel = tuple(
+        Judge(name=name, limits=LIMITS.get(name, ""), reason=_unfit(selector, name)) for name in sorted(set(names))
+    )
+    settings = {name: selector.settings[name] for name in ("device", "workers")}
+    return Bench.of([judge.name for judge in panel if not judge.reason], **settings), panel
+
+
+def _unfit(selector: Selector, name: str) -> str:
+    """Why an encoder cannot judge, as far as is known before it looks."""
+    target = selector.inputs.target
+    if name == target.spec.name:
+        return "it selected these images"
+    return "" if has_pictures(target) else "the target's images are vectors without a source of pictures"
+
+
+def _picks(trial: Trial, names: Sequence[str]) -> dict[str, Pick]:
+    progress, picks = trial.selector.settings["progress"], {}
+    for done, name in enumerate(names):
+        progress("compare", done, len(names), name)
+        picks[name] = trial.pick(name)
+    progress("compare", len(names), len(names))
+    return picks
+
+
+def _measure(trial: Trial, pick: Pick, yardstick: Yardstick) -> Measured | str:
+    return pick.reason or yardstick.measure(trial.images(pick.rows))
+
+
+def _heard(judge: Judge, found: Mapping[str, Reading] | None) -> Judge:
+    """The judge, with its reason if it says nothing of any method."""
+    if not found or _says_something(found):
+        return judge
+    return replace(judge, reason=next(iter(found.values())).index.reason)
+
+
+def _says_something(found: Mapping[str, Reading]) -> bool:
+    return any(reading.index.value is not None for reading in found.values())
+
+
+def _contenders(
+    trial: Trial, picks: Mapping[str, Pick], found: Mapping[str, Mapping[str, Reading]]
+) -> tuple[Contender, ...]:
+    """Nearest first under the selecting encoder, those without images last."""
+    size = min([DIVERSITY_IMAGES, *(len(pick.rows) for pick in picks.values() if len(pick.rows))])
+    contenders = [
+        _contender(trial, name, pick, {encoder: by[name] for encoder, by in found.items()}, size)
+        for name, pick in picks.items()
+    ]
+    encoder = _encoder(trial.selector)
+    return tuple(sorted(contenders, key=lambda c: (not c.n, _distance(c.readings.get(encoder)), c.method)))
+
+
+def _distance(reading: Reading | None) -> float:
+    return np.inf if reading is None or reading.index.value is None else reading.index.value
+
+
+def _contender(trial: Trial, name: str, pick: Pick, found: Mapping[str, Reading], size: int) -> Contender:
+    if pick.reason:
+        return Contender(method=name, reason=pick.reason)
+    candidates, rows = trial.candidates, pick.rows
+    counts = dict(zip(candidates.names, np.bincount(candidates.source[rows]).tolist(), strict=False))
+    return Contender(
+        method=name,
+        n=len(rows),
+        counts={source: count for source, count in counts.items() if count},
+        cost=0.0 if candidates.prices is None else float(candidates.prices[rows].sum()),
+        diversity=_diversity(trial, trial.sample(rows, size)),
+        readings=dict(found),
+        stopped=pick.stopped,
+    )
+
+
+def _diversity(trial: Trial, rows: np.ndarray) -> Estimate:
+    try:
+        return vendi(trial.images(rows))
+    except CurateError as error:
+        return Estimate(value=None, reason=error.message, lower_is_closer=False)
+
+
+def _notes(selector: Selector, panel: Sequence[Judge]) -> list[str]:
+    notes = [
+        "Every method was run again for the half of the target that does not judge; the judging half was not used."
+    ]
+    if selector.wish.weights:
+        notes.append("The judging images count alike, whatever weights the target's images have.")
+    if any(not judge.reason for judge in panel):
+        notes.append(f"Judges look at up to {MOST:,} images of a side, drawn by key.")
+    told = [f"{judge.name} is {judge.limits}" for judge in panel if judge.limits and not judge.reason]
+    return notes + ([f"{'; '.join(told)}."] if told else [])

@@ -1,0 +1,171 @@
+"""Selecting for one half of the target, so that the other half can judge.
+
+The target's images are split by a hash of their block: images of one group, copies and near duplicates stay together.
+Images of the judging half are neither searched for nor chosen, and pools are gated by their score against the seen
+half. A judging image that also lies in a pool is out of it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.distances._frechet import MIN_IMAGES
+from curate.diversity._union import as_union
+from curate.results import TARGET, ShiftReport
+from curate.scoring import score
+from curate.selection._candidates import Candidates, counter_hash
+from curate.selection._methods import find_method
+from curate.selection._path import Selector, Wish, choose
+from embeddings.errors import TooFewImagesError, UsageError
+from embeddings.moments import block_names, connected_rows
+from embeddings.store import EmbeddingStore
+
+SALT = "judging half"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pick:
+    """What one method chose for the seen half."""
+
+    rows: np.ndarray  # [r] int64 candidates, ascending; none where the method chose nothing
+    stopped: str = ""
+    reason: str = ""  # why nothing was chosen
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trial:
+    """The candidates that are left, and the images that judge."""
+
+    selector: Selector
+    candidates: Candidates
+    seen: np.ndarray  # rows of the target store that may be selected for, whether searched for or not
+    judging: np.ndarray  # [j] int64 rows of the target store, each picture once
+    images_asked: int | None = None
+
+    @classmethod
+    def of(cls, selector: Selector, images: int | None = None) -> Trial:
+        """Splits the target of a selector, for methods that may take so many images, if not all that the wish allows.
+
+        Raises:
+            TooFewImagesError: fewer than 20 images on a side, or none with a weight above 0 to select for.
+        """
+        candidates, target = selector.gathered.candidates, selector.inputs.target
+        judges = _judging_half(target, selector.gathered.left_out)
+        searched = ~judges[candidates.queries]
+        trial = cls(
+            selector=selector,
+            candidates=_without(candidates, np.flatnonzero(judges), searched),
+            seen=np.flatnonzero(~judges),
+            judging=candidates.queries[~searched],
+            images_asked=images,
+        )
+        _require_halves(trial.candidates, len(trial.judging))
+        return trial
+
+    @cached_property
+    def report(self) -> ShiftReport:
+        """What ``score`` says of the pools to the seen half."""
+        inputs = self.selector.inputs
+        return score(inputs.target.take(self.seen), inputs.pools, **self.selector.settings)
+
+    @cached_property
+    def wish(self) -> Wish:
+        """The same wish, for no more images than were asked of the trial, or than are left."""
+        wish, left = self.selector.wish, max(len(self.candidates), 1)
+        asked = [n for n in (self.images_asked, wish.budget.images) if n is not None]
+        return replace(wish, budget=replace(wish.budget, images=min([*asked, left]))) if asked else wish
+
+    def pick(self, method: str) -> Pick:
+        """Runs a method on what is left."""
+        try:
+            choice, _ = choose(self._candidates_for(method), method, self.wish)
+        except UsageError as error:  # floors, labels or near pools that half the target does not have
+            return Pick(rows=np.empty(0, np.int64), reason=error.message)
+        return Pick(rows=np.sort(choice.rows), stopped=choice.stopped)
+
+    def _candidates_for(self, method: str) -> Candidates:
+        return replace(self.candidates, report=find_method(method).report_from(lambda: self.report))
+
+    def images(self, rows: np.ndarray) -> EmbeddingStore:
+        """The store of some candidates [r], ascending; in memory."""
+        return as_union([store.take(place) for _, store, place in self.parts(rows)])
+
+    def parts(self, rows: np.ndarray) -> Iterator[tuple[str, EmbeddingStore, np.ndarray]]:
+        """Name, store and rows of it, for every source of some candidates [r], ascending."""
+        for number in np.unique(self.candidates.source[rows]):
+            name = self.candidates.names[number]
+            place = self.candidates.place[rows[self.candidates.source[rows] == number]]
+            yield name, self.candidates.stores[name], place
+
+    def sample(self, rows: np.ndarray, most: int) -> np.ndarray:
+        """At most so many of some candidates [r], ascending, by a draw that depends on source and key alone."""
+        if len(rows) <= most:
+            return rows
+        keys, names = self.candidates.column("key", rows), self.candidates.names
+        source = self.candidates.source[rows]
+        drawn = counter_hash(f"{SALT}\0{names[s]}\0{key}" for s, key in zip(source, keys, strict=True))
+        return np.sort(rows[np.argsort(drawn, kind="stable")[:most]])
+
+
+def _judging_half(target: EmbeddingStore, left_out: pa.Table) -> np.ndarray:
+    """True for the target images [n] that judge."""
+    names, keys = block_names(target.rows()), target.rows()["key"].to_pylist()
+    kept_for = _kept_for(left_out)
+    labels = (names.tolist(), [kept_for.get(key, key) for key in keys])
+    together = connected_rows(*(pa.chunked_array([label], pa.string()) for label in labels))
+    by_name = np.argsort(names, kind="stable")
+    first = by_name[np.unique(together[by_name], return_index=True)[1]]  # of those that stay together, by name
+    odd = counter_hash(f"{SALT}\0{name}" for name in names[first]) % 2 == 1
+    return np.asarray(odd[together])
+
+
+def _kept_for(left_out: pa.Table) -> dict[str, str]:
+    """Key of a target image that was left out -> key of the target image that it was left out for."""
+    ours = pc.and_(pc.equal(left_out["source"], TARGET), pc.starts_with(left_out["because_of"], f"{TARGET}/"))
+    rows = left_out.filter(ours).select(["key", "because_of"]).to_pylist()
+    return {row["key"]: row["because_of"].removeprefix(f"{TARGET}/") for row in rows}
+
+
+def _without(candidates: Candidates, judging: np.ndarray, searched: np.ndarray) -> Candidates:
+    """The candidates without the pictures of the judging half, to be searched with the other queries only."""
+    target = candidates.stores[TARGET].rows()
+    digests = ("sha256", "pixels")
+    pictures = [target[name].take(pa.array(judging)).combine_chunks().drop_null() for name in digests]
+    kept = np.ones(len(candidates), bool)
+    for number, store in enumerate(candidates.stores.values()):
+        mine = np.flatnonzero(candidates.source == number)
+        banned = np.zeros(len(store), bool)
+        for name, known in zip(digests, pictures, strict=True):
+            banned |= pc.is_in(store.rows()[name], value_set=known).to_numpy()
+        if number == 0:
+            banned[judging] = True
+        kept[mine] = ~banned[candidates.place[mine]]
+    weights = candidates.target_weights
+    return replace(
+        candidates,
+        source=candidates.source[kept],
+        place=candidates.place[kept],
+        copies=candidates.copies[kept],
+        prices=None if candidates.prices is None else candidates.prices[kept],
+        queries=candidates.queries[searched],
+        target_weights=None if weights is None else weights[searched],
+    )
+
+
+def _require_halves(candidates: Candidates, judging: int) -> None:
+    seen, weights = len(candidates.queries), candidates.target_weights
+    if min(seen, judging) < MIN_IMAGES:
+        raise TooFewImagesError(
+            f"The target splits into {seen:,} images to select for and {judging:,} to judge; both need {MIN_IMAGES}.",
+            hint="Add target images.",
+        )
+    if weights is not None and not weights.any():
+        raise TooFewImagesError(
+            f"None of the {seen:,} images to select for has a weight above 0.", hint="Add images of what is weighted."
+        )

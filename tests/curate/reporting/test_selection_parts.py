@@ -1,0 +1,257 @@
+"""What a report says of selections and of methods compared."""
+
+# ruff: noqa: RUF001 - the report prints real minus signs
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from html_page import Page
+from report_examples import comparison_of, selection_of
+
+from curate.comparison import Comparison
+from curate.reporting import render_html, render_markdown, summarize
+from curate.reporting.figures import comparison_chart, supply_chart
+from curate.reporting.text import comparison_lines, comparison_table
+from curate.reporting.wording import amount
+from curate.results import LEFT_OUT, Selection
+
+EVIL = "<script>alert('x')</script>\"&'"
+
+
+def point(value: float | None, width: float | None = 2.0) -> dict[str, Any]:
+    ends = {"low": None, "high": None} if None in (value, width) else {"low": value - width, "high": value + width}
+    return {"value": value, "se": None, "n": [1, 2], **ends}
+
+
+SUPPLY = {
+    "n": [100, 200, 300, 400],
+    "distance": [point(10.0), point(11.0), point(30.0), point(60.0)],
+    "knee": {"n": 250, "low": 220, "high": 500, "reason": "the windows turn far"},
+    "words": ["Near images run out at about 250."],
+}
+
+
+def priced() -> Selection:
+    """30 images, the last ten of them far, with limits, terms and a supply curve."""
+    rows = [("web" if i < 20 else "open", f"k{i:02d}", f"k{i:02d}.png") for i in range(30)]
+    facts = {
+        "spent": {
+            "images": {"most": 50, "used": 30.0, "binding": False},
+            "money": {"most": 32.5, "used": 30.0, "binding": True},
+        },
+        "terms": {"web": {"price": "0.02", "license": "cc-by", "cap": 500}, "open": {"floor": 5, "of": 100_000}},
+        "weights": {"defect": 10.0},
+        "limits": {"images": 50, "money": 32.5, "max_per_label": 8, "licenses": ["cc-by", "cc0"], "far": 0.33},
+        "supply": SUPPLY,
+    }
+    selection = selection_of(rows, {"web": "", "open": ""}, budget=50, **facts)
+    codes = pa.array(["near-first"] * 20 + ["far"] * 10)
+    column = selection.table.schema.get_field_index("code")
+    return replace(selection, table=selection.table.set_column(column, "code", codes))
+
+
+def left_out_of(rows: list[tuple[str, str, str, str]]) -> pa.Table:
+    names = ("source", "key", "code", "because_of")
+    return pa.Table.from_pylist(
+        [dict(zip(names, row, strict=True), reason=f"{row[2]} {row[3]}") for row in rows], schema=LEFT_OUT
+    )
+
+
+def test_limits_terms_parts_and_costs_are_told() -> None:
+    summary = summarize(selections={"s": priced()}, thumbnails=False)
+    (part,) = summary["selections"]
+    assert part["parts"] == {"near": 20, "far": 10}
+    assert part["by_source"] == [
+        {"name": "web", "n": 20, "cost": 20.0, "far": 0},
+        {"name": "open", "n": 10, "cost": 10.0, "far": 10},
+    ]
+    text = Page(render_html(summary)).text
+    for expected in (
+        "The far part is 10 images (33%).",
+        "web: price 0.02, license cc-by, at most 500",
+        "open: a sample of 100,000, at least 5",
+        "target images that count more or less: defect 10 times",
+        "at most 8 of a label",
+        "licenses allowed: cc-by, cc0",
+        "money 32.5 30 yes",
+        "images 50 30 no",
+        "web 20 0 20 1",
+        "all 30 10 30 1",
+        "near images run out at about 250",
+        "Near images run out at about 250.",
+    ):
+        assert expected in text, expected
+    markdown = render_markdown(summary)
+    assert "money: 30 of 32.5 used" in markdown
+    assert "cost: web 20, open 10" in markdown
+    assert "Near images run out at about 250." in markdown
+
+
+def test_an_older_selection_without_these_facts_is_told_too() -> None:
+    summary = summarize(selections={"s": selection_of([("web", "a", "a")], {"web": ""})}, thumbnails=False)
+    text = Page(render_html(summary)).text
+    assert "Allowed" not in text
+    assert "How far the near images last" not in text
+    assert "The budget was met." in text
+
+
+def test_what_was_left_out_is_counted_by_code() -> None:
+    rows = [("web", "a", "near-duplicate", "web/x"), ("open", "b", "near-duplicate", "web/x"), ("web", "c", "odd", "")]
+    selection = replace(priced(), left_out=left_out_of(rows))
+    found = summarize(selections={"s": selection}, thumbnails=False)["selections"][0]["left_out"]
+    assert found == [
+        {"code": "near-duplicate", "reason": "near duplicates", "n": 2, "sources": {"open": 1, "web": 1}},
+        {"code": "odd", "reason": "odd", "n": 1, "sources": {"web": 1}},
+    ]
+
+
+def test_rejected_images_stand_beside_what_they_were_left_out_for(photos: Path) -> None:
+    keys = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    rows = [("web", key, "duplicate", f"web/{keys[0]}") for key in keys[1:21]]
+    rows += [("web", keys[30], "near-duplicate", f"a/b/{keys[31]}"), ("web", keys[32], "excluded", f"web/{keys[33]}")]
+    selection = replace(selection_of([("web", keys[0], keys[0])], {}), left_out=left_out_of(rows))
+    selection = replace(selection, sources={"web": str(photos), "a": "nowhere", "a/b": str(photos)})
+    summary = summarize(selections={"s": selection})
+    found = summary["selections"][0]["rejected"]
+    assert len(found) == 12
+    assert [p["code"] for p in found[:4]] == ["duplicate", "near-duplicate", "excluded", "duplicate"]
+    assert all(p["image"] in summary["images"] for p in found)
+    assert all(p["other"] in summary["images"] for p in found if p["code"] != "excluded")
+    assert found[2]["other"] == ""  # an image of an excluded source, whose name may be that of a pool
+    page = Page(render_html(summary))
+    assert len([a for a in page.all("figure") if a.get("class") == "pair"]) == 12
+    assert f"web/{keys[33]}" in page.text
+    assert summarize(selections={"s": selection}) == summary
+
+
+def test_rejected_images_that_cannot_be_shown_are_named(tmp_path: Path) -> None:
+    rows = [("web", "a.png", "duplicate", "web/b.png"), ("web", "c.png", "license", "")]
+    selection = selection_of([("web", "a", "a")], {"web": str(tmp_path / "gone")})
+    text = Page(render_html(summarize(selections={"s": replace(selection, left_out=left_out_of(rows))}))).text
+    assert "a.png" in text
+    assert "web/b.png" in text
+    assert "no image" in text
+
+
+def test_a_supply_curve_is_drawn_with_its_knee() -> None:
+    chart = supply_chart(SUPPLY)
+    assert chart is not None
+    assert chart["points"].split()[0] == "25,87.5"  # 100 of 400 images, 10 of 80
+    assert len(chart["band"].split()) == 8
+    assert chart["knee"] == {"at": 62.5, "start": 55.0, "width": 45.0, "n": 250}  # ends at the figure's edge
+
+
+@pytest.mark.parametrize(
+    "supply",
+    [None, {}, {"n": [1], "distance": [point(1.0)]}, {"n": [1, 2], "distance": [point(None), point(3.0)]}, {"n": None}],
+)
+def test_no_curve_without_two_points(supply: dict[str, Any] | None) -> None:
+    assert supply_chart(supply) is None
+
+
+def test_a_curve_without_intervals_or_knee() -> None:
+    chart = supply_chart({"n": [1, 2, 3], "distance": [point(1.0, None), point(None), point(2.0, None)], "knee": None})
+    assert chart is not None
+    assert (chart["band"], chart["knee"], len(chart["points"].split())) == ("", None, 2)
+
+
+def test_methods_are_told_side_by_side() -> None:
+    summary = summarize(comparisons={"near": comparison_of()})
+    text = Page(render_html(summary)).text
+    for expected in (
+        "61 target images to select for, 60 to judge.",
+        "near-first nearer 100 8.0 6.0 to 10.0 9.0 7.0 to 11.0 not settled −12.0 −15.0 to −9.0",
+        "uniform not settled 100 22.0",
+        "random the control",
+        "Coverage its null",
+        "near-first is nearer than random (index 8.0 against 20.0, settled); under judge color-texture: not settled",
+        "broken chose nothing on half the target: no labels here.",
+        "random could not judge: the images are gone.",
+        "web 60%, open 40%",
+        "stopped: the pools are used up",
+        "near-first web 60%, open 40% 34.0 31.0 to 37.0 12 1",  # 12 points for 12
+        "among 90 of each",
+    ):
+        assert expected in text, expected
+    sentence = "On target images that no method saw, near-first is nearer than and uniform is not to be told from"
+    assert sentence in summary["headline"][2]
+    assert "near-first not so under color-texture" in summary["headline"][2]
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_only_a_settled_best_stands_out() -> None:
+    html = render_html(summarize(comparisons={"near": comparison_of()}))
+    (best,) = re.findall(r'<tr class="best">.*?</tr>', html, flags=re.DOTALL)
+    assert "near-first" in best
+    tied = comparison_of()
+    first = tied.contenders[0]
+    readings = {**first.readings, "lite0": replace(first.readings["lite0"], tied_with=("uniform",))}
+    tied = replace(tied, contenders=(replace(first, readings=readings), *tied.contenders[1:]))
+    assert '<tr class="best">' not in render_html(summarize(comparisons={"near": tied}))
+
+
+def test_a_comparison_that_could_not_be_made_says_why() -> None:
+    none = Comparison(encoder="lite0", seen=0, judging=0, reason="The target splits into 9 and 8.")
+    summary = summarize(comparisons={"near": none})
+    assert "The methods could not be compared: The target splits into 9 and 8." in Page(render_html(summary)).text
+    assert "could not be compared" in render_markdown(summary)
+    assert comparison_table(none).rows == []
+
+
+def test_markdown_and_terminal_tell_the_same() -> None:
+    markdown = render_markdown(summarize(comparisons={"near": comparison_of()}))
+    assert "| near-first | 100 | 8.0 (6.0 to 10.0) | 9.0 (7.0 to 11.0) | −12.0 (−15.0 to −9.0) |" in markdown
+    table = comparison_table(comparison_of())
+    assert table.header[2:4] == ["index ±95% by lite0", "by judge color-texture"]
+    assert table.rows[0] == [
+        "near-first (nearest, settled)",
+        "100",
+        "8.0 ±2.0",
+        "9.0 ±2.0",
+        "−12.0 (−15.0 to −9.0), nearer",
+        "8.0 ± 1.0",
+        "80% (97%)",
+    ]
+    assert table.rows[1][4] == "the control"
+    assert any("random could not judge" in line for line in comparison_lines(comparison_of()))
+
+
+def test_names_are_escaped_here_too() -> None:
+    comparison = comparison_of(names=(EVIL, "x"), notes=(EVIL,))
+    rows = [("web", EVIL, "duplicate", f"web/{EVIL}"), ("web", "b", EVIL, "")]
+    facts = {
+        "terms": {EVIL: {"price": EVIL}},
+        "weights": {EVIL: 2},
+        "spent": {EVIL: {"most": 1, "used": 1, "binding": True}},
+    }
+    facts["supply"] = {**SUPPLY, "words": [EVIL]}
+    selection = replace(selection_of([("web", "a", "a")], {"web": ""}, **facts), left_out=left_out_of(rows))
+    summary = summarize(selections={EVIL: selection}, comparisons={EVIL: comparison})
+    html = render_html(summary)
+    assert "<script" not in html
+    assert EVIL in Page(html).text
+    assert "<script" not in render_markdown(summary).replace("\\<", "")
+
+
+def test_the_chart_needs_every_encoder() -> None:
+    document = summarize(comparisons={"near": comparison_of()})["comparisons"][0]
+    chart = comparison_chart(document)
+    assert chart is not None
+    assert [row["contender"]["method"] for row in chart["rows"]] == ["near-first", "random", "uniform"]
+    assert [[mark["encoder"] for mark in row["marks"]] for row in chart["rows"]] == [["lite0", "color-texture"]] * 3
+    assert comparison_chart({**document, "contenders": []}) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.02, "0.02"), (12.5, "12.5"), (1234.5, "1,234"), (3.0, "3"), (0.00047, "0.00047"), (None, "n/a")],
+)
+def test_amounts(value: float | None, text: str) -> None:
+    assert amount(value) == text
