@@ -240,7 +240,7 @@ def select(
     with open_session(shared) as session:
         sources = {"target": session.target(target), **session.pools(pool)}
         wanted, terms, weights = session.budget(budget), session.terms(target, pool), session.weights(weight)
-        first, *others = [name for text in method or ["near-first"] for name in text.split(",")]
+        first, *others = _methods(method or ["near-first"])
         if session.shared.dry_run:
             # "#" stands in no pool's name that a flag can give
             excluded = {f"exclude #{number}": address for number, address in enumerate(exclude or (), 1)}
@@ -283,6 +283,16 @@ def select(
     lines += text.comparison_lines(comparison)
     tables = [text.selection_table(chosen), text.comparison_table(comparison)]
     session.show(document, [*lines, f"Report: {page}"], tables)
+
+
+def _methods(texts: Sequence[str]) -> list[str]:
+    """Names of selection methods, each known."""
+    from curate.selection import find_method
+
+    names = [name.strip() for text in texts for name in text.split(",")]
+    for name in names:
+        find_method(name)
+    return names
 
 
 @app.command

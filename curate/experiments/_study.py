@@ -66,7 +66,8 @@ class Study:
             "target": config.target_address,
             "pools": config.pool_addresses,
             "evaluate": config.labeled_addresses,
-            "budget": config.budget.to_json() if config.budget else None,
+            "budget": config.budget.most_images if config.budget else None,
+            "limits": config.budget.to_json() if config.budget else {},
             "terms": {name: terms.to_json() for name, terms in config.terms.items()},
             "weights": dict(config.weights),
             "arms": [vars(arm) for arm in config.arms],
@@ -78,7 +79,7 @@ class Study:
         arms = [
             f"  {a['name']}: {a['select']}, {a['method']} from {a['init']}, C = {a['samples']:,}" for a in plan["arms"]
         ]
-        limits = ", ".join(f"{name} {value}" for name, value in (plan["budget"] or {}).items())
+        limits = ", ".join(f"{name} {value}" for name, value in plan["limits"].items())
         return [
             f"Steps: {', '.join(plan['steps'])}; {len(plan['pools'])} pools, budget: {limits or 'not given'}.",
             *arms,

@@ -7,7 +7,7 @@ A method is a module with one function, ``choose(candidates, ledger, *, seed) ->
 """
 
 from curate.selection._comparison import compare, kept_comparison
-from curate.selection._methods import METHODS
+from curate.selection._methods import METHODS, find_method
 from curate.selection._select import open_selector, select
 
-__all__ = ["METHODS", "compare", "kept_comparison", "open_selector", "select"]
+__all__ = ["METHODS", "compare", "find_method", "kept_comparison", "open_selector", "select"]

@@ -109,6 +109,7 @@ class _Table:
             taken.append(turn)
             if len(taken) % len(schedule) == 0:
                 self._candidates.progress("select", done + len(taken), done + len(taken) + left - 1)
+        self._candidates.progress("select", done + len(taken), done + len(taken))
         return Turns.of(taken)
 
     def codes(self, turns: Turns) -> list[str]:

@@ -37,7 +37,7 @@ def selector_of(world, budget=60, **options):
 
 def add_method(monkeypatch, name, choose):
     """A method for one test, among the real ones."""
-    monkeypatch.setitem(METHODS, name, SimpleNamespace(needs_report=False, load=lambda: choose))
+    monkeypatch.setitem(METHODS, name, SimpleNamespace(report_from=lambda _: None, load=lambda: choose))
 
 
 def only_far(candidates, ledger, *, seed):

@@ -136,7 +136,7 @@ def test_verdicts_are_those_of_the_score(world):
     chosen = select(world.target, world.pools, budget=300, method="pool-gated", work=None)
     assert chosen.facts["verdicts"] == [[p.name, p.verdict] for p in world.report.pools]
     assert "far" not in chosen.counts()
-    assert select(world.target, world.pools, budget=9, work=None).facts["verdicts"] is None
+    assert select(world.target, world.pools, budget=9, method="uniform", work=None).facts["verdicts"] is None
 
 
 def test_a_report_of_other_images_is_refused(world):
