@@ -11,7 +11,6 @@ Source: Johnson, Douze and Jegou, Billion-scale similarity search with GPUs (201
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,15 +36,12 @@ class IndexSearch:
     recalls: list[float] = field(default_factory=list)  # of the searches so far, on a sample of their queries
 
     @classmethod
-    def from_environment(cls) -> IndexSearch | None:
-        """What CURATE_INDEX asks for; None where it is not set.
+    def of(cls, text: str) -> IndexSearch:
+        """What CURATE_INDEX asks for.
 
         Raises:
-            UsageError: it names no inverted-file index, or FAISS is not installed.
+            UsageError: it names no inverted file.
         """
-        text = os.environ.get(VARIABLE, "").strip()
-        if not text:
-            return None
         name, _, probes = text.partition(",probes=")
         if not name.startswith("IVF") or not (probes or "1").isdigit():
             raise UsageError(f"{VARIABLE} is {text!r}; wanted an inverted file.", hint="Say IVF1024,Flat,probes=32.")

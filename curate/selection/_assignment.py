@@ -33,11 +33,11 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-from curate.selection._candidates import Candidates, Choice
+from curate.selection._candidates import Candidates, Choice, Search
 from curate.selection._directions import Whitening, project
 from curate.selection._ledger import Ledger
 from curate.selection._turns import Schedule, Turns, is_taker, reasons, subset, take_turns
-from embeddings.neighbors import DECIMALS, Engine, nearest
+from embeddings.neighbors import DECIMALS, nearest
 from embeddings.progress import Progress, silent
 from embeddings.store import Vectors
 
@@ -84,7 +84,7 @@ def assign(
     ledger: Ledger,
     *,
     edges: int = EDGES,
-    engine: Engine | None = None,
+    search: Search = nearest,
     progress: Progress = silent,
 ) -> Assigned:
     """Gives every target what its turns entitle it to, at least summed cost.
@@ -95,7 +95,7 @@ def assign(
         schedule: Turns of the m targets.
         ledger: Of the n candidates; ends the rounds when it is done.
         edges: Of a graph, beyond what makes it feasible; fewer may cost optimality.
-        engine: For the searches.
+        search: Finds the nearest rows of a base, as ``nearest``.
         progress: Told after every round.
     """
     coming, waiting = iter(schedule), np.empty(0, np.int64)
@@ -105,7 +105,7 @@ def assign(
         size = _round_size(schedule, min(ledger.left, int(np.count_nonzero(ledger.open))), edges)
         waiting = np.append(waiting, list(islice(coming, max(0, size - len(waiting))))).astype(np.int64)
         numbers = np.flatnonzero(ledger.open)
-        nearby = _Lists(targets, subset(pool, numbers), engine)
+        nearby = _Lists(targets, subset(pool, numbers), search)
         turns, proven = _match_round(nearby, _Due(waiting[:size], len(targets)), edges)
         turns = replace(turns, rows=numbers[turns.rows])
         taken = np.array([ledger.take(row) for row in turns.rows.tolist()], bool)
@@ -136,8 +136,8 @@ class _Due:
 class _Lists:
     """The nearest candidates of every target, as many as asked for."""
 
-    def __init__(self, targets: np.ndarray, pool: Vectors, engine: Engine | None) -> None:
-        self.targets, self.pool, self.engine = targets, pool, engine
+    def __init__(self, targets: np.ndarray, pool: Vectors, search: Search) -> None:
+        self.targets, self.pool, self.search = targets, pool, search
         self.rows = [np.empty(0, np.int64)] * len(targets)
         self.costs = [np.empty(0)] * len(targets)
 
@@ -146,7 +146,7 @@ class _Lists:
         short = np.flatnonzero(lengths > [len(rows) for rows in self.rows])
         for length in np.unique(lengths[short]):
             same = short[lengths[short] == length]
-            distances, rows = nearest(self.targets[same], self.pool, int(length), engine=self.engine)
+            distances, rows = self.search(self.targets[same], self.pool, int(length))
             for target, near, far in zip(same, rows, distances, strict=True):
                 self.rows[target], self.costs[target] = near, (far * UNIT).round()
 
@@ -210,7 +210,7 @@ class _Graph:
 def _match_round(lists: _Lists, due: _Due, edges: int) -> tuple[Turns, bool]:
     """The cheapest choice, in the order of the turns, and whether it is proven that there is no cheaper one."""
     n, quotas = len(lists.pool), due.turns(len(due.takers))
-    turns = take_turns(lists.targets, lists.pool, due, Ledger.of_images(n, len(due.takers)), engine=lists.engine)
+    turns = take_turns(lists.targets, lists.pool, due, Ledger.of_images(n, len(due.takers)), search=lists.search)
     lengths = np.minimum(_first_lengths(quotas), n)
     while True:
         lists.lengthen(lengths)

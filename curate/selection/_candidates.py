@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,10 +12,12 @@ import numpy as np
 
 from curate.results import TARGET, ShiftReport
 from curate.selection._ledger import Ledger
+from embeddings.neighbors import nearest
 from embeddings.progress import Progress, silent
-from embeddings.store import EmbeddingStore
+from embeddings.store import EmbeddingStore, Vectors
 
 BLOCK_ROWS = 4096
+Search = Callable[[np.ndarray, Vectors, int], tuple[np.ndarray, np.ndarray]]  # as ``nearest``
 SAMPLE_ROWS = 32_768  # enough for a mean and 64 principal directions, whatever the size of the pools
 
 
@@ -37,6 +39,7 @@ class Candidates:
     far: float = 0.0  # share of the selection that is drawn from far data
     start: EmbeddingStore | None = None  # what the starting model was trained on, where that is known
     report: ShiftReport | None = None  # what `curate score` says of the pools
+    search: Search = nearest  # of the nearest candidates; exact unless an index was asked for
     progress: Progress = silent
 
     def __len__(self) -> int:

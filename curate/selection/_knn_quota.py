@@ -31,7 +31,7 @@ def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     frame = Whitening.fit(candidates.pool_sample)
     targets, pool = frame.apply(candidates.target_vectors), project(candidates, frame)
     schedule = Schedule.of_targets(candidates, seed)
-    turns = take_turns(targets, pool, schedule, ledger, progress=candidates.progress)
+    turns = take_turns(targets, pool, schedule, ledger, search=candidates.search, progress=candidates.progress)
     return Choice(
         rows=turns.rows,
         scores=turns.distances,

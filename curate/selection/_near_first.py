@@ -103,7 +103,8 @@ class _Table:
     def turns(self, ledger: Ledger, seed: int, *, far: float = 0.0) -> Turns:
         """Turns until nothing is open, or what is left of the budget is its far share."""
         schedule, done = Schedule.of_targets(self._candidates, seed), len(ledger.taken)
-        turns = each_turn(self._targets, self._pool, schedule, ledger, preference=self._balance)
+        search = self._candidates.search
+        turns = each_turn(self._targets, self._pool, schedule, ledger, preference=self._balance, search=search)
         taken: list[tuple[int, int, float]] = []
         while (left := ledger.left) > far * (done + len(taken) + left) and (turn := next(turns, None)):
             taken.append(turn)

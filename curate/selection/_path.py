@@ -27,7 +27,9 @@ from curate.selection._limits import open_ledger, weights_of
 from curate.selection._manifest import build_manifest
 from curate.selection._methods import find_method
 from curate.terms import Budget, Terms
+from embeddings.approximate import IndexSearch
 from embeddings.errors import UsageError
+from embeddings.neighbors import nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class Wish:
     weights: Mapping[str, float] = field(default_factory=dict)
     past_knee: bool = False
     near_duplicates: bool = True  # whether they go
+    index: str = ""  # of FAISS, to search by; "" searches exactly
     seed: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -53,6 +56,7 @@ class Wish:
             "weights": weights,
             "past_knee": self.past_knee,
             "near_duplicates": self.near_duplicates,
+            "index": self.index,
             "seed": self.seed,
         }
 
@@ -77,6 +81,10 @@ class Selector:
             return score(self.inputs.target, self.inputs.pools, **self.settings)
         self.inputs.require_report(self.given)
         return replace(self.given, pools=tuple(p for p in self.given.pools if p.name in self.inputs.pools))
+
+    @cached_property
+    def _index(self) -> IndexSearch | None:
+        return IndexSearch.of(self.wish.index) if self.wish.index else None
 
     @cached_property
     def gathered(self) -> Gathered:
@@ -104,6 +112,7 @@ class Selector:
             target_weights=weights_of(self.inputs.target, candidates.queries, self.wish.weights),
             far=self.wish.budget.far,
             start=self.inputs.start,
+            search=self._index or nearest,
             progress=self.settings["progress"],
         )
         return replace(gathered, candidates=candidates)
@@ -126,6 +135,7 @@ class Selector:
         if supply is not None and supply.knee is not None and not self.wish.past_knee:
             choice, ledger = _cut(candidates, choice, supply, self.wish)
         outcome = _outcome(self.gathered, choice, ledger) | {"supply": supply.to_json() if supply else None}
+        outcome["recall"] = min(self._index.recalls, default=None) if self._index else None
         selection = Selection(
             table=build_manifest(candidates, choice, method, _stages(choice, self.wish.budget.order)),
             left_out=self.gathered.left_out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ from curate.selection._inputs import open_inputs
 from curate.selection._methods import find_method
 from curate.selection._path import Selector, Wish
 from curate.terms import Budget, Terms, parse_weights
+from embeddings.approximate import VARIABLE
 from embeddings.pipeline import Embeddable, as_store
 from embeddings.progress import Progress, silent
 
@@ -135,6 +137,7 @@ def open_selector(  # noqa: PLR0913 - as ``select``
         weights=parse_weights(weights or {}),
         past_knee=past_knee,
         near_duplicates=near_duplicates,
+        index=os.environ.get(VARIABLE, "").strip(),
         seed=int(seed),
     )
     inputs = open_inputs(target, pools, exclude, start, opener=partial(as_store, **settings))

@@ -11,7 +11,7 @@ the candidates is some 16 bytes for each of ``LIST_ENTRIES`` and one block of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heapreplace
 from typing import Any, Protocol, cast
@@ -19,9 +19,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from curate.results import TARGET
-from curate.selection._candidates import Candidates, counter_hash
+from curate.selection._candidates import Candidates, Search, counter_hash
 from curate.selection._ledger import Ledger
-from embeddings.neighbors import Engine, nearest
+from embeddings.neighbors import nearest
 from embeddings.progress import Progress, silent
 from embeddings.store import Vectors
 
@@ -128,7 +128,7 @@ def take_turns(
     *,
     within: np.ndarray | None = None,
     entries: int = LIST_ENTRIES,
-    engine: Engine | None = None,
+    search: Search = nearest,
     progress: Progress = silent,
 ) -> Turns:
     """Every target, in its turn, takes its nearest open candidate; equal distances go to the lower row.
@@ -140,14 +140,14 @@ def take_turns(
         ledger: Of the n candidates; ends the turns when it is done.
         within: [n] bool, candidates that may be taken; None: all.
         entries: List entries a search may make; changes speed and memory, never the result.
-        engine: For the search.
+        search: Finds the nearest rows of a base, as ``nearest``.
         progress: Told after every round.
 
     Returns:
         What was taken; the ledger is not done if nothing within is open.
     """
     taken = []
-    for turn in each_turn(targets, pool, schedule, ledger, within=within, entries=entries, engine=engine):
+    for turn in each_turn(targets, pool, schedule, ledger, within=within, entries=entries, search=search):
         taken.append(turn)
         if len(taken) % len(schedule) == 0:
             progress("select", len(taken), len(taken) + ledger.left)
@@ -164,13 +164,13 @@ def each_turn(
     within: np.ndarray | None = None,
     preference: Preference | None = None,
     entries: int = LIST_ENTRIES,
-    engine: Engine | None = None,
+    search: Search = nearest,
 ) -> Iterator[tuple[int, int, float]]:
     """``take_turns`` one by one, for those who may stop: candidate, taker and distance, once it is taken.
 
     With a preference every target takes, in its turn, what is preferred among its nearest open candidates.
     """
-    lists = _FreeLists(targets, pool, ledger, within, lambda q, b, k: nearest(q, b, k, engine=engine))
+    lists = _FreeLists(targets, pool, ledger, within, search)
     reach = preference.reach if preference else 1
     for target in schedule:
         rows, distances = NONE_NEAR if ledger.done else lists.nearest_open(target, reach, schedule, entries)
@@ -211,7 +211,6 @@ class Reopening:
 
 
 NONE_NEAR = np.empty(0, np.int64), np.empty(0)
-Search = Callable[[np.ndarray, Vectors, int], tuple[np.ndarray, np.ndarray]]
 
 
 class _FreeLists:

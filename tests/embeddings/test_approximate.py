@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from embeddings.approximate import VARIABLE, IndexSearch
+from embeddings.approximate import IndexSearch
 from embeddings.errors import UsageError
 from embeddings.neighbors import nearest
 
@@ -44,10 +44,9 @@ def test_a_base_that_does_not_fill_the_lists_is_searched_exactly():
 
 
 @pytest.mark.parametrize("text", ["Flat", "HNSW32", "IVF16,Flat,probes=many"])
-def test_what_is_no_inverted_file_is_refused(monkeypatch, text):
-    monkeypatch.setenv(VARIABLE, text)
+def test_what_is_no_inverted_file_is_refused(text):
     with pytest.raises(UsageError, match="wanted an inverted file"):
-        IndexSearch.from_environment()
+        IndexSearch.of(text)
 
 
 def test_an_index_that_faiss_does_not_know_is_refused():
@@ -55,9 +54,6 @@ def test_an_index_that_faiss_does_not_know_is_refused():
         IndexSearch(name="IVF16,Nonsense")(vectors(3), vectors(2_000), 2)
 
 
-def test_the_environment_asks_for_it(monkeypatch):
-    monkeypatch.delenv(VARIABLE, raising=False)
-    assert IndexSearch.from_environment() is None
-    monkeypatch.setenv(VARIABLE, "IVF64,SQ8,probes=8")
-    found = IndexSearch.from_environment()
+def test_the_number_of_probes_stands_behind_the_name():
+    found = IndexSearch.of("IVF64,SQ8,probes=8")
     assert (found.name, found.probes) == ("IVF64,SQ8", 8)

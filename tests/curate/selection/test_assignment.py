@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from candidates_data import capped, images, make_candidates
@@ -9,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from curate.selection._assignment import assign, choose
 from curate.selection._ledger import Ledger
 from curate.selection._turns import Schedule, take_turns
-from embeddings.neighbors import Engine
+from embeddings.neighbors import Engine, nearest
 
 
 def cheapest(targets, pool, quotas):
@@ -28,7 +30,8 @@ def test_it_is_the_cheapest_and_gives_everybody_the_number_of_its_turns(targets,
     weights = np.array(data.draw(st.lists(st.sampled_from([1.0, 1.0, 3.0]), min_size=m, max_size=m)))
     schedule = Schedule(order=np.array(data.draw(st.permutations(range(m)))), weights=weights)
     budget = data.draw(st.integers(1, n))
-    found = assign(targets, pool, schedule, Ledger.of_images(n, budget), engine=Engine(faiss=False))
+    search = partial(nearest, engine=Engine(faiss=False))
+    found = assign(targets, pool, schedule, Ledger.of_images(n, budget), search=search)
     turns = take_turns(targets, pool, schedule, Ledger.of_images(n, budget))
     assert len(set(found.turns.rows.tolist())) == budget
     assert found.turns.takers.tolist() == turns.takers.tolist()

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from curate.selection._balance import NEARNESS, WIDTH, Balance
 from curate.selection._ledger import IMAGES, Ledger, Limit
 from curate.selection._near_first import OUTSIDE, REACH, choose, set_apart
 from curate.selection._turns import Schedule, each_turn
-from embeddings.neighbors import Engine
+from embeddings.neighbors import Engine, nearest
 
 ZERO = Estimate(value=0.0, low=0.0, high=0.0, n=(0, 0), unit="", method="")
 
@@ -76,7 +77,7 @@ def test_picks_are_those_of_the_plain_greedy(targets, pool, reach, entries, seed
     order, weights = rng.permutation(5), np.ones(5)
     balance = Balance(targets, weights, pool, reach=reach)
     schedule, ledger = Schedule(order=order, weights=weights), Ledger.of_images(16, 9)
-    options = {"preference": balance, "entries": entries, "engine": Engine(faiss=False)}
+    options = {"preference": balance, "entries": entries, "search": partial(nearest, engine=Engine(faiss=False))}
     found = [row for row, _, _ in each_turn(targets, pool, schedule, ledger, **options)]
     expected = naive_balance(targets, weights, pool, order, 9, reach)
     at = next((i for i in range(9) if found[i] != expected[i]), None)

@@ -1,3 +1,4 @@
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -47,7 +48,7 @@ def test_turns_are_those_of_the_plain_greedy(targets, pool, entries, data):
     schedule = Schedule(order=order, weights=weights if weights.any() else np.ones(m))
     budget = data.draw(st.integers(1, n + 3))
     within = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
-    options = {"entries": entries, "engine": Engine(faiss=False), "within": within}
+    options = {"entries": entries, "search": partial(nearest, engine=Engine(faiss=False)), "within": within}
     turns = take_turns(targets, pool, schedule, Ledger.of_images(n, budget), **options)
     assert as_list(turns) == naive_turns(targets, pool, schedule, Ledger.of_images(n, budget), within)
 
