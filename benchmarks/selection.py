@@ -1,14 +1,19 @@
-"""Speed and memory of the near-first quota against FAISS alone.
+"""Speed and memory of selection, beside FAISS alone, and as the pool grows.
 
-    OMP_NUM_THREADS=1 python benchmarks/selection.py
+    OMP_NUM_THREADS=2 python benchmarks/selection.py [--only quota whole]
 
-1,000 targets, 200,000 candidates in a float16 memory map, 5,000 chosen. The peer is one ``faiss.knn`` of as many
-neighbors on the same vectors as float32 in memory: it searches and selects nothing. Both run in turn in one process;
-the ratio of their best times is what counts. Memory is the peak of RssAnon in a second process, which only selects.
+quota   1,000 targets, 500,000 candidates of 256 dimensions in a float16 memory map, 5,000 chosen. The peer is one
+        ``faiss.knn`` of as many neighbors on the same vectors as float32 in memory: it searches and selects nothing.
+        Both run in turn in one process; the ratio of their best times is what counts.
+whole   near-first with 5,000 targets and a budget of 50,000 from 250,000, 500,000 and 1,000,000 candidates of 1,280
+        dimensions, memory-mapped: seconds and memory as the pool grows.
+
+Memory is the peak of RssAnon in a process of its own, which only selects.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -17,57 +22,122 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from curate.selection import _near_first
+from curate.selection import _knn_quota, _near_first
 from curate.selection._candidates import Candidates
+from curate.selection._ledger import Ledger
 from embeddings.spec import EncoderSpec
 from embeddings.store import ROWS, EmbeddingStore
 
-TARGETS, IMAGES, BUDGET, MODES, REPEATS = 1_000, 200_000, 5_000, 2_000, 3
+MODES, REPEATS, CHUNK = 2_000, 3, 50_000
 RESULT = Path(__file__).parent / "results" / "selection-cpu.json"
 
 
+@dataclass(frozen=True)
+class Size:
+    """How much there is to choose from."""
+
+    targets: int
+    images: int
+    budget: int
+    d: int
+
+
+QUOTA = Size(1_000, 500_000, 5_000, 256)
+WHOLE = [Size(5_000, n, 50_000, 1_280) for n in (250_000, 500_000, 1_000_000)]
+
+
 def main() -> None:
-    results = []
-    for d in (64, 256):
-        with tempfile.TemporaryDirectory() as folder:
-            write_vectors(Path(folder), d)
-            times = {name: [] for name in ("near_first_s", "turns_s", "faiss_s")}
-            for _ in range(REPEATS):
-                for name, seconds in measure(Path(folder)).items():
-                    times[name].append(seconds)
-            child = subprocess.run(
-                [sys.executable, __file__, folder], check=True, capture_output=True, text=True
-            )  # fresh process
-            results.append(summary(d, times, json.loads(child.stdout)))
-            print(results[-1])
-    RESULT.write_text(json.dumps(document(results), indent=1) + "\n", encoding="utf-8")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", nargs="*", default=["quota", "whole"], choices=["quota", "whole"])
+    parser.add_argument("--folder", type=Path, help="where the vectors are written (4 GB)")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(watched(Path(options.child[0]), Size(**json.loads(options.child[1])))))
+        return
+    found = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    document = {"schema": "curate.benchmark/2", "quota": found.get("quota"), "whole": found.get("whole")}
+    for name in options.only:
+        document[name] = quota(options.folder) if name == "quota" else [whole(size, options.folder) for size in WHOLE]
+        print(document[name])
+        RESULT.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def write_vectors(folder: Path, d: int) -> None:
+def quota(parent: Path | None) -> dict[str, float]:
+    """Best seconds of near-first, of the plain quota and of the peer, and the memory of near-first."""
+    import faiss
+
+    with tempfile.TemporaryDirectory(dir=parent) as scratch:
+        folder = Path(scratch)
+        write_vectors(folder, QUOTA)
+        target, pool = (np.load(folder / f"{side}.npy").astype(np.float32) for side in ("target", "pool"))
+        k = 4 * (-(-QUOTA.budget // QUOTA.targets) + 16)  # as long as the first lists
+        work: dict[str, Callable[[], object]] = {
+            "near_first_s": lambda: run(_near_first.choose, folder, QUOTA),
+            "quota_s": lambda: run(_knn_quota.choose, folder, QUOTA),
+            "faiss_s": lambda: faiss.knn(target, pool, k),
+        }
+        times = {name: [] for name in work}
+        for _ in range(REPEATS):
+            for name, call in work.items():
+                times[name].append(seconds(call))
+        best = {name: min(values) for name, values in times.items()}
+        ratios = {f"{name[:-2]}_over_faiss": best[name] / best["faiss_s"] for name in ("near_first_s", "quota_s")}
+        memory = child(folder, QUOTA)
+    return rounded({**asdict(QUOTA), **best, **ratios, "before_mb": memory["before_mb"], "peak_mb": memory["peak_mb"]})
+
+
+def whole(size: Size, parent: Path | None) -> dict[str, float]:
+    """Seconds and memory of one selection in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        write_vectors(Path(folder), size)
+        found = rounded({**asdict(size), **child(Path(folder), size)})
+    print(found)
+    return found
+
+
+def child(folder: Path, size: Size) -> dict[str, float]:
+    command = [sys.executable, __file__, "--child", str(folder), json.dumps(asdict(size))]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def write_vectors(folder: Path, size: Size) -> None:
     """Zipf modes; the target lies in the 60 rarest of the first 600."""
     rng = np.random.default_rng(0)
-    centers = rng.normal(size=(MODES, d)).astype(np.float32)
+    centers = rng.normal(size=(MODES, size.d)).astype(np.float32)
     shares = 1 / np.arange(1, MODES + 1)
-    for name, n, modes in (("pool", IMAGES, MODES), ("target", TARGETS, 60)):
-        chosen = rng.choice(MODES, n, p=shares / shares.sum()) if modes == MODES else rng.integers(540, 600, n)
-        vectors = centers[chosen] + 0.7 * rng.normal(size=(n, d)).astype(np.float32)
-        np.save(folder / f"{name}.npy", vectors.astype(np.float16))
+    for name, n in (("pool", size.images), ("target", size.targets)):
+        out = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, (n, size.d))
+        for start in range(0, n, CHUNK):
+            count = min(CHUNK, n - start)
+            near = rng.integers(540, 600, count)
+            chosen = near if name == "target" else rng.choice(MODES, count, p=shares / shares.sum())
+            noise = rng.standard_normal((count, size.d), dtype=np.float32)
+            out[start : start + count] = centers[chosen] + 0.7 * noise
+        out.flush()
 
 
-def candidates_in(folder: Path) -> Candidates:
+def run(choose: Callable[..., object], folder: Path, size: Size) -> object:
+    return choose(candidates_in(folder, size), Ledger.of_images(size.images, size.budget), seed=0)
+
+
+def candidates_in(folder: Path, size: Size) -> Candidates:
     """The pool's images as candidates, memory-mapped."""
     stores = {name: open_store(folder / f"{name}.npy") for name in ("target", "pool")}
     return Candidates(
         stores=stores,
-        source=np.ones(IMAGES, np.int64),
-        place=np.arange(IMAGES),
-        copies=np.ones(IMAGES, np.int64),
-        queries=np.arange(TARGETS),
+        source=np.ones(size.images, np.int64),
+        place=np.arange(size.images),
+        copies=np.ones(size.images, np.int64),
+        queries=np.arange(size.targets),
     )
 
 
@@ -79,33 +149,15 @@ def open_store(path: Path) -> EmbeddingStore:
     return EmbeddingStore(spec=spec, rows=pa.table(columns, schema=ROWS), vectors=vectors)
 
 
-def measure(folder: Path) -> dict[str, float]:
-    """Seconds of the whole method, of its turns alone, and of the peer."""
-    import faiss
-
-    candidates = candidates_in(folder)
-    target = np.load(folder / "target.npy").astype(np.float32)
-    pool = np.load(folder / "pool.npy").astype(np.float32)
-    frame = _near_first.Whitening.fit(candidates.pool_sample)
-    whitened = frame.apply(target), frame.apply(pool)
-    order = np.random.default_rng(0).permutation(TARGETS)
-    k = 4 * (-(-BUDGET // TARGETS) + 16)  # as long as the first lists
-    return {
-        "near_first_s": seconds(lambda: _near_first.choose(candidates_in(folder), budget=BUDGET, seed=0)),
-        "turns_s": seconds(lambda: _near_first.take_turns(*whitened, order, BUDGET)),
-        "faiss_s": seconds(lambda: faiss.knn(target, pool, k)),
-    }
-
-
 def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def peak_memory(folder: Path) -> dict[str, float]:
-    """MB of anonymous memory before the selection, and at most during it."""
-    _near_first.choose(candidates_in(folder), budget=1, seed=0)  # imports and thread pools are not the method's
+def watched(folder: Path, size: Size) -> dict[str, float]:
+    """Seconds of a selection, and MB of anonymous memory before it and at most during it."""
+    run(_near_first.choose, folder, Size(size.targets, size.images, 1, size.d))  # imports and thread pools
     before, peak, done = anonymous_mb(), [0.0], threading.Event()
 
     def watch() -> None:
@@ -114,10 +166,11 @@ def peak_memory(folder: Path) -> dict[str, float]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    _near_first.choose(candidates_in(folder), budget=BUDGET, seed=0)
+    cpu = time.process_time()
+    took = seconds(lambda: run(_near_first.choose, folder, size))
     done.set()
     watcher.join()
-    return {"before_mb": before, "peak_mb": peak[0]}
+    return {"seconds": took, "cpu_s": time.process_time() - cpu, "before_mb": before, "peak_mb": peak[0]}
 
 
 def anonymous_mb() -> float:
@@ -125,22 +178,9 @@ def anonymous_mb() -> float:
     return int(found[1]) / 1024 if found else float("nan")
 
 
-def summary(d: int, times: dict[str, list[float]], memory: dict[str, float]) -> dict[str, float]:
-    best = {name: min(values) for name, values in times.items()}
-    ratios = {
-        "near_first_over_faiss": best["near_first_s"] / best["faiss_s"],
-        "turns_over_faiss": best["turns_s"] / best["faiss_s"],
-    }
-    return {"d": d, **{k: round(v, 2) for k, v in {**best, **ratios, **memory}.items()}}
-
-
-def document(results: list[dict[str, float]]) -> dict[str, object]:
-    sizes = {"targets": TARGETS, "candidates": IMAGES, "budget": BUDGET, "repeats": REPEATS}
-    return {"schema": "curate.benchmark/1", "what": "near-first quota against faiss.knn", **sizes, "results": results}
+def rounded(row: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 2) for name, value in row.items()}
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(peak_memory(Path(sys.argv[1]))))
-    else:
-        main()
+    main()

@@ -23,6 +23,7 @@ from embeddings.errors import UnknownNameError, UsageError
 
 ORDERS = ("near-first", "mixed", "near-last")
 ROUNDING = 1e-12  # relative: 0.1 hours x 3,600 is a little less than 360
+LARGEST = 2**53  # whole number: up to here a float64 holds each one
 SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -59,6 +60,12 @@ class Budget:
                 "A budget of GPU-hours needs to know how many images that is.",
                 hint="Add the measured rate in images/s and how often each is seen: hours=3,rate=450,epochs=100.",
             )
+        if self.hours is not None and not self._images_by_time < LARGEST:
+            raise UsageError(
+                f"{self.hours:g} GPU-hours at {self.rate:g} images/s show {self._images_by_time:.3g} images "
+                f"{self.epochs:g} times.",
+                hint="Check hours, rate and epochs.",
+            )
         if self.hours is not None and self.most_images == 0:
             raise UsageError(
                 f"{self.hours:g} GPU-hours at {self.rate:g} images/s do not show one image {self.epochs:g} times.",
@@ -78,10 +85,15 @@ class Budget:
     @property
     def most_images(self) -> int | None:
         """The largest N that the limits on images and GPU-hours allow; None without either."""
-        by_time = None
-        if self.hours is not None and self.rate is not None and self.epochs is not None:
-            by_time = math.floor(self.hours * 3600 * self.rate / self.epochs * (1 + ROUNDING))
+        by_time = None if self.hours is None else math.floor(self._images_by_time * (1 + ROUNDING))
         return min((n for n in (self.images, by_time) if n is not None), default=None)
+
+    @property
+    def _images_by_time(self) -> float:
+        """What fits into the GPU-hours; infinite without them."""
+        if self.hours is None or self.rate is None or self.epochs is None:
+            return math.inf
+        return self.hours * 3600 * self.rate / self.epochs
 
     def to_json(self) -> dict[str, Any]:
         """What was asked for, as JSON."""
@@ -221,9 +233,10 @@ def _sorted_names(name: str, values: Any) -> tuple[str, ...]:
 
 
 def _require_whole(name: str, value: Any, least: int = 1) -> None:
-    fits = value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least)
+    fits = value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST)
     if not fits:
-        raise UsageError(f"{name} is {value!r}; wanted a whole number, at least {least}.", hint=f"Say {name}=500.")
+        wanted = f"at most {LARGEST:,}" if isinstance(value, int) and value > LARGEST else f"at least {least}"
+        raise UsageError(f"{name} is {value!r}; wanted a whole number, {wanted}.", hint=f"Say {name}=500.")
 
 
 def _require_positive(name: str, value: Any) -> None:

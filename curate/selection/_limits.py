@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -88,9 +89,16 @@ def _named(store: EmbeddingStore, name: str) -> np.ndarray:
     if not either.any() and colon and (column in store.column_names or column in rows.column_names):
         either = np.array([str(v) == value for v in store.column(column)], bool)
     if not either.any():
-        known = {v for role in ("label", "group") for v in pa.array(rows[role].unique()).to_pylist() if v is not None}
-        raise UnknownNameError("label or group of the target", name, sorted(known)[:50] or ["(the target has none)"])
+        known = _values(rows["label"]) or _values(rows["group"])  # groups may be as many as images
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        shown = known[:50] or ["(the target has none)"]
+        raise UnknownNameError("label or group of the target", name, shown, nearest=near)
     return either
+
+
+def _values(column: pa.ChunkedArray) -> list[str]:
+    """Different values of a column, sorted."""
+    return sorted(column.unique().drop_null().to_pylist())
 
 
 def _limits(candidates: Candidates, budget: Budget) -> list[Limit]:

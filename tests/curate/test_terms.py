@@ -51,6 +51,8 @@ def test_a_budget_reads_as_it_is_written(text, budget):
         ("bytes=0", "bytes is 0; wanted a whole number, at least 1.", "bytes=500"),
         ("hours=3", "needs to know how many images that is", "hours=3,rate=450,epochs=100"),
         ("hours=0.001,rate=1,epochs=100", "0.001 GPU-hours at 1 images/s do not show one", "Raise hours"),
+        ("hours=1e300,rate=1e300,epochs=1", "show inf images 1 times", "Check hours"),
+        ("9,max-per-label=1" + "0" * 20, "wanted a whole number, at most 9,007,199,254,740,992.", "max_per_label=500"),
         ("9,far=1", "far is 1.0; wanted a share of the images, 0 to 1.", "far=0.2"),
         ("9,far=nan", "far is nan; wanted a share", "far=0.2"),
         ("9,order=far-first", "Unknown order 'far-first'.", "Did you mean near-first"),
@@ -137,6 +139,7 @@ def test_terms_are_parted_from_the_address(address, path, terms):
     [
         ("a#cap:x", "cap is 'x'; wanted a whole number."),
         ("a#cap:-1", "cap is -1; wanted a whole number, at least 0."),
+        ("a#cap:1" + "0" * 20, f"cap is 1{'0' * 20}; wanted a whole number, at most 9,007,199,254,740,992."),
         ("a#of:0", "of is 0; wanted a whole number, at least 1."),
         ("a#cap:1,cap:2", "'a#cap:1,cap:2' says cap twice."),
         ("a#price:", "'a#price:' says no price."),

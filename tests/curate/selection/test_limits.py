@@ -93,6 +93,17 @@ def test_weights_go_by_label_group_or_column_and_multiply(web):
         weights_of(make_store("bare", near_modes(2, 1)), np.arange(2), {"a": 2})
 
 
+def test_a_weight_misspelled_names_the_nearest_label_however_many_groups_there_are():
+    names = [f"g{i:03d}" for i in range(200)]
+    crowd = make_store("crowd", near_modes(200, 1), label=["defect", *["good"] * 199], group=names)
+    with pytest.raises(UnknownNameError) as caught:
+        weights_of(crowd, np.arange(200), {"defekt": 2})
+    assert caught.value.hint == "Did you mean defect?"
+    with pytest.raises(UnknownNameError) as caught:
+        weights_of(crowd, np.arange(200), {"x": 2})
+    assert caught.value.hint == "Known: defect, good."
+
+
 def test_a_ledger_holds_what_budget_and_terms_say(web):
     web, terms = with_columns(web, bytes=[10, 20, 30, 40, 50, 60]), {"web": Terms(price="cost", cap=5)}
     ledger = open_ledger(candidates_of(web, terms), Budget.parse("6,bytes=1KB,money=9,max-per-label=2"), terms)
