@@ -19,6 +19,8 @@ from embeddings.device import CPU, compute_device, full_float32
 from embeddings.errors import TooFewImagesError, UsageError
 from embeddings.store import Vectors
 
+BASE_ROWS = 8192
+FAISS_BLOCK = 1 << 21  # numbers in a block; with 64 of them a vector, lists take longer than products
 MARGIN = 16  # candidates beyond k; more of them leave fewer queries to answer twice
 DECIMALS = 6
 CENTER_ROWS = 4096  # any common offset is right; the mean of a sample is a good one
@@ -37,12 +39,16 @@ class Engine:
     faiss: bool | None = None  # None: where it is installed
     device: str | None = None  # None: the compute device (``embeddings.device``)
     query_rows: int = 1024
-    base_rows: int = 8192
+    base_rows: int = BASE_ROWS
 
     @property
     def uses_faiss(self) -> bool:
         """True if blocks are searched by FAISS."""
         return importlib.util.find_spec("faiss") is not None if self.faiss is None else self.faiss
+
+    def searched_rows(self, base: Vectors) -> int:
+        """Rows of a block that FAISS searches: it keeps lists and no product, so short vectors go in larger blocks."""
+        return max(self.base_rows, FAISS_BLOCK // base.shape[1]) if self.base_rows == BASE_ROWS else self.base_rows
 
     @property
     def compute(self) -> str:
@@ -119,12 +125,14 @@ class _Search:
         if self.exclude_self and self.queries is self.base and device == CPU:
             self._compare_once(found)
             return found.distances, found.rows
-        for start, block in self._blocks(self.base, self.engine.base_rows):
+        faiss = device == CPU and self.engine.uses_faiss
+        rows = self.engine.searched_rows(self.base) if faiss else self.engine.base_rows
+        for start, block in self._blocks(self.base, rows):
             for first, query in self._blocks(self.queries, self.engine.query_rows):
                 part = slice(first, first + len(query))
                 if device != CPU:
                     found.let_in(part, *_device_search(query, block, min(width, len(block)), device), start)
-                elif self.engine.uses_faiss:
+                elif faiss:
                     found.let_in(part, *_faiss_search(query, block, min(width, len(block))), start)
                 else:
                     found.add(part, start, _approximate(query, block))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -55,7 +56,7 @@ class Settings:
             raise UnknownNameError("kind of link", self.link, LINKS)
         if self.first is not None and self.first < 1:
             raise UsageError(f"The first {self.first} images; wanted 1 or more.", hint="Choose another --first.")
-        if self.shard_size is not None and not self.shard_size > 0:
+        if self.shard_size is not None and not 0 < self.shard_size < math.inf:
             raise UsageError(f"Shards of {self.shard_size:g} MB; wanted more than 0.", hint="Try --shard-size 500.")
         self._require("folder", "--link", self.link is not None)
         self._require("folder", "--label", self.label)

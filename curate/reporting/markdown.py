@@ -147,7 +147,8 @@ def _selection_notes(selection: dict[str, Any]) -> str:
 def _comparison(comparison: dict[str, Any]) -> list[str]:
     """The table of methods, and what came out in words."""
     words = [_escaped(sentence) for sentence in (*comparison["words"], *comparison["notes"])]
-    words += [_escaped(f"{j['name']} could not judge: {j['reason']}.") for j in comparison["judges"] if j["reason"]]
+    silent = [judge for judge in comparison["judges"] if judge["reason"]]
+    words += [_escaped(f"{j['name']} could not judge: {j['reason'].rstrip('.')}.") for j in silent]
     if comparison["reason"]:
         return words
     first, *judges = comparison["encoders"]

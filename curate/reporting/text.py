@@ -117,7 +117,7 @@ def comparison_table(comparison: Comparison) -> TextTable:
 
 def comparison_lines(comparison: Comparison) -> list[str]:
     """What came out of a comparison, in words, and what to know with it."""
-    silent = [f"{judge.name} could not judge: {judge.reason}." for judge in comparison.judges if judge.reason]
+    silent = [f"{j.name} could not judge: {j.reason.rstrip('.')}." for j in comparison.judges if j.reason]
     return [*comparison.words, *silent, *comparison.notes]
 
 

@@ -28,7 +28,7 @@ def find_selection(folder: Path, request: dict[str, Any], sources: dict[str, str
         found = Selection.open(folder)
     except CorruptError as error:
         raise ForeignFolderError(error.message, hint="Choose another --out, or delete this folder.") from None
-    for name, wanted in {**request, "truncated": None}.items():
+    for name, wanted in {**request, "truncated": None, "least_similarity": None}.items():
         if found.facts.get(name) != wanted:
             raise ForeignFolderError(
                 f"{folder} holds another selection: {name} is {found.facts.get(name)!r} there, {wanted!r} here.",

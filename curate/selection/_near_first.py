@@ -13,8 +13,9 @@
 Distances are Euclidean in the pools' 64 principal directions, not whitened: whitening blows up directions in which
 images hardly differ. Figures (benchmarks/selection_quality.py, distance to unseen target images under the selecting
 encoder / under one with other weights): quota in whitened directions 16 / 17, in plain ones 9 / 13, with balance
-4 / 9; drawn from the near pools 29 / 34, from all 81 / 83. A gate that admits nothing else is worse by 4 to 5%
-where near images run out, no gate at all by a third under an untrained encoder.
+4 / 9; drawn from the near pools 29 / 34, from all 81 / 83. Where near images run out, a gate that admits nothing
+else is worse by a tenth under either, and once worse than a draw from all pools; no gate at all is worse by a tenth
+under an encoder that was never trained, which a gate of 2 h^2 would please best.
 
 Price counts as distance too: h^2 ln(1 + p / mean price). Of equally near images the cheapest goes first.
 
@@ -38,7 +39,7 @@ from curate.selection._turns import Schedule, Turns, each_turn, is_taker, reason
 from embeddings.neighbors import nearest
 
 REACH = 16  # nearest open candidates that a target image chooses among
-OUTSIDE = 2.0  # h^2 that lie between the near pools and the others
+OUTSIDE = 0.5  # h^2 that lie between the near pools and the others
 TYPICAL = 256  # target images that tell h^2
 METHOD = "near-first"
 

@@ -260,7 +260,8 @@ def describe(curve: SupplyCurve, knee: Knee | None) -> str:
     last = curve.points[-1]
     if knee is None:
         return f"Near images did not run out within {last.n:,}: {_window_words(last)}."
-    after = next(point for point in curve.points if point.stop > knee.from_pools)
+    middle_after = (point for point in curve.points if point.start + point.stop > 2 * knee.from_pools)
+    after = next(middle_after, last)  # the knee lies between the middles of the last near window and this one
     rest = f"of what was taken next, {_window_words(after)}"
     if knee.from_pools:
         return f"Near images run out at about N = {knee}: {rest}."

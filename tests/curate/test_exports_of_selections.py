@@ -582,6 +582,7 @@ def test_dry_run_of_many_images_measures_a_sample(image_folder, pictures, encode
         (["--to", "csv", "--shard-size", "5"], "--shard-size says something of --to webdataset"),
         (["--to", "webdataset", "--shard-size", "0"], "wanted more than 0"),
         (["--to", "webdataset", "--shard-size", "nan"], "wanted more than 0"),
+        (["--to", "webdataset", "--shard-size", "inf"], "Shards of inf MB"),
         (["--to", "csv", "--first", "0"], "wanted 1 or more"),
     ],
 )

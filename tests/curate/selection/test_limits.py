@@ -95,7 +95,7 @@ def test_weights_go_by_label_group_or_column_and_multiply(web):
 
 def test_a_weight_misspelled_names_the_nearest_label_however_many_groups_there_are():
     names = [f"g{i:03d}" for i in range(200)]
-    crowd = make_store("crowd", near_modes(200, 1), label=["defect", *["good"] * 199], group=names)
+    crowd = with_columns(make_store("crowd", near_modes(200, 1)), label=["defect", *["good"] * 199], group=names)
     with pytest.raises(UnknownNameError) as caught:
         weights_of(crowd, np.arange(200), {"defekt": 2})
     assert caught.value.hint == "Did you mean defect?"

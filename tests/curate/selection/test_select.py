@@ -209,6 +209,12 @@ def test_a_truncated_selection_is_another_one(world, tmp_path):
         pick(world, out=tmp_path / "a")
 
 
+def test_a_selection_cut_at_a_similarity_is_another_one(world, tmp_path):
+    pick(world).at_least(-1.0).save(tmp_path / "a")
+    with pytest.raises(ForeignFolderError, match=r"least_similarity is -1\.0 there, None here"):
+        pick(world, out=tmp_path / "a")
+
+
 def test_a_folder_of_something_else_is_refused(world, tmp_path):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(ForeignFolderError, match=r"holds no selection \(run.json\)"):

@@ -173,6 +173,13 @@ def test_words_of_a_knee():
     assert words.startswith("Near images run out at about N = 1,100 [990, 1,340]: of what was taken next, 0% of images")
 
 
+def test_words_of_a_knee_tell_of_the_window_after_it_not_of_the_last_near_one():
+    curve = pool_curve()
+    near, after = curve.points[3:5]
+    knee = Knee(n=near.stop - 1, low=near.stop - 2, high=near.stop, from_pools=near.stop - 1)
+    assert f"of images {after.start + 1:,} to {after.stop:,} from the pools" in describe(curve, knee)
+
+
 def test_reads_few_images_whatever_the_size():
     target, images, center, _ = pool_order()
     asked = []
