@@ -199,16 +199,20 @@ class Comparison:
         """Reads what ``save`` wrote.
 
         Raises:
-            CorruptError: missing, or of an unknown schema.
+            CorruptError: missing, damaged, or of an unknown schema.
         """
         path = Path(folder) / FILE
         document = files.read_json(path)
-        if document.get("schema") != SCHEMA:
+        schema = document.get("schema") if isinstance(document, dict) else None
+        if schema != SCHEMA:
             raise CorruptError(
-                f"{path} has schema {document.get('schema')!r}, wanted {SCHEMA!r}.",
+                f"{path} has schema {schema!r}, wanted {SCHEMA!r}.",
                 hint="It was written by another version; compare again.",
             )
-        return cls.from_json(document)
+        try:
+            return cls.from_json(document)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise CorruptError(f"{path} is damaged: {error!r}.", hint="Delete it and compare again.") from None
 
     def __repr__(self) -> str:
         head = f"Comparison({len(self.contenders)} methods, {self.judging:,} judging images)"

@@ -394,6 +394,15 @@ def test_it_reads_back_from_its_folder(compared, tmp_path):
         Comparison.open(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", '{"schema": "curate.comparison/1"}', '{"schema": "curate.comparison/1", "contenders": 3}']
+)
+def test_a_damaged_one_is_refused_in_words(text, tmp_path):
+    (tmp_path / "comparison.json").write_text(text)
+    with pytest.raises(CorruptError, match=r"comparison\.json"):
+        Comparison.open(tmp_path)
+
+
 def reading_of(value, gain=None):
     figure = Estimate(value=value, low=value - 1, high=value + 1, se=0.5)
     return Reading(index=figure, distance=figure, mmd=figure, coverage=figure, against_random=gain)
