@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from curate import terminal
 from curate.experiments.steps import Step
 from curate.session import Session, Shared, open_session, parse_named
-from embeddings.errors import CurateError, GateError, UsageError
+from embeddings.errors import CurateError, GateError, TooFewImagesError, UsageError
 
 if TYPE_CHECKING:
     from curate.results import ShiftReport
@@ -34,7 +34,6 @@ app = App(
 Encoder = Annotated[str | None, Parameter(env_var="CURATE_ENCODER")]
 Pools = Annotated[list[str] | None, Parameter(negative="")]
 Sources = Annotated[list[str] | None, Parameter(negative="")]
-Methods = Annotated[list[str] | None, Parameter(name=["--method", "--compare"], negative="")]
 
 
 @app.command
@@ -211,7 +210,8 @@ def select(
     budget: str | None = None,
     target: str | None = None,
     pool: Pools = None,
-    method: Methods = None,
+    method: str = "near-first",
+    compare: Sources = None,
     exclude: Sources = None,
     weight: Sources = None,
     past_knee: Annotated[bool, Parameter(negative="")] = False,
@@ -226,7 +226,9 @@ def select(
             max-per-label=100,licenses=cc0+cc-by.
         target: Unlabeled images of the downstream task (its training part); #cap:0 in the address leaves them out.
         pool: NAME=SOURCE, repeated: a candidate pool; its terms stand in its address (#price:0.02,license:cc-by,cap:9).
-        method: The method, then others to compare it with: near-first, pool-gated, best-pool, uniform, random, ...
+        method: What chooses: near-first, pool-gated, best-pool, uniform, random, knn-quota, assignment, herding,
+            classifier, dsir, simcore, label-aware, move, cluster-balanced or global-top.
+        compare: A,B,C: further methods to set beside it, on target images that none of them saw.
         exclude: SOURCE, repeated: images that must never be chosen (validation and test images).
         weight: VALUE=FACTOR, repeated: how much the target images of a label or group count (defect=10).
         past_knee: Go on where near images have run out.
@@ -235,12 +237,12 @@ def select(
     """
     from curate import reporting, scoring, selection
     from curate.reporting import text
-    from curate.results import TARGET
+    from curate.results import FAR, TARGET
 
     with open_session(shared) as session:
         sources = {"target": session.target(target), **session.pools(pool)}
         wanted, terms, weights = session.budget(budget), session.terms(target, pool), session.weights(weight)
-        first, *others = _methods(method or ["near-first"])
+        methods = _methods([method, *(compare or ())])
         if session.shared.dry_run:
             # "#" stands in no pool's name that a flag can give
             excluded = {f"exclude #{number}": address for number, address in enumerate(exclude or (), 1)}
@@ -248,7 +250,7 @@ def select(
             return
         pools = {name: address for name, address in sources.items() if name != "target"}
         name = session.encoder(encoder)
-        report = scoring.score(sources["target"], pools, encoder=name, **session.embedding)
+        report = _score_of_enough(lambda: scoring.score(sources["target"], pools, encoder=name, **session.embedding))
         selector = selection.open_selector(
             sources["target"],
             pools,
@@ -262,9 +264,9 @@ def select(
             seed=session.seed,
             **session.embedding,
         )
-        chosen = selector.select(first, out)
-        report.save(out)
-        methods = [first, *others]
+        chosen = selector.select(method, out)
+        if report is not None:
+            report.save(out)
         at = len(chosen) if chosen.facts["stopped"] else None
         comparison = selection.kept_comparison(out, selector, methods, at)
         if comparison is None:
@@ -273,6 +275,8 @@ def select(
         page = reporting.refresh(out)
     stopped = chosen.facts.get("stopped")
     lines = [f"Stopped at {stopped['at']:,}: {stopped['reason']}"] if stopped else []
+    if wanted.far and FAR not in chosen.rows()["code"].to_pylist():
+        lines.append("The far part is empty: no candidate is far, or the method draws none.")
     if set(chosen.counts()) == {TARGET} and pools:
         lines.append(
             "All of them are the target's own images, which are candidates too and the nearest there are. For images "
@@ -281,8 +285,16 @@ def select(
     document = {"schema": "curate.select/1", "digest": chosen.digest, "counts": chosen.counts(), "facts": chosen.facts}
     document |= {"comparison": comparison.to_json()}
     lines += text.comparison_lines(comparison)
-    tables = [text.selection_table(chosen), text.comparison_table(comparison)]
+    tables = [text.selection_table(chosen)] + ([] if comparison.reason else [text.comparison_table(comparison)])
     session.show(document, [*lines, f"Report: {page}"], tables)
+
+
+def _score_of_enough(score: Callable[[], ShiftReport]) -> ShiftReport | None:
+    """The score, or None where a set is too small for one; some methods of selection do without."""
+    try:
+        return score()
+    except TooFewImagesError:
+        return None
 
 
 def _methods(texts: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from embeddings import files
 from embeddings.errors import CorruptError, UsageError
 
+FAR = "far"  # code of the images of a selection's far part
 TARGET = "target"  # the name of the target among sources; no pool may have it
 
 

@@ -126,11 +126,13 @@ def find_export(path: Path, request: dict[str, Any]) -> Export | None:
     taken = [str(found) for found, stands in ((path, is_there), (errors, errors.exists())) if stands]
     if taken and not mark.exists():
         raise ForeignFolderError(f"{taken[0]} exists and is no export.", hint="Choose a new --out.")
-    if not is_there:
+    if not is_there and not mark.exists():
         return None
     document = files.read_json(mark)
     if not isinstance(document, dict) or document.get("request", {}).get("schema") != SCHEMA:
         raise ForeignFolderError(f"{mark} is not of an export by this version.", hint="Choose a new --out.")
+    if not is_there:
+        return None
     files.require_same_config(path, document["request"], {"schema": SCHEMA, **request})
     result = document["result"]
     if _count(path) != result["files"]:

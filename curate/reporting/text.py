@@ -118,6 +118,8 @@ def comparison_table(comparison: Comparison) -> TextTable:
 def comparison_lines(comparison: Comparison) -> list[str]:
     """What came out of a comparison, in words, and what to know with it."""
     silent = [f"{j.name} could not judge: {j.reason.rstrip('.')}." for j in comparison.judges if j.reason]
+    if comparison.reason:
+        return [f"The selection was not compared with others: {comparison.reason}"]
     return [*comparison.words, *silent, *comparison.notes]
 
 

@@ -1,7 +1,7 @@
 """From a choice to its supply curve, and the cut where near images run out.
 
-Only what is ordered by nearness has a knee. The far part of a selection was asked for by name, so it is neither
-measured nor cut; nor is anything cut that a floor demands.
+Only what is ordered by nearness has a knee. The far part of a selection is not measured, and keeps its share of what
+is left; nothing is cut that a floor demands.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from curate.results import TARGET
+from curate.results import FAR, TARGET
 from curate.selection._candidates import Candidates, Choice
 from curate.selection._supply import (
     Delivery,
@@ -27,8 +27,6 @@ from curate.selection._supply import (
 from curate.terms import Terms
 from embeddings.errors import TooFewImagesError
 from embeddings.moments import FOLDS, fold_of
-
-FAR = "far"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +68,11 @@ def supply_of(candidates: Candidates, choice: Choice, terms: Mapping[str, Terms]
     return Supply(curve=curve, knee=knee, words=tuple(words))
 
 
-def cut(choice: Choice, knee: Knee, why: str) -> Choice:
-    """The choice without the near part beyond the knee."""
-    near = np.cumsum(~is_far(choice))
-    keep = np.flatnonzero(is_far(choice) | (near <= knee.n))
+def cut(choice: Choice, knee: Knee, why: str, *, far: float = 0.0) -> Choice:
+    """The choice without the near part beyond the knee, and with the far part that makes its share ``far`` again."""
+    beyond = is_far(choice)
+    near, distant = np.cumsum(~beyond), np.cumsum(beyond)
+    keep = np.flatnonzero(np.where(beyond, distant <= round(far / (1 - far) * knee.n), near <= knee.n))
     return replace(
         choice,
         rows=choice.rows[keep],

@@ -182,7 +182,7 @@ def _require_enough(gathered: Gathered, images: int | None) -> None:
         raise UsageError(
             f"The budget is {images:,}, but there are {n:,} candidates"
             + (f": of {n + sum(dropped.values()):,} images these were left out: {lost}." if lost else "."),
-            hint=f"Ask for at most {n:,}, or add pools." if n else "Add pools.",
+            hint=f"Ask for at most {n:,}, or add pools." if n else "Add pools, or allow more licences and higher caps.",
         )
 
 
@@ -198,7 +198,7 @@ def _cut(candidates: Candidates, choice: Choice, supply: Supply, wish: Wish) -> 
             f"Nothing to select: {supply.words[0]}",
             hint="Do not pretrain on these pools, or say --past-knee to take what is there all the same.",
         )
-    near = cut(choice, supply.knee, supply.words[0])
+    near = cut(choice, supply.knee, supply.words[0], far=candidates.far)
     ledger = open_ledger(candidates, wish.budget, wish.terms)
     ledger.walk(near.rows)
     if not ledger.unmet():

@@ -21,6 +21,7 @@ from curate.results import TARGET, ShiftReport
 from curate.scoring import score
 from curate.selection._candidates import Candidates, counter_hash
 from curate.selection._methods import find_method
+from curate.selection._near_duplicates import near_duplicates
 from curate.selection._path import Selector, Wish, choose
 from embeddings.errors import TooFewImagesError, UsageError
 from embeddings.moments import block_names, connected_rows
@@ -58,9 +59,12 @@ class Trial:
         candidates, target = selector.gathered.candidates, selector.inputs.target
         judges = _judging_half(target, selector.gathered.left_out)
         searched = ~judges[candidates.queries]
+        left = _without(candidates, np.flatnonzero(judges), searched)
+        if not candidates.own.any():  # near copies of its images were not looked for
+            left = _without_resembling(left, candidates.queries[~searched])
         trial = cls(
             selector=selector,
-            candidates=_without(candidates, np.flatnonzero(judges), searched),
+            candidates=left,
             seen=np.flatnonzero(~judges),
             judging=candidates.queries[~searched],
             images_asked=images,
@@ -146,6 +150,11 @@ def _without(candidates: Candidates, judging: np.ndarray, searched: np.ndarray) 
         if number == 0:
             banned[judging] = True
         kept[mine] = ~banned[candidates.place[mine]]
+    return _restricted(candidates, kept, searched)
+
+
+def _restricted(candidates: Candidates, kept: np.ndarray, searched: np.ndarray) -> Candidates:
+    """Some of the candidates [n] bool, and some of the queries [m] bool."""
     weights = candidates.target_weights
     return replace(
         candidates,
@@ -156,6 +165,21 @@ def _without(candidates: Candidates, judging: np.ndarray, searched: np.ndarray) 
         queries=candidates.queries[searched],
         target_weights=None if weights is None else weights[searched],
     )
+
+
+def _without_resembling(candidates: Candidates, judging: np.ndarray) -> Candidates:
+    """The candidates and queries without those that resemble an image of the judging half."""
+    stores = list(candidates.stores.values())
+    n, m, j = len(candidates), len(candidates.queries), len(judging)
+    places = (
+        np.concatenate([candidates.source, np.zeros(m + j, np.int64)]),
+        np.concatenate([candidates.place, candidates.queries, judging]),
+    )
+    found = near_duplicates(
+        stores, places, np.arange(n), checked=np.arange(n, n + m), evaluation=np.arange(n + m, n + m + j)
+    )
+    kept, asks = found.cause[:n] < 0, found.cause[n : n + m] < 0
+    return _restricted(candidates, kept, asks)
 
 
 def _require_halves(candidates: Candidates, judging: int) -> None:
