@@ -14,10 +14,10 @@ from cyclopts import App, CycloptsError, Parameter
 from curate import terminal
 from curate.experiments.steps import Step
 from curate.session import Session, Shared, open_session, parse_named
-from embeddings.errors import CurateError, GateError, TooFewImagesError, UsageError
+from embeddings.errors import CurateError, GateError, TooFewImagesError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from curate.results import ShiftReport
+    from curate.results import Selection, ShiftReport
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 failure (disk, crash); 2 usage; 3 a gate failed; 4 too many images failed; 130 interrupted."
@@ -237,7 +237,7 @@ def select(
     """
     from curate import reporting, scoring, selection
     from curate.reporting import text
-    from curate.results import FAR, TARGET
+    from curate.results import TARGET
 
     with open_session(shared) as session:
         sources = {"target": session.target(target), **session.pools(pool)}
@@ -273,10 +273,7 @@ def select(
             comparison = selection.compare(selector, methods, images=at)
             comparison.save(out)
         page = reporting.refresh(out)
-    stopped = chosen.facts.get("stopped")
-    lines = [f"Stopped at {stopped['at']:,}: {stopped['reason']}"] if stopped else []
-    if wanted.far and FAR not in chosen.rows()["code"].to_pylist():
-        lines.append("The far part is empty: no candidate is far, or the method draws none.")
+    lines = text.selection_lines(chosen)
     if set(chosen.counts()) == {TARGET} and pools:
         lines.append(
             "All of them are the target's own images, which are candidates too and the nearest there are. For images "
@@ -287,6 +284,17 @@ def select(
     lines += text.comparison_lines(comparison)
     tables = [text.selection_table(chosen)] + ([] if comparison.reason else [text.comparison_table(comparison)])
     session.show(document, [*lines, f"Report: {page}"], tables)
+
+
+def _passed_over(chosen: Selection, key: str) -> list[str]:
+    """What to say of an image that was neither chosen nor left out."""
+    from embeddings.sources import open_source
+
+    for name, address in chosen.sources.items():
+        keys = set(open_source(address).listing().images["key"].to_pylist()) if address else set()
+        if key.removeprefix(f"{name}/") in keys:
+            return [f"{name}/{key.removeprefix(f'{name}/')} was a candidate that others came before."]
+    raise UnknownNameError("image of this selection's sources", key, chosen.rows()["key"].to_pylist()[:1000])
 
 
 def _score_of_enough(score: Callable[[], ShiftReport]) -> ShiftReport | None:
@@ -320,13 +328,7 @@ def explain(folder: Path, key: str, /, *, shared: Shared | None = None) -> None:
 
     with open_session(shared) as session:
         chosen = Selection.open(folder)
-    lines = chosen.explain(key)
-    if not lines:
-        sources = ", ".join(chosen.sources)
-        raise UsageError(
-            f"{key!r} was neither chosen nor left out: others came before it, or it is no image of {sources}.",
-            hint=f"The keys of the chosen images stand in {folder / 'selection.parquet'}.",
-        )
+        lines = chosen.explain(key) or _passed_over(chosen, key)
     session.show({"schema": "curate.explain/1", "key": key, "reasons": lines}, lines)
 
 

@@ -10,7 +10,7 @@ from curate.reporting.selections import mmd_decimals
 from curate.reporting.sentences import headline, judge_sentence
 from curate.reporting.summary import summarize
 from curate.reporting.wording import NOTHING, likely, number, percent, signed, span, with_error
-from curate.results import Estimate, EvalReport, Run, Selection, ShiftReport
+from curate.results import FAR, Estimate, EvalReport, Run, Selection, ShiftReport
 
 
 class TextTable(NamedTuple):
@@ -91,6 +91,24 @@ def selection_table(selection: Selection) -> TextTable:
     counts = selection.counts()
     rows = [[name, f"{n:,}", percent(n / max(len(selection), 1))] for name, n in counts.items()]
     return TextTable(f"{len(selection):,} images by {selection.facts['method']}", ["source", "images", "share"], rows)
+
+
+def selection_lines(selection: Selection) -> list[str]:
+    """Why it stopped, what of its limits was used, and what it lacks."""
+    facts, supply = selection.facts, selection.facts["supply"]
+    stopped, lines = facts["stopped"], []
+    if stopped:
+        lines.append(f"Stopped at {stopped['at']:,}: {stopped['reason']}")
+    elif supply and supply["knee"]:
+        lines.append(f"{supply['words'][0]} It was told to go on past that.")
+    lines += supply["words"][1:] if supply else []
+    for name, limit in facts["spent"].items():
+        if name != "images":
+            ended = ", which ended it" if limit["binding"] else ""
+            lines.append(f"{name.capitalize()}: {limit['used']:,.6g} of {limit['most']:,.6g} used{ended}.")
+    if facts["limits"].get("far") and FAR not in selection.rows()["code"].to_pylist():
+        lines.append("The far part is empty: no candidate is far, or the method draws none.")
+    return lines
 
 
 def comparison_table(comparison: Comparison) -> TextTable:

@@ -175,10 +175,19 @@ def choose(candidates: Candidates, method: str, wish: Wish) -> tuple[Choice, Led
     return choice, ledger
 
 
+LOST = {  # code of what was left out -> of several, in words
+    "duplicate": "duplicates",
+    "near-duplicate": "near duplicates",
+    "excluded": "excluded",
+    "contaminated": "that resemble excluded ones",
+    "license": "of a licence that is not allowed",
+}
+
+
 def _require_enough(gathered: Gathered, images: int | None) -> None:
     n, dropped = len(gathered.candidates), gathered.dropped()
     if images is not None and images > n:
-        lost = ", ".join(f"{count:,} {code}" for code, count in dropped.items() if count)
+        lost = ", ".join(f"{count:,} {LOST[code]}" for code, count in dropped.items() if count)
         raise UsageError(
             f"The budget is {images:,}, but there are {n:,} candidates"
             + (f": of {n + sum(dropped.values()):,} images these were left out: {lost}." if lost else "."),

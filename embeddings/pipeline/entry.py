@@ -163,9 +163,15 @@ def as_store(
         job = _job(_open(rows), encoder, device=device, workers=workers, progress=_titled(progress, name))
         store = job.run(out, wait=True)
         _check_errors(store)
-        for note in store.notes():
+        for note in [*_failures(store, out), *store.notes()]:
             progress(name, 0, 0, f"{name}: {note}")
     return store.with_roles(label=address.label, group=address.group)
+
+
+def _failures(store: EmbeddingStore, out: Path | None) -> list[str]:
+    """How many images gave no vector, in words."""
+    failed, where = len(store.errors), f"; the reasons stand in {out / 'errors.parquet'}" if out else ""
+    return [f"{failed:,} of {failed + len(store):,} images could not be read or decoded{where}."] if failed else []
 
 
 def is_complete(source: str | Path | Address, *, encoder: str, out: str | Path) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from curate import cli, scoring
 from curate.cli import main
+from curate.results import Selection
 from curate.session import Session, parse_named
 from curate.terms import Terms
 from embeddings.encoders import encoder_names
@@ -446,3 +447,23 @@ def test_an_encoder_does_not_judge_itself(curate, folders):
     pool = f"--pool=like={folders['like']}"
     code, _, err = curate("score", "--target", folders["target"], pool, "--judge", "lite0@32", "--quiet")
     assert (code, "judges itself" in words_of(err)) == (2, True)
+
+
+def test_explain_tells_of_the_chosen_the_left_out_and_those_that_others_came_before(curate, folders):
+    words = ["select", "--target", folders["target"], "--pool", f"like={folders['like']}", "--method", "random"]
+    assert curate(*words, "--budget", "15", "--out", "chosen", "--quiet")[0] == 0
+    chosen = Selection.open("chosen")
+    source, key = (chosen.rows()[name][0].as_py() for name in ("source", "key"))
+    code, out, _ = curate("explain", "chosen", f"{source}/{key}")
+    assert code == 0
+    assert f"{source}/{key} was chosen, rank 0: random: drawn from all candidates" in words_of(out)
+    taken = {(s, k) for s, k in zip(chosen.rows()["source"].to_pylist(), chosen.rows()["key"].to_pylist(), strict=True)}
+    gone = set(chosen.left_out["key"].to_pylist())
+    files = (str(path.relative_to(folders["like"])) for path in Path(folders["like"]).rglob("*.png"))
+    other = next(file for file in files if ("like", file) not in taken and file not in gone)
+    code, out, _ = curate("explain", "chosen", f"like/{other}", "--json")
+    assert code == 0
+    assert json.loads(out)["reasons"] == [f"like/{other} was a candidate that others came before."]
+    code, _, err = curate("explain", "chosen", "no/such.png")
+    assert code == 2
+    assert "Unknown image of this selection's sources 'no/such.png'" in words_of(err)

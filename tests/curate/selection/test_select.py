@@ -40,7 +40,7 @@ def test_a_budget_above_all_candidates_says_how_many_there_are_and_why(world):
         pick(world, 10_000, exclude=world.exclude)
     assert caught.value.message == (
         "The budget is 10,000, but there are 671 candidates: of 680 images these were left out: "
-        "5 duplicate, 4 excluded."
+        "5 duplicates, 4 excluded."
     )
     assert "at most 671" in caught.value.hint
     assert len(pick(world, 671, exclude=world.exclude, past_knee=True)) == 671
