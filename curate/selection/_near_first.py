@@ -15,7 +15,7 @@ images hardly differ. Figures (benchmarks/selection_quality.py, distance to unse
 encoder / under one with other weights): quota in whitened directions 16 / 17, in plain ones 9 / 13, with balance
 4 / 9; drawn from the near pools 29 / 34, from all 81 / 83. Where near images run out, a gate that admits nothing
 else is worse by a tenth under either, and once worse than a draw from all pools; no gate at all is worse by a tenth
-under an encoder that was never trained, which a gate of 2 h^2 would please best.
+under `color-texture`, which prefers 2 h^2.
 
 Price counts as distance too: h^2 ln(1 + p / mean price). Of equally near images the cheapest goes first.
 
