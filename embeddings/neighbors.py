@@ -39,16 +39,19 @@ class Engine:
     faiss: bool | None = None  # None: where it is installed
     device: str | None = None  # None: the compute device (``embeddings.device``)
     query_rows: int = 1024
-    base_rows: int = BASE_ROWS
+    base_rows: int | None = None  # None: 8,192, and more of short vectors for FAISS, which forms no product
 
     @property
     def uses_faiss(self) -> bool:
         """True if blocks are searched by FAISS."""
         return importlib.util.find_spec("faiss") is not None if self.faiss is None else self.faiss
 
-    def searched_rows(self, base: Vectors) -> int:
-        """Rows of a block that FAISS searches: it keeps lists and no product, so short vectors go in larger blocks."""
-        return max(self.base_rows, FAISS_BLOCK // base.shape[1]) if self.base_rows == BASE_ROWS else self.base_rows
+    def block_rows(self, d: int) -> int:
+        """Base rows that are looked at together, of vectors of d dimensions."""
+        if self.base_rows is not None:
+            return self.base_rows
+        by_faiss = self.compute == CPU and self.uses_faiss
+        return max(BASE_ROWS, FAISS_BLOCK // d) if by_faiss else BASE_ROWS
 
     @property
     def compute(self) -> str:
@@ -125,14 +128,12 @@ class _Search:
         if self.exclude_self and self.queries is self.base and device == CPU:
             self._compare_once(found)
             return found.distances, found.rows
-        faiss = device == CPU and self.engine.uses_faiss
-        rows = self.engine.searched_rows(self.base) if faiss else self.engine.base_rows
-        for start, block in self._blocks(self.base, rows):
+        for start, block in self._blocks(self.base, self.engine.block_rows(self.base.shape[1])):
             for first, query in self._blocks(self.queries, self.engine.query_rows):
                 part = slice(first, first + len(query))
                 if device != CPU:
                     found.let_in(part, *_device_search(query, block, min(width, len(block)), device), start)
-                elif faiss:
+                elif self.engine.uses_faiss:
                     found.let_in(part, *_faiss_search(query, block, min(width, len(block))), start)
                 else:
                     found.add(part, start, _approximate(query, block))
@@ -171,7 +172,7 @@ class _Search:
         """The same for some queries [u], from every base row whose approximate distance is within reach."""
         distances = np.full((len(numbers), k), np.inf)
         rows = np.zeros((len(numbers), k), np.int64)
-        for start, block in self._blocks(self.base, self.engine.base_rows):
+        for start, block in self._blocks(self.base, self.engine.block_rows(self.base.shape[1])):
             for first in range(0, len(numbers), SWEEP_ROWS):
                 part = slice(first, first + SWEEP_ROWS)
                 query = _centered(self.queries[numbers[part]], self.center)

@@ -80,15 +80,15 @@ class Candidates:
     def column(self, name: str, rows: np.ndarray) -> np.ndarray:
         """One column of the stores' rows, for some candidates [r]."""
         out = np.empty(len(rows), dtype=object)
-        for store, where, places in self._by_store(rows):
-            out[where] = store.rows()[name].to_numpy()[places]
+        for source, where, places in self.by_store(rows):
+            out[where] = self.stores[source].rows()[name].to_numpy()[places]
         return out
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Vectors [r, d] float32 of some candidates."""
         out = np.empty((len(rows), self.stores[TARGET].spec.dim), np.float32)
-        for store, where, places in self._by_store(rows):
-            out[where] = store.vectors()[places]
+        for source, where, places in self.by_store(rows):
+            out[where] = self.stores[source].vectors()[places]
         return out
 
     def rows_of(self, *names: str) -> np.ndarray:
@@ -120,10 +120,11 @@ class Candidates:
             rows = np.sort(rows[np.argsort(self.draws(0)[rows], kind="stable")[:SAMPLE_ROWS]])
         return self.vectors(rows)
 
-    def _by_store(self, rows: np.ndarray) -> Iterator[tuple[EmbeddingStore, np.ndarray, np.ndarray]]:
+    def by_store(self, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """For every source of some candidates [r]: its name, which of the r they are, and their rows in its store."""
         for number in np.unique(self.source[rows]):
             where = np.flatnonzero(self.source[rows] == number)
-            yield self.stores[self.names[number]], where, self.place[rows[where]]
+            yield self.names[number], where, self.place[rows[where]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -91,10 +91,8 @@ def is_far(choice: Choice) -> np.ndarray:
 def _folds(candidates: Candidates, rows: np.ndarray) -> np.ndarray:
     """Fold [r] of each candidate; copies and images of one group share one."""
     folds = np.empty(len(rows), np.int64)
-    for number in np.unique(candidates.source[rows]):
-        where = np.flatnonzero(candidates.source[rows] == number)
-        store = candidates.stores[candidates.names[number]]
-        folds[where] = fold_of(store.rows().take(candidates.place[rows[where]]))
+    for name, where, places in candidates.by_store(rows):
+        folds[where] = fold_of(candidates.stores[name].rows().take(places))
     return folds
 
 

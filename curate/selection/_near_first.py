@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from curate.results import FAR
 from curate.selection._balance import Balance
 from curate.selection._candidates import Candidates, Choice
 from curate.selection._directions import Whitening, project
@@ -56,7 +57,7 @@ def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     turns, before = Turns.joined([near, table.turns(ledger, seed)]), len(near.rows)
     told, codes = reasons(candidates, turns, METHOD), table.codes(turns)
     told[before:before] = [f"{METHOD}: drawn evenly from what is far"] * len(drawn)
-    codes[before:before] = ["far"] * len(drawn)
+    codes[before:before] = [FAR] * len(drawn)
     return Choice(
         rows=np.insert(turns.rows, before, drawn),
         scores=np.insert(turns.distances, before, np.zeros(len(drawn))),

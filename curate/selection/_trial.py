@@ -102,10 +102,8 @@ class Trial:
 
     def parts(self, rows: np.ndarray) -> Iterator[tuple[str, EmbeddingStore, np.ndarray]]:
         """Name, store and rows of it, for every source of some candidates [r], ascending."""
-        for number in np.unique(self.candidates.source[rows]):
-            name = self.candidates.names[number]
-            place = self.candidates.place[rows[self.candidates.source[rows] == number]]
-            yield name, self.candidates.stores[name], place
+        for name, _, places in self.candidates.by_store(rows):
+            yield name, self.candidates.stores[name], places
 
     def sample(self, rows: np.ndarray, most: int) -> np.ndarray:
         """At most so many of some candidates [r], ascending, by a draw that depends on source and key alone."""
