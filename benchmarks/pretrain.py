@@ -27,9 +27,10 @@ from curate.pretraining.augment.presets import PRESETS
 from curate.pretraining.augment.views import augment
 from curate.pretraining.backbones import resolve_backbone
 from curate.pretraining.heap import resident_heap
-from curate.pretraining.methods import simclr
+from curate.pretraining.methods import default_recipe
+from curate.pretraining.sample import Sample
 from curate.pretraining.settings import Settings
-from curate.pretraining.trainer import Sample, Trainer
+from curate.pretraining.trainer import Trainer
 from embeddings.encoders.torchvision_import import import_torchvision
 from embeddings.pipeline.batches import core_count
 
@@ -98,7 +99,7 @@ def augmentation(size: int) -> dict[str, float]:
 def steps(network: str, init: str, size: int) -> dict[str, float]:
     """Samples per second of whole training steps, and the share of it that makes the views."""
     backbone = resolve_backbone(network, init=init, size=size)
-    recipe = simclr.recipe(init)
+    recipe = default_recipe("simclr", init)
     settings = Settings(method="simclr", recipe=recipe, backbone=backbone, samples=BATCH, seed=0, selection="")
     trainer, batch = Trainer(settings, "cpu"), recipe.training.batch
     images = sample(backbone.stored_edge, batch)

@@ -93,7 +93,7 @@ def make_plan(settings: Settings, schedule: Schedule, *, seconds_per_sample: flo
 
 def measure_seconds_per_sample(trainer: Trainer, *, batch: int) -> float:
     """Times a few steps on noise with a copy of the trainer, so that the run itself is not touched."""
-    from curate.pretraining.trainer import Sample
+    from curate.pretraining.sample import Sample
 
     twin, edge = copy.deepcopy(trainer), trainer.settings.backbone.stored_edge
     n = min(batch, PROBE_IMAGES)

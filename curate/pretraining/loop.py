@@ -24,9 +24,10 @@ from curate.pretraining.heap import resident_heap
 from curate.pretraining.images import ImageBlock, load_images
 from curate.pretraining.interrupts import stop_requests
 from curate.pretraining.run_folder import CONFIG, RUN, find_run
+from curate.pretraining.sample import Sample
 from curate.pretraining.schedule import Batch, Schedule
 from curate.pretraining.settings import Options, Settings, open_selection, resolve_settings
-from curate.pretraining.trainer import Measured, Sample, Trainer
+from curate.pretraining.trainer import Measured, Trainer
 from curate.results import Run, Selection
 from embeddings import files
 from embeddings.errors import TooFewImagesError, TrainingError

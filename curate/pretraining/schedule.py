@@ -111,11 +111,21 @@ def largest_batch(n: int, *, samples: int, wished: int) -> int:
     return batch
 
 
-def learning_rate_factor(share: float, *, warmup: float) -> float:
-    """Factor of the peak learning rate at a share of C: linear up to 1 during ``warmup``, then half a cosine down to 0.
+def learning_rate_factor(share: float, *, warmup: float, floor: float = 0.0) -> float:
+    """Factor of the peak learning rate at a share of C: linear up to 1 in ``warmup``, then half a cosine to ``floor``.
 
     A step uses the share at its middle, so neither the first nor the last one is wasted on zero.
     """
     if share < warmup:
         return share / warmup
-    return 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
+    return cosine((share - warmup) / (1 - warmup), start=1.0, end=floor)
+
+
+def cosine(share: float, *, start: float, end: float) -> float:
+    """Half a cosine from ``start`` at share 0 to ``end`` at share 1."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def ramp(share: float, *, start: float, end: float, over: float) -> float:
+    """A straight line from ``start`` at share 0 to ``end`` at the share ``over``; ``end`` from there on."""
+    return end if share >= over else start + (end - start) * share / over

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from curate.pretraining.backbones import Backbone, resolve_backbone
-from curate.pretraining.methods import MethodConfig, load_method
+from curate.pretraining.methods import MethodConfig, default_recipe
 from curate.pretraining.schedule import largest_batch
 from curate.results import Selection
 from embeddings.errors import UsageError
@@ -30,7 +31,7 @@ class Settings:
         return {
             "schema": "curate.pretrain/1",
             "method": self.method,
-            "recipe": asdict(self.recipe),
+            "recipe": json.loads(json.dumps(asdict(self.recipe))),  # as it reads back: no tuples
             "backbone": backbone.network,
             "size": backbone.size,
             "init": backbone.init,
@@ -76,7 +77,7 @@ def resolve_settings(selection: Selection, *, samples: int, **options: Unpack[Op
 
 
 def _resolve_recipe(method: str, init: str, config: MethodConfig | None, batch: int | None) -> MethodConfig:
-    recipe = load_method(method).recipe(init)
+    recipe = default_recipe(method, init)
     if config is not None and type(config) is not type(recipe):
         raise UsageError(
             f"The config is a {type(config).__qualname__}, not one of method {method!r}.",

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
-import numpy as np
 import torch
 from torch import nn
 
 from curate.pretraining.augment.draws import VIEW_DRAWS, draw, uniforms
 from curate.pretraining.augment.views import augment
 from curate.pretraining.depthwise import speed_up_small_maps
+from curate.pretraining.gradients import backward
 from curate.pretraining.health import feature_spread
-from curate.pretraining.methods import load_method
-from curate.pretraining.optimizers import build_optimizer, set_learning_rate
+from curate.pretraining.methods import Learner, load_method
+from curate.pretraining.optimizers import build_optimizer, clip_gradients, set_rates
+from curate.pretraining.sample import Sample, Seen
 from curate.pretraining.settings import Settings
 from embeddings.encoders.networks import seeded
 from embeddings.encoders.torch_encoder import Placement
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The images of one step and what their draws depend on."""
-
-    pixels: np.ndarray  # uint8 [b, 3, S, S]
-    hashes: np.ndarray  # uint64 [b]
-    visits: np.ndarray  # int64 [b]
 
 
 @dataclass(frozen=True)
@@ -57,10 +50,10 @@ class Trainer:
         self.network = settings.backbone.build(settings.seed)
         speed_up_small_maps(self.network.module)
         with seeded(settings.seed):
-            learner = method.build(self.network.module, self.network.dim, settings.recipe)
+            learner = method.build(self.network, settings.recipe)
         self.learner = learner.train().to(self.placement.device)
         if settings.recipe.training.keep_statistics:
-            _keep_statistics(self.network.module)
+            _keep_statistics(self.learner)
         self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.learner, settings.recipe.training)
         self._presets, self._chance_loss = method.views(settings.recipe), method.chance_loss
@@ -69,17 +62,16 @@ class Trainer:
     def step(self, sample: Sample, *, share: float, batch: int) -> Measured:
         """Trains on one batch at a share of C; ``batch`` is the run's nominal size, which scales the learning rate."""
         training = self.settings.recipe.training
-        rate = set_learning_rate(self.optimizer, training, share=share, batch=batch)
-        views = self.views(sample)
-        place = self.placement
-        with torch.autocast(place.device.type, torch.bfloat16, enabled=place.precision == "bfloat16"):
-            output = self.learner(views)
+        rate = set_rates(self.optimizer, training, share=share, batch=batch)
+        seen, place = Seen(self.views(sample), sample, self.settings.seed), self.placement
         self.optimizer.zero_grad()
-        output.loss.backward()
+        loss, features = backward(cast(Learner, self.learner), seen, share=share, low=place.precision == "bfloat16")
+        self._call("after_backward", share)
+        clip_gradients(self.learner, training.clip)
         self.optimizer.step()
-        if after_step := getattr(self.learner, "after_step", None):
-            after_step(share)
-        return Measured(float(output.loss.detach()), rate, self._chance_loss(len(sample.pixels)), output.features)
+        self._call("after_step", share)
+        chance = self._chance_loss(self.settings.recipe, len(sample))
+        return Measured(float(loss), rate, chance, features)
 
     def views(self, sample: Sample) -> list[torch.Tensor]:
         """The normalized views of a batch, each float32 [b, 3, S, S], channels last."""
@@ -92,12 +84,16 @@ class Trainer:
             views.append(view.contiguous(memory_format=torch.channels_last))
         return views
 
+    def _call(self, hook: str, share: float) -> None:
+        if found := getattr(self.learner, hook, None):
+            found(share)
+
     def _per_channel(self, value: float | Sequence[float]) -> torch.Tensor:
         return torch.tensor(value, dtype=torch.float32, device=self.placement.device).reshape(-1, 1, 1)
 
 
-def _keep_statistics(backbone: nn.Module) -> None:
-    """Lets batch norms use the means and variances they have, and leave them; their scales and shifts still train."""
-    for layer in backbone.modules():
+def _keep_statistics(learner: nn.Module) -> None:
+    """Lets the batch norms of backbones, a teacher's too, use and leave their means and variances; the rest trains."""
+    for layer in learner.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.eval()

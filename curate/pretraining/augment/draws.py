@@ -25,6 +25,7 @@ M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 W0, W1 = 0x9E3779B9, 0xBB67AE85
 WORD = 0xFFFFFFFF
 ORDER_STREAM = 0  # decides the order of visits; view v draws from stream v + 1
+LEARNER_STREAM = 1000  # what a method draws for itself, as which patches are masked
 VIEW_DRAWS = 32  # uniform numbers that one view needs
 ATTEMPTS = 10  # at a crop of random area and shape that fits into the image, before the whole image is taken
 JITTER_ORDERS = np.array(list(permutations(range(4))))  # of brightness, contrast, saturation, hue

@@ -1,12 +1,13 @@
 """Self-supervised methods, one file each on one outline.
 
-A method is a module with a frozen ``Config`` and the functions of the protocol ``Method``; ``load_method`` finds it by
-name. What it trains is a ``Learner``: the backbone, the heads that are dropped after training, and the loss.
+A method is a module with a frozen ``Config``, its ``RECIPES`` and the functions of the protocol ``Method``;
+``load_method`` finds it by name. What it trains is a ``Learner``: the backbone, the heads that are dropped after
+training, and the loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
 
@@ -18,27 +19,49 @@ if TYPE_CHECKING:
 
     from curate.pretraining.augment.presets import Preset
     from curate.pretraining.recipe import Training
+    from curate.pretraining.sample import Seen
+    from embeddings.encoders.networks import Network
 
-METHODS = {"simclr": "curate.pretraining.methods.simclr"}
+
+class Entry(NamedTuple):
+    """What is known of a method before its module is loaded."""
+
+    module: str
+    backbone: str = "tiny-resnet"  # default when training from scratch
+    tokens: bool = False  # True: it needs a transformer whose tokens it can mask
 
 
-class Output(NamedTuple):
-    """What one step yields."""
+METHODS = {
+    "simclr": Entry("curate.pretraining.methods.simclr"),
+}
 
-    loss: torch.Tensor  # scalar
-    features: torch.Tensor  # [views x batch, d] of the backbone
+
+class Encoded(NamedTuple):
+    """What a learner makes of b images."""
+
+    parts: tuple[torch.Tensor, ...]  # what the loss is computed from; the first axis of each is the b images
+    features: torch.Tensor  # [b or views x b, d] of the backbone
 
 
 class Learner(Protocol):
     """An ``nn.Module`` whose state dict holds all that the method learns.
 
-    One with a moving teacher also defines ``after_step(share)``, called after each optimizer step at that share of C.
+    ``loss(encode(seen).parts, share=...)`` is the mean over the images. Where ``coupled`` is True it compares images of
+    one batch with each other, so it is always given a whole batch, whatever ran on which device; else the mean of parts
+    of a batch, weighted by their images, is that of the batch.
+
+    A learner may also define ``after_backward(share)``, called before each optimizer step (to drop gradients), and
+    ``after_step(share)``, called after it (to move a teacher).
     """
 
     backbone: nn.Module
+    coupled: bool
 
-    def __call__(self, views: Sequence[torch.Tensor]) -> Output:
-        """Loss and features of normalized views, each [batch, 3, S, S]."""
+    def encode(self, seen: Seen) -> Encoded:
+        """What the loss compares."""
+
+    def loss(self, parts: Sequence[torch.Tensor], *, share: float) -> torch.Tensor:
+        """Scalar loss, at least float32, at a share of C in [0, 1]."""
 
 
 class MethodConfig(Protocol):
@@ -52,19 +75,20 @@ class MethodConfig(Protocol):
 
 
 class Method(Protocol):
-    """The functions of a method's module."""
+    """What a method's module holds."""
 
-    def recipe(self, init: str) -> MethodConfig:
-        """Default knobs for weights from ``scratch``, ``public`` or ``run``."""
+    # "scratch" and "continued" (from public weights or a run): what is used by default; "paper": the published
+    # recipe; others as the method has them
+    RECIPES: Mapping[str, MethodConfig]
 
     def views(self, config: Any) -> Sequence[Preset]:
         """What happens to each view."""
 
-    def chance_loss(self, batch: int) -> float:
-        """The loss of a network that cannot tell images apart."""
+    def chance_loss(self, config: Any, batch: int) -> float:
+        """The loss of a network whose views tell nothing of their image; a floor to be left behind."""
 
-    def build(self, backbone: nn.Module, dim: int, config: Any) -> nn.Module:
-        """The learner around a backbone with ``dim`` features; heads take their weights from torch's generator."""
+    def build(self, network: Network, config: Any) -> nn.Module:
+        """The learner around a network; heads take their weights from torch's generator."""
 
 
 def load_method(name: str) -> Method:
@@ -75,4 +99,21 @@ def load_method(name: str) -> Method:
     """
     if name not in METHODS:
         raise UnknownNameError("method", name, METHODS)
-    return cast(Method, import_module(METHODS[name]))
+    return cast(Method, import_module(METHODS[name].module))
+
+
+def find_recipe(method: str, name: str) -> MethodConfig:
+    """The recipe of this name.
+
+    Raises:
+        UnknownNameError: no such method or recipe.
+    """
+    recipes = load_method(method).RECIPES
+    if name not in recipes:
+        raise UnknownNameError(f"recipe of {method}", name, recipes)
+    return recipes[name]
+
+
+def default_recipe(method: str, init: str) -> MethodConfig:
+    """The recipe for weights from ``scratch``, ``public`` or ``run``."""
+    return find_recipe(method, "scratch" if init == "scratch" else "continued")

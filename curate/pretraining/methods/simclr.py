@@ -27,8 +27,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from curate.pretraining.augment.presets import Preset, preset
-from curate.pretraining.methods import Output
+from curate.pretraining.methods import Encoded
 from curate.pretraining.recipe import Training
+from curate.pretraining.sample import Seen
+from embeddings.encoders.networks import Network
 from embeddings.errors import UsageError
 
 
@@ -48,11 +50,13 @@ class Config:
 
 
 class SimCLR(nn.Module):
-    """Backbone and projection head; called with two views it gives their loss."""
+    """Backbone and projection head."""
 
-    def __init__(self, backbone: nn.Module, dim: int, config: Config) -> None:
+    coupled = True
+
+    def __init__(self, network: Network, config: Config) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, dim = network.module, network.dim
         self.head = nn.Sequential(
             nn.Linear(dim, dim, bias=False),
             nn.BatchNorm1d(dim),
@@ -62,16 +66,14 @@ class SimCLR(nn.Module):
         )
         self._temperature = config.temperature
 
-    def forward(self, views: Sequence[torch.Tensor]) -> Output:
-        """Loss and features of two views [B, 3, S, S]."""
-        features = self.backbone(torch.cat(list(views)))
-        first, second = self.head(features).chunk(2)
-        return Output(nt_xent(first, second, temperature=self._temperature), features)
+    def encode(self, seen: Seen) -> Encoded:
+        """Projections of two views, each [b, dim]."""
+        features = self.backbone(torch.cat(list(seen.views)))
+        return Encoded(self.head(features).chunk(2), features)
 
-
-def recipe(init: str) -> Config:
-    """Defaults by where the weights come from."""
-    return RECIPES["scratch" if init == "scratch" else "continued"]
+    def loss(self, parts: Sequence[torch.Tensor], *, share: float) -> torch.Tensor:
+        """NT-Xent of the projections."""
+        return nt_xent(*parts, temperature=self._temperature)
 
 
 def views(config: Config) -> tuple[Preset, Preset]:
@@ -79,14 +81,14 @@ def views(config: Config) -> tuple[Preset, Preset]:
     return preset(config.augmentation), preset(config.augmentation)
 
 
-def chance_loss(batch: int) -> float:
+def chance_loss(config: Config, batch: int) -> float:
     """ln(2B - 1): every other view is as likely to be the partner."""
     return math.log(2 * batch - 1)
 
 
-def build(backbone: nn.Module, dim: int, config: Config) -> nn.Module:
-    """The learner around a backbone with ``dim`` features."""
-    return SimCLR(backbone, dim, config)
+def build(network: Network, config: Config) -> nn.Module:
+    """The learner around a network."""
+    return SimCLR(network, config)
 
 
 def nt_xent(first: torch.Tensor, second: torch.Tensor, *, temperature: float) -> torch.Tensor:

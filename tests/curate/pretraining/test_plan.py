@@ -77,7 +77,7 @@ def test_wishes_that_cannot_be_met(selection):
     with pytest.raises(UsageError, match="no public weights"):
         pretraining.plan(selection, samples=100, backbone="tiny-resnet", init="public")
     with pytest.raises(UsageError, match="not one of method"):
-        pretraining.plan(selection, samples=100, config=simclr.recipe("scratch").training)
+        pretraining.plan(selection, samples=100, config=simclr.RECIPES["scratch"].training)
     with pytest.raises(UsageError, match="cannot be used here"):
         pretraining.plan(selection, samples=100, device="cuda:99" if not torch.cuda.is_available() else "xpu")
 

@@ -22,6 +22,7 @@ from curate.pretraining.curves import read_curves
 from curate.pretraining.heap import resident_heap
 from curate.pretraining.images import load_images
 from curate.pretraining.methods import simclr
+from curate.pretraining.sample import Seen
 from curate.pretraining.settings import resolve_settings
 from curate.pretraining.trainer import Trainer
 from curate.results import Run
@@ -80,7 +81,7 @@ def test_what_a_run_writes(whole, selection):
     assert facts["diversity"] == 16 / SAMPLES
     assert facts["selection"] == selection.digest == facts["config"]["selection"]
     assert facts["health"]["verdict"] != "diverged"
-    assert facts["config"]["recipe"]["temperature"] == simclr.recipe("scratch").temperature
+    assert facts["config"]["recipe"]["temperature"] == simclr.RECIPES["scratch"].temperature
     assert str(whole.path.parent) not in json.dumps(facts)
     curves = whole.curves()
     assert [row["samples_seen"] for row in curves] == [SAMPLES * s // 11 for s in range(1, 12)]
@@ -207,7 +208,7 @@ def test_a_folder_of_another_run_is_refused_with_the_field_and_both_values(whole
     with pytest.raises(ForeignFolderError, match=r"selection is '\w{64}' there"):
         run(selection.truncate(12), whole.path)
     with pytest.raises(ForeignFolderError, match=r"recipe\.temperature is 0\.\d+ there, 0\.7 here"):
-        run(selection, whole.path, config=replace(simclr.recipe("scratch"), temperature=0.7))
+        run(selection, whole.path, config=replace(simclr.RECIPES["scratch"], temperature=0.7))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
     with pytest.raises(ForeignFolderError, match="holds no pretraining run"):
@@ -234,8 +235,8 @@ def test_lite0_trains_on_from_its_public_weights(selection, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoints(selection, tmp_path):
-    training = replace(simclr.recipe("scratch").training, optimizer="sgd", learning_rate=1e30, batch=4, warmup=0.9)
-    wild = replace(simclr.recipe("scratch"), training=training)
+    training = replace(simclr.RECIPES["scratch"].training, optimizer="sgd", learning_rate=1e30, batch=4, warmup=0.9)
+    wild = replace(simclr.RECIPES["scratch"], training=training)
     with pytest.raises(TrainingError, match="diverged"):
         run(selection, tmp_path / "wild", config=wild)
     assert not (tmp_path / "wild" / "run.json").exists()
@@ -316,7 +317,7 @@ def naive_run(selection, folder, seed=0):
             mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
             batches.append((255 * pixels - mean) / std)
         optimizer.zero_grad()
-        learner(batches).loss.backward()
+        learner.loss(learner.encode(Seen(batches, None, seed)).parts, share=share).backward()
         optimizer.step()
     return learner.backbone.state_dict()
 

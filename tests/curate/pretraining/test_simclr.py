@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from curate.pretraining.methods import METHODS, load_method, simclr
+from curate.pretraining.methods import METHODS, default_recipe, find_recipe, load_method, simclr
 from curate.pretraining.methods.simclr import nt_xent
 from curate.pretraining.recipe import Training
+from curate.pretraining.sample import Seen
+from embeddings.encoders.networks import Network
 from embeddings.errors import UnknownNameError, UsageError
 
 
@@ -57,7 +59,7 @@ def test_gradient_equals_finite_differences_of_the_double_loop():
 def test_collapsed_views_give_the_chance_loss(batch):
     same = np.ones((batch, 5))
     assert loss(same, same) == pytest.approx(math.log(2 * batch - 1), abs=1e-12)
-    assert simclr.chance_loss(batch) == math.log(2 * batch - 1)
+    assert simclr.chance_loss(simclr.RECIPES["scratch"], batch) == math.log(2 * batch - 1)
 
 
 def test_perfect_pairs_at_right_angles_by_hand():
@@ -101,11 +103,13 @@ def test_zero_vectors_do_not_poison_the_gradient():
 def test_learner_gives_the_loss_of_its_own_projections():
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(12, 6))
-    learner = simclr.build(backbone, 6, simclr.Config(training=simclr.recipe("scratch").training, dim=5))
+    network = Network("toy", backbone, dim=6, mean=0.0, std=1.0)
+    learner = simclr.build(network, simclr.Config(training=simclr.RECIPES["scratch"].training, dim=5))
     pair = [torch.randn(8, 3, 2, 2) for _ in range(2)]
-    output = learner(pair)
+    output = learner.encode(Seen(pair, None, seed=0))
     first, second = learner.head(backbone(torch.cat(pair))).chunk(2)
-    assert output.loss.item() == pytest.approx(nt_xent(first, second, temperature=0.2).item())
+    found = learner.loss(output.parts, share=0.5)
+    assert found.item() == pytest.approx(nt_xent(first, second, temperature=0.2).item())
     assert torch.equal(output.features, backbone(torch.cat(pair)))
     assert learner.backbone is backbone
 
@@ -116,7 +120,9 @@ def test_unknown_method_and_recipes():
     for name in METHODS:
         method = load_method(name)
         for init in ("scratch", "public", "run"):
-            assert len(method.views(method.recipe(init))) == 2
+            assert len(method.views(default_recipe(name, init))) >= 1
+    with pytest.raises(UnknownNameError, match="papper"):
+        find_recipe("simclr", "papper")
 
 
 @pytest.mark.parametrize(
