@@ -74,12 +74,13 @@ class Trainer:
         return Measured(float(loss), rate, chance, features)
 
     def views(self, sample: Sample) -> list[torch.Tensor]:
-        """The normalized views of a batch, each float32 [b, 3, S, S], channels last."""
+        """The normalized views of a batch, each float32 [b, 3, S_v, S_v], channels last."""
         size, pixels = self.settings.backbone.size, torch.from_numpy(sample.pixels).to(self.placement.device)
         views = []
         for number, preset in enumerate(self._presets):
             u = uniforms(self.settings.seed, sample.hashes, sample.visits, stream=number + 1, count=VIEW_DRAWS)
-            view = augment(pixels, draw(preset, u, stored=pixels.shape[-1], size=size), size=size)
+            drawn = draw(preset, u, stored=pixels.shape[-1], size=size)
+            view = augment(pixels, drawn, size=preset.edge(size))
             view = view.mul_(255).sub_(self._mean).div_(self._std)
             views.append(view.contiguous(memory_format=torch.channels_last))
         return views

@@ -1,4 +1,4 @@
-"""Brightness, contrast, saturation, hue and gray of a batch of images, each with its own factor, in a random order.
+"""Brightness, contrast, saturation, hue, gray and solarization of a batch of images, each with its own draws.
 
 All functions take and return float [n, 3, S, S] in 0..1 and equal torchvision's functions of the same names per image.
 """
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
+SOLARIZE_FROM = 128 / 255
 
 
 def jitter(images: torch.Tensor, factors: np.ndarray, order: np.ndarray) -> torch.Tensor:
@@ -56,6 +57,11 @@ def adjust_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
 def to_gray(images: torch.Tensor) -> torch.Tensor:
     """All three channels set to the pixel's gray."""
     return luma(images).expand_as(images)
+
+
+def solarize(images: torch.Tensor) -> torch.Tensor:
+    """Inverts every value from 128 of 255 on."""
+    return torch.where(images >= SOLARIZE_FROM, 1 - images, images)
 
 
 def luma(images: torch.Tensor) -> torch.Tensor:

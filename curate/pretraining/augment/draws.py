@@ -26,7 +26,7 @@ W0, W1 = 0x9E3779B9, 0xBB67AE85
 WORD = 0xFFFFFFFF
 ORDER_STREAM = 0  # decides the order of visits; view v draws from stream v + 1
 LEARNER_STREAM = 1000  # what a method draws for itself, as which patches are masked
-VIEW_DRAWS = 32  # uniform numbers that one view needs
+VIEW_DRAWS = 36  # uniform numbers that one view needs
 ATTEMPTS = 10  # at a crop of random area and shape that fits into the image, before the whole image is taken
 JITTER_ORDERS = np.array(list(permutations(range(4))))  # of brightness, contrast, saturation, hue
 
@@ -37,10 +37,12 @@ class Draws:
 
     box: np.ndarray  # int64 [n, 4]: top, left, height, width of the crop, in pixels of the stored image
     flip: np.ndarray  # bool [n]
+    turns: np.ndarray  # int64 [n]: quarter turns, 0 to 3
     jitter: np.ndarray  # float32 [n, 4]: factors of brightness, contrast, saturation; turns of the color wheel
     order: np.ndarray  # int64 [n, 4]: which of these four comes first, second, third, last; -1 = none
     gray: np.ndarray  # bool [n]
     sigma: np.ndarray  # float32 [n]: blur, in pixels of the view; 0 = none
+    solarize: np.ndarray  # bool [n]
 
     def __len__(self) -> int:
         return len(self.box)
@@ -82,20 +84,24 @@ def draw(preset: Preset, u: np.ndarray, *, stored: int, size: int) -> Draws:
         preset: ranges and probabilities.
         u: from ``uniforms``, one row per view.
         stored: edge of the square stored images, in pixels.
-        size: edge of the views, in pixels.
+        size: edge of a whole view, in pixels; the preset's own views may be smaller.
     """
     attempts, (top, left, flip, jitter, order, gray, blur, sigma), factors = u[:, :20], u[:, 20:28].T, u[:, 28:32]
+    turn, which, solarize = u[:, 32:35].T
     center, span = np.array([1, 1, 1, 0]), [preset.brightness, preset.contrast, preset.saturation, preset.hue]
     orders = JITTER_ORDERS[(order * len(JITTER_ORDERS)).astype(np.int64)]
     low, high = (edge * size / 224 for edge in preset.blur_sigma)
     blurred = (blur < preset.blur) & (size >= preset.blur_from)
+    turned = (turn < preset.quarter_turns) * (1 + (which * 3).astype(np.int64))
     return Draws(
         box=_boxes(preset, attempts, np.stack([top, left], axis=1), stored),
         flip=flip < preset.flip,
+        turns=turned,
         jitter=(center + (2 * factors - 1) * span).astype(np.float32),
         order=np.where((jitter < preset.jitter)[:, None], orders, -1),
         gray=gray < preset.gray,
         sigma=np.where(blurred, low + (high - low) * sigma, 0).astype(np.float32),
+        solarize=solarize < preset.solarize,
     )
 
 

@@ -34,6 +34,11 @@ def crop_resize(images: torch.Tensor, box: np.ndarray, flip: np.ndarray, *, size
     return torch.bmm(rows, lines).view(n, size, channels, size).transpose(1, 2).contiguous()
 
 
+def quarter_turn(images: torch.Tensor, turns: int) -> torch.Tensor:
+    """Images [n, C, S, S] turned counterclockwise by a number of quarters."""
+    return torch.rot90(images, turns, dims=(2, 3))
+
+
 def resize_matrices(start: np.ndarray, length: np.ndarray, shape: tuple[int, int]) -> torch.Tensor:
     """float32 [n, out, in]: the triangle filter that resizes the span ``start, start + length`` to ``out`` samples.
 

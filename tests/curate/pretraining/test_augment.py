@@ -111,17 +111,22 @@ def test_jitter_applies_each_image_its_own_order(peer, images):
 
 
 def test_a_whole_view_equals_the_operations_one_after_the_other(peer, images):
-    draws = random_draws(size=64)
+    draws = random_draws(Preset(quarter_turns=0.7, solarize=0.5), size=64)
     found = augment(images, draws, size=64)
     assert found.shape == (N, 3, 64, 64)
     assert found.min() >= 0
     assert found.max() <= 1
     for i in range(N):
         wanted = geometry.crop_resize(images[i : i + 1], draws.box[i : i + 1], draws.flip[i : i + 1], size=64)
+        wanted = peer.rotate(wanted, 90 * int(draws.turns[i]))
         wanted = color.jitter(wanted, draws.jitter[i : i + 1], draws.order[i : i + 1])
         wanted = peer.rgb_to_grayscale(wanted, 3) if draws.gray[i] else wanted
         wanted = peer.gaussian_blur(wanted, [7, 7], [float(draws.sigma[i])] * 2) if draws.sigma[i] else wanted
-        torch.testing.assert_close(found[i : i + 1], wanted, atol=2e-5, rtol=0)
+        wanted = peer.solarize(wanted, 128 / 255) if draws.solarize[i] else wanted
+        near = (wanted - 128 / 255).abs() < 1e-4  # which side of the threshold is rounding
+        torch.testing.assert_close(found[i : i + 1][~near], wanted[~near], atol=2e-5, rtol=0)
+    assert set(draws.turns) == {0, 1, 2, 3}
+    assert draws.solarize.any()
     assert draws.gray.any()
     assert (draws.sigma > 0).any()
 

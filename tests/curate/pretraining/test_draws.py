@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from curate.pretraining.augment.draws import VIEW_DRAWS, draw, image_hash, philox, uniforms
-from curate.pretraining.augment.presets import PRESETS, Preset, preset
+from curate.pretraining.augment.presets import PRESETS, Preset, per_view, preset
 from embeddings.errors import UnknownNameError, UsageError
 
 PI = ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0))
@@ -114,6 +114,30 @@ def test_probabilities_and_ranges():
     assert (sigma.min(), sigma.max()) == pytest.approx((0.1, 2.0), abs=0.01)
 
 
+def test_turns_and_solarization_are_as_frequent_as_asked():
+    draws = drawn(Preset(quarter_turns=0.75, solarize=0.2))
+    assert np.bincount(draws.turns) / len(draws) == pytest.approx([0.25] * 4, abs=0.03)
+    assert draws.solarize.mean() == pytest.approx(0.2, abs=0.03)
+    assert not drawn(PRESETS["natural"]).turns.any()
+
+
+@pytest.mark.parametrize(("size", "edge"), [(224, 96), (96, 40), (64, 24), (32, 16), (8, 8)])
+def test_local_views_are_smaller_and_blurred_as_whole_ones(size, edge):
+    assert PRESETS["dino-local"].edge(size) == edge
+    assert PRESETS["natural"].edge(size) == size
+    local, whole = drawn(PRESETS["dino-local"], size=224), drawn(PRESETS["natural"], size=224)
+    assert (local.sigma[local.sigma > 0].max(), whole.sigma.max()) == pytest.approx((2.0, 2.0), abs=0.01)
+
+
+def test_presets_per_view():
+    assert per_view(("natural",), 2) == (PRESETS["natural"],) * 2
+    assert per_view(("natural-first", "natural-second"), 2) == (PRESETS["natural-first"], PRESETS["natural-second"])
+    with pytest.raises(UsageError, match="2 augmentation presets"):
+        per_view(("natural", "natural"), 3)
+    with pytest.raises(UnknownNameError):
+        per_view(("natural", "natral"), 2)
+
+
 def test_jitter_orders_are_permutations_and_all_occur():
     order = drawn(PRESETS["natural"]).order
     applied = order[order[:, 0] >= 0]
@@ -131,7 +155,9 @@ def test_unknown_preset_names_the_nearest():
         preset("naturel")
 
 
-@pytest.mark.parametrize("wrong", [{"flip": 1.5}, {"hue": 0.6}, {"crop_area": (0.0, 1.0)}, {"crop_area": (0.9, 0.5)}])
+@pytest.mark.parametrize(
+    "wrong", [{"flip": 1.5}, {"hue": 0.6}, {"crop_area": (0.0, 1.0)}, {"crop_area": (0.9, 0.5)}, {"scale": 0}]
+)
 def test_impossible_presets_are_refused(wrong):
     with pytest.raises(UsageError):
         Preset(**wrong)
