@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from curate.pretraining.images import identities, repeats_of
-from curate.pretraining.schedule import Schedule
+from curate.pretraining.images import images_of
+from curate.pretraining.schedule import Images, Schedule
 from curate.pretraining.settings import Options, Settings, open_selection, resolve_settings
 from curate.results import Selection
 
@@ -30,6 +30,7 @@ class Plan:
     samples_seen: int
     epochs_equivalent: float
     diversity: float
+    stage_samples: tuple[int, ...]  # of C, in the order of training
     steps: int
     batch: int  # largest
     backbone: str
@@ -39,7 +40,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON object."""
-        return {**asdict(self), "warnings": list(self.warnings)}
+        return {**asdict(self), "stage_samples": list(self.stage_samples), "warnings": list(self.warnings)}
 
     def __str__(self) -> str:
         return (
@@ -63,15 +64,15 @@ def plan(selection: Selection | str | Path, *, samples: int, device: str = "auto
 
     chosen = open_selection(selection)
     settings = resolve_settings(chosen, samples=samples, **options)
-    schedule = make_schedule(settings, identities(chosen.rows()), repeats_of(chosen.rows()))
+    schedule = make_schedule(settings, images_of(chosen.rows()))
     trainer = Trainer(settings, device)
     return make_plan(settings, schedule, seconds_per_sample=measure_seconds_per_sample(trainer, batch=schedule.batch))
 
 
-def make_schedule(settings: Settings, hashes: np.ndarray, repeats: np.ndarray) -> Schedule:
-    """The batches of a run over images [N]."""
-    batch = settings.recipe.training.batch
-    return Schedule(hashes, repeats, samples=settings.samples, batch=batch, seed=settings.seed)
+def make_schedule(settings: Settings, images: Images) -> Schedule:
+    """The batches of a run over some images."""
+    batch, order = settings.recipe.training.batch, settings.order
+    return Schedule(images, samples=settings.samples, batch=batch, seed=settings.seed, order=order)
 
 
 def make_plan(settings: Settings, schedule: Schedule, *, seconds_per_sample: float) -> Plan:
@@ -82,6 +83,7 @@ def make_plan(settings: Settings, schedule: Schedule, *, seconds_per_sample: flo
         samples_seen=samples,
         epochs_equivalent=samples / n,
         diversity=n / samples,
+        stage_samples=tuple(schedule.stage_samples),
         steps=schedule.steps,
         batch=schedule.batch,
         backbone=f"{settings.backbone.network}@{settings.backbone.size}",

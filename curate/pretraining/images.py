@@ -20,6 +20,7 @@ from PIL import Image
 
 from curate.exports.originals import ERRORS
 from curate.pretraining.augment.draws import image_hash
+from curate.pretraining.schedule import Images
 from embeddings import files
 from embeddings.errors import ImageError, TrainingError
 from embeddings.pictures.views import load_image
@@ -33,12 +34,11 @@ SHARD_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """N decoded images with what the schedule must know of them."""
+    """N decoded images, and what the schedule must know of them."""
 
     pixels: ShardedVectors  # uint8 [N, 3 S S]
     edge: int  # S
-    hashes: np.ndarray  # uint64 [N], of (source, key)
-    repeats: np.ndarray  # int64 [N]
+    facts: Images
     errors: pa.Table  # schema ERRORS
 
     def __len__(self) -> int:
@@ -105,15 +105,18 @@ def _square(source: Source, uri: str, sha256: str | None, *, edge: int) -> np.nd
     return np.asarray(small).transpose(2, 0, 1).reshape(-1)
 
 
+def images_of(table: pa.Table) -> Images:
+    """What the schedule must know of a selection's rows."""
+    repeats, stages = (
+        np.asarray(table[name].fill_null(null), np.int64) for name, null in (("repeats", 1), ("stage", 0))
+    )
+    return Images(identities(table), repeats, stages)
+
+
 def identities(table: pa.Table) -> np.ndarray:
     """Hash uint64 [n] of each row's (source, key)."""
     names = zip(table["source"].to_pylist(), table["key"].to_pylist(), strict=True)
     return np.array([image_hash(source, key) for source, key in names], np.uint64)
-
-
-def repeats_of(table: pa.Table) -> np.ndarray:
-    """int64 [n]: how often each row occurs in one pass."""
-    return np.asarray(table["repeats"].fill_null(1), dtype=np.int64)
 
 
 def _assemble(table: pa.Table, shards: list[np.ndarray], errors: pa.Table, *, edge: int) -> ImageBlock:
@@ -122,6 +125,6 @@ def _assemble(table: pa.Table, shards: list[np.ndarray], errors: pa.Table, *, ed
             f"None of the {len(table)} selected images could be read; the first says: {errors['reason'][0].as_py()}",
             hint="Check that the sources still hold the images.",
         )
-    hashes = identities(table)
-    kept = ~np.isin(hashes, identities(errors))
-    return ImageBlock(ShardedVectors(shards), edge, hashes[kept], repeats_of(table)[kept], errors)
+    facts = images_of(table)
+    kept = np.flatnonzero(~np.isin(facts.hashes, identities(errors)))
+    return ImageBlock(ShardedVectors(shards), edge, facts.part(kept), errors)

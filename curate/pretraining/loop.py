@@ -98,7 +98,7 @@ def _claim(folder: Path, settings: Settings, selection: Selection, progress: Pro
     try:
         edge = settings.backbone.stored_edge
         images = load_images(selection.rows(), sources, folder / "images", edge=edge, progress=progress)
-        return images, make_schedule(settings, images.hashes, images.repeats)
+        return images, make_schedule(settings, images.facts)
     except (TrainingError, TooFewImagesError):
         files.remove_folder(folder)  # else images that are mended later would still count as unreadable
         raise
@@ -115,7 +115,7 @@ def _train(
     start = time.perf_counter() - mark.seconds
 
     def load(batch: Batch) -> Sample:
-        return Sample(images.read(batch.rows), images.hashes[batch.rows], batch.visits)
+        return Sample(images.read(batch.rows), images.facts.hashes[batch.rows], batch.visits)
 
     with resident_heap(), stop_requests() as stop:
         for batch, sample in read_ahead(schedule.batches(mark.step), load):

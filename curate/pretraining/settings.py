@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from curate.pretraining.backbones import Backbone, resolve_backbone
+from curate.pretraining.images import images_of
 from curate.pretraining.methods import MethodConfig, default_recipe
-from curate.pretraining.schedule import largest_batch
+from curate.pretraining.schedule import Schedule
+from curate.pretraining.stages import Order
 from curate.results import Selection
 from embeddings.errors import UsageError
 
@@ -22,6 +24,7 @@ class Settings:
     recipe: MethodConfig
     backbone: Backbone
     samples: int
+    order: Order
     seed: int
     selection: str  # digest
 
@@ -37,6 +40,7 @@ class Settings:
             "init": backbone.init,
             "init_weights": backbone.weights,
             "samples": self.samples,
+            "order": str(self.order),
             "seed": self.seed,
             "selection": self.selection,
         }
@@ -50,6 +54,7 @@ class Options(TypedDict, total=False):
     init: str  # scratch (default), public or run:DIR
     batch: int | None  # images per step; default the recipe's
     size: int | None  # edge of the views in pixels; default the backbone's
+    order: str  # of the selection's stages: stages (default), reversed, mixed or ramp; see curate.pretraining.stages
     seed: int  # of weights, order and views; default 0
     config: MethodConfig | None  # the method's knobs; default its recipe for this init
 
@@ -65,13 +70,16 @@ def resolve_settings(selection: Selection, *, samples: int, **options: Unpack[Op
     method, init = options.get("method", "simclr"), options.get("init", "scratch")
     backbone = resolve_backbone(options.get("backbone"), init=init, size=options.get("size"))
     recipe = _resolve_recipe(method, backbone.init, options.get("config"), options.get("batch"))
-    largest_batch(len(selection), samples=samples, wished=recipe.training.batch)
+    order, seed = Order.parse(options.get("order", "stages")), options.get("seed", 0)
+    images, batch = images_of(selection.rows()), recipe.training.batch
+    Schedule(images, samples=samples, batch=batch, seed=seed, order=order)  # refuses what it cannot meet
     return Settings(
         method=method,
         recipe=recipe,
         backbone=backbone,
         samples=samples,
-        seed=options.get("seed", 0),
+        order=order,
+        seed=seed,
         selection=selection.digest,
     )
 

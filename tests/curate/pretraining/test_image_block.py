@@ -31,7 +31,7 @@ def test_pixels_are_those_of_each_image_squashed_with_bicubic(tmp_path, select, 
     assert len(block) == 6
     for row, key in enumerate(sorted(made)):
         assert np.array_equal(block.read(np.array([row]))[0], square(made[key], 10))
-        assert block.hashes[row] == image_hash("pool", key)
+        assert block.facts.hashes[row] == image_hash("pool", key)
 
 
 def test_tables_and_folders_give_the_same_block(tmp_path, select, image_folder, image_table, pictures):
@@ -39,7 +39,7 @@ def test_tables_and_folders_give_the_same_block(tmp_path, select, image_folder, 
     one = load(select(image_folder(made)), tmp_path / "one")
     two = load(select(image_table(made)), tmp_path / "two")
     assert np.array_equal(one.pixels[:], two.pixels[:])
-    assert np.array_equal(one.hashes, two.hashes)
+    assert np.array_equal(one.facts.hashes, two.facts.hashes)
 
 
 def test_row_order_of_the_selection_does_not_matter(tmp_path, select, image_folder, pictures):
@@ -60,8 +60,8 @@ def test_bad_images_are_listed_with_their_reason_and_left_out(tmp_path, select, 
     block = load(chosen, tmp_path / "block")
     assert block.errors["key"].to_pylist() == ["002.png", "003.png", "006.png"]
     assert all(block.errors["reason"].to_pylist())
-    assert block.repeats.tolist() == [1, 2, 5, 6, 8]
-    assert block.hashes.tolist() == [image_hash("pool", f"{i:03d}.png") for i in (0, 1, 4, 5, 7)]
+    assert block.facts.repeats.tolist() == [1, 2, 5, 6, 8]
+    assert block.facts.hashes.tolist() == [image_hash("pool", f"{i:03d}.png") for i in (0, 1, 4, 5, 7)]
     assert np.array_equal(block.read(np.array([4]))[0], square((root / "007.png").read_bytes(), 10))
 
 

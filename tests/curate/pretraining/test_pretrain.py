@@ -299,7 +299,7 @@ def naive_run(selection, folder, seed=0):
     optimizer = torch.optim.AdamW(groups)
     passes = []
     for visit in range(3):
-        high, low = uniforms(seed, block.hashes, np.full(16, visit), stream=0, count=2).T
+        high, low = uniforms(seed, block.facts.hashes, np.full(16, visit), stream=0, count=2).T
         passes += [(row, visit) for row in np.argsort(high + low * 2.0**-32)]
     edges = [SAMPLES * s // 11 for s in range(12)]
     for start, end in itertools.pairwise(edges):
@@ -312,7 +312,7 @@ def naive_run(selection, folder, seed=0):
             )
         batches = []
         for view, preset in enumerate(simclr.views(config)):
-            u = uniforms(seed, block.hashes[rows], visits, stream=view + 1, count=VIEW_DRAWS)
+            u = uniforms(seed, block.facts.hashes[rows], visits, stream=view + 1, count=VIEW_DRAWS)
             pixels = augment(torch.from_numpy(block.read(rows)), draw(preset, u, stored=40, size=32), size=32)
             mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
             batches.append((255 * pixels - mean) / std)

@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.pretraining.schedule import Schedule, count_steps, largest_batch, learning_rate_factor
+from curate.pretraining.schedule import Images, Schedule, count_steps, largest_batch, learning_rate_factor
 from embeddings.errors import TooFewImagesError, UsageError
 
 
 def schedule(n=20, samples=67, batch=5, seed=0, repeats=1):
     images = np.arange(n, dtype=np.uint64) * np.uint64(7919)
-    return Schedule(images, np.broadcast_to(repeats, n).astype(np.int64), samples=samples, batch=batch, seed=seed)
+    facts = Images(images, np.broadcast_to(repeats, n).astype(np.int64), np.zeros(n, np.int64))
+    return Schedule(facts, samples=samples, batch=batch, seed=seed)
 
 
 def stream(plan):
@@ -68,8 +69,8 @@ def test_passes_are_shuffled_differently_and_by_seed_alone():
 def test_order_does_not_depend_on_the_row_an_image_stands_in():
     images, ones = np.arange(20, dtype=np.uint64) * np.uint64(31), np.ones(20, np.int64)
     mixed = np.random.default_rng(0).permutation(20)
-    plain = Schedule(images, ones, samples=60, batch=5, seed=0)
-    other = Schedule(images[mixed], ones, samples=60, batch=5, seed=0)
+    plain = Schedule(Images(images, ones, 0 * ones), samples=60, batch=5, seed=0)
+    other = Schedule(Images(images[mixed], ones, 0 * ones), samples=60, batch=5, seed=0)
     assert np.array_equal(images[stream(plain)[:, 0]], images[mixed][stream(other)[:, 0]])
 
 
