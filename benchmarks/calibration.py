@@ -1,6 +1,9 @@
 """Are the headline distance's intervals what they say? Measured on draws of real embeddings, and how its index drifts.
 
     OMP_NUM_THREADS=1 python benchmarks/calibration.py DATA [--work DIR] [--quick] [--out FILE]
+    OMP_NUM_THREADS=1 python benchmarks/calibration.py DATA --sizes 100x100 --targets fashion-train --draws 400
+
+The second form measures chosen null and shifted cells with many draws, and nothing else, into a file of their own.
 
 DATA holds emoji-google, emoji-twitter, fashion-train, mnist and clipart as .parquet files, which are embedded once
 below --work, or as stores. What is measured is the package's own ``refit_frechet``; only the moments are taken from a
@@ -23,7 +26,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -31,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from curate.distances._frechet import TargetFrame, refit_frechet
 from curate.distances._refits import Refits, order_probability
@@ -39,6 +43,7 @@ from embeddings.pipeline import as_store
 from embeddings.store import EmbeddingStore
 
 RESULT = Path(__file__).parent / "results" / "calibration-cpu.json"
+CELLS = RESULT.with_name("calibration-cells-cpu.json")
 SIZES = {(100, 100): 100, (250, 250): 100, (500, 500): 40, (250, 1000): 40, (1000, 250): 20, (1000, 1000): 20}
 ONE_SIZE = 40  # draws of the sorted folder, and of groups
 PAIRS = {
@@ -134,10 +139,14 @@ def measure(target: np.ndarray, pools: list[np.ndarray], rng: np.random.Generato
     return [refit_frechet(frame, pool) for pool in theirs]
 
 
-def calibration(sets: Sets, draws: dict[tuple[int, int], int]) -> Iterator[dict[str, Any]]:
+def calibration(
+    sets: Sets, draws: dict[tuple[int, int], int], targets: Collection[str] = PAIRS.keys()
+) -> Iterator[dict[str, Any]]:
     """Null and shifted cells: mean, spread, mean error, coverage."""
     for (n, m), repeats in draws.items():
         for name, pools in PAIRS.items():
+            if name not in targets:
+                continue
             if name == "emoji-google" and n + m > len(sets.open(name, "variant=base").vectors):
                 continue
             rng = np.random.default_rng([n, m])
@@ -169,7 +178,8 @@ def coverage(estimates: Any, truth: float | None) -> dict[str, Any]:
     """What the draws of one cell say; the truth is their mean where None is given."""
     values, errors = np.array([e.value for e in estimates]), np.array([e.se for e in estimates])
     center = float(values.mean()) if truth is None else truth
-    covered = np.mean([e.low <= center <= e.high for e in estimates])
+    covered = int(sum(e.low <= center <= e.high for e in estimates))
+    chance = stats.binomtest(covered, len(values)).proportion_ci(0.95, method="exact")
     spread = float(values.std(ddof=1))
     return {
         "draws": len(values),
@@ -178,7 +188,9 @@ def coverage(estimates: Any, truth: float | None) -> dict[str, Any]:
         "error_of_the_mean": round(spread / len(values) ** 0.5, 2),
         "spread": round(spread, 2),
         "mean_se": round(float(np.sqrt((errors**2).mean())), 2),
-        "coverage": round(float(covered), 3),
+        "coverage": round(covered / len(values), 3),
+        "coverage_interval": [round(float(chance.low), 3), round(float(chance.high), 3)],
+        "missed_low_and_high": [sum(e.high < center for e in estimates), sum(e.low > center for e in estimates)],
     }
 
 
@@ -299,38 +311,64 @@ def machine() -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of .parquet files, or of stores")
     parser.add_argument("--work", type=Path, default=Path(".curate"), help="where embeddings are kept")
     parser.add_argument("--quick", action="store_true", help="a tenth of the draws, small sizes only")
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
-    sets, started = Sets(arguments.data, arguments.work), time.perf_counter()
-    draws = {n: -(-r // 10) for n, r in SIZES.items() if max(n) <= 250} if arguments.quick else SIZES
-    growth = {n: -(-r // 10) for n, r in GROWTH.items() if n <= 1000} if arguments.quick else GROWTH
-    repeats = ONE_SIZE // (10 if arguments.quick else 1)
-    document: dict[str, Any] = {
-        "schema": "curate.benchmark/1",
-        "what": "calibration of the headline distance on real embeddings",
-        "command": "OMP_NUM_THREADS=1 python benchmarks/calibration.py DATA" + " --quick" * arguments.quick,
-        **machine(),
-        "encoder": "lite0",
-        "largest_difference_from_plain_moments": agreement(sets),
-    }
-    steps: dict[str, Iterator[dict[str, Any]]] = {
+    parser.add_argument(
+        "--sizes", type=pair_of_sizes, nargs="+", help="only null and shifted cells of sizes like 100x250"
+    )
+    parser.add_argument("--targets", choices=PAIRS, nargs="+", default=list(PAIRS), help="of those cells")
+    parser.add_argument("--draws", type=int, default=400, help="of each of those cells")
+    parser.add_argument("--out", type=Path, help="a file in results/")
+    return parser.parse_args()
+
+
+def pair_of_sizes(text: str) -> tuple[int, int]:
+    """Target and pool images of ``100x250``."""
+    n, m = text.split("x")
+    return int(n), int(m)
+
+
+def all_steps(sets: Sets, quick: bool) -> dict[str, Iterator[dict[str, Any]]]:
+    """Everything, or a tenth of it."""
+    draws = {n: -(-r // 10) for n, r in SIZES.items() if max(n) <= 250} if quick else SIZES
+    growth = {n: -(-r // 10) for n, r in GROWTH.items() if n <= 1000} if quick else GROWTH
+    repeats = ONE_SIZE // (10 if quick else 1)
+    return {
         "cells": calibration(sets, draws),
         "order_of_equal_pools": order(sets, draws),
         "sorted_by_class": sorted_folder(sets, repeats),
         "groups": groups(sets, repeats),
         "index": drift(sets, growth),
     }
+
+
+def main() -> None:
+    given, started = arguments(), time.perf_counter()
+    sets, out = Sets(given.data, given.work), given.out or (CELLS if given.sizes else RESULT)
+    settings = " --quick" * given.quick
+    if given.sizes:
+        sizes = " ".join(f"{n}x{m}" for n, m in given.sizes)
+        settings = f" --sizes {sizes} --targets {' '.join(given.targets)} --draws {given.draws}"
+        steps = {"cells": calibration(sets, dict.fromkeys(given.sizes, given.draws), given.targets)}
+    else:
+        steps = all_steps(sets, given.quick)
+    document: dict[str, Any] = {
+        "schema": "curate.benchmark/1",
+        "what": "calibration of the headline distance on real embeddings",
+        "command": "OMP_NUM_THREADS=1 python benchmarks/calibration.py DATA" + settings,
+        **machine(),
+        "encoder": "lite0",
+        "largest_difference_from_plain_moments": agreement(sets),
+    }
     for name, rows in steps.items():
         document[name] = []
         for row in rows:
             document[name].append(row)
             document["seconds"] = round(time.perf_counter() - started)
-            arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
             print(name, row, file=sys.stderr, flush=True)
 
 

@@ -26,6 +26,7 @@ from curate.pretraining.augment.draws import VIEW_DRAWS, draw, uniforms
 from curate.pretraining.augment.presets import PRESETS
 from curate.pretraining.augment.views import augment
 from curate.pretraining.backbones import resolve_backbone
+from curate.pretraining.execution import Execution
 from curate.pretraining.heap import resident_heap
 from curate.pretraining.methods import default_recipe
 from curate.pretraining.sample import Sample
@@ -101,7 +102,7 @@ def steps(network: str, init: str, size: int) -> dict[str, float]:
     backbone = resolve_backbone(network, init=init, size=size)
     recipe = default_recipe("simclr", init)
     settings = Settings(method="simclr", recipe=recipe, backbone=backbone, samples=BATCH, seed=0, selection="")
-    trainer, batch = Trainer(settings, "cpu"), recipe.training.batch
+    trainer, batch = Trainer(settings, Execution(device="cpu")), recipe.training.batch
     images = sample(backbone.stored_edge, batch)
     cpu = cpu_us(lambda: trainer.step(images, share=0.5, batch=batch), batch)
     views = cpu_us(lambda: trainer.views(images), batch)

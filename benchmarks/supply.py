@@ -1,9 +1,11 @@
 """Is the knee of the supply curve where the near images run out? Known supplies, real pools, deliveries of a sample.
 
-    OMP_NUM_THREADS=1 python benchmarks/supply.py STORES [--images 500000] [--out FILE]
+    OMP_NUM_THREADS=2 python benchmarks/supply.py [STORES] [--only synthetic real delivery] [--images 500000] [--anew]
 
-STORES holds the real pools as embedding stores. Every selection is the plain quota: turns of the target images in the
-pools' first 64 principal directions, pools judged near first where a case has such a gate.
+STORES holds the real pools as embedding stores; the synthetic part needs none. Figures are written case by case, and a
+case that the file holds is not measured again unless asked to be: a run that was killed goes on. Every selection is the
+plain quota: turns of the target images in the pools' first 64 principal directions, pools judged near first where a
+case has such a gate.
 
 - synthetic: 2,000 Zipf modes in 256-d, the target 1,000 images of 60 rare ones, a budget of six times the pool's images
   of those modes (the truth); also modes with at least 10 images, and the full-dimension FD to unseen target images of
@@ -19,9 +21,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -89,25 +96,55 @@ CASES = [
 ]
 
 
+Lines = Callable[[], Iterable[dict[str, Any]]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stores", type=Path)
+    parser.add_argument("stores", type=Path, nargs="?")
+    parser.add_argument("--only", nargs="*", default=["synthetic", "real", "delivery"])
     parser.add_argument("--images", type=int, default=500_000, help="of the synthetic pool")
+    parser.add_argument("--anew", action="store_true", help="measure again what is measured")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    document: dict[str, Any] = {"schema": "curate.benchmark/1", "what": "knee of the supply curve"}
-    document["synthetic_images"] = arguments.images
-    parts: dict[str, Iterator[dict[str, Any]]] = {
-        "synthetic": (synthetic_case(arguments.images, spread, seed) for spread in SPREADS for seed in SEEDS),
-        "real": (line for case in CASES for line in real_case(arguments.stores, case)),
-        "delivery": delivery_lines(arguments.stores),
-    }
-    for name, lines in parts.items():
-        document[name] = []
-        for line in lines:
-            print(name, line, flush=True)
-            document[name].append(line)
+    if arguments.stores is None and set(arguments.only) - {"synthetic"}:
+        parser.error("say where the stores are, or --only synthetic")
+    found = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
+    document = {**found, "schema": "curate.benchmark/2", "what": "knee of the supply curve", **machine()}
+    for name in arguments.only:
+        known = [] if arguments.anew else document.get(name, [])
+        document[name] = known
+        for case, work in cases(name, arguments.stores, arguments.images):
+            if any(line["case"] == case for line in known):
+                continue
+            start = time.perf_counter()
+            lines = [{"case": case, **line} for line in work()]
+            print(name, f"{time.perf_counter() - start:.0f} s", *lines, sep="\n  ", flush=True)
+            known += lines
             arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def machine() -> dict[str, Any]:
+    """Cores, threads and versions; no name of a machine."""
+    return {
+        "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "versions": {name: version(name) for name in ("numpy", "scipy", "torch", "faiss-cpu")},
+    }
+
+
+def cases(part: str, stores: Path, images: int) -> Iterator[tuple[str, Lines]]:
+    """Name of every case of a part, and what measures it."""
+    if part == "synthetic":
+        for spread, seed in product(SPREADS, SEEDS):
+            measure = partial(synthetic_case, images, spread, seed)
+            yield f"{images} images, spread {spread}, seed {seed}", lambda measure=measure: [measure()]
+    elif part == "real":
+        for number, case in enumerate(CASES):
+            yield f"{number}: {case.target}", partial(real_case, stores, case)
+    else:
+        yield "synthetic", lambda: [synthetic_delivery()]
+        yield "emoji", lambda: [deliveries("emoji", real_world(stores, CASES[0]), None)]
 
 
 def synthetic_case(images: int, spread: float, seed: int) -> dict[str, Any]:
@@ -198,11 +235,10 @@ def taken_in_order(world: World) -> tuple[np.ndarray, np.ndarray]:
     return world.images[order], center
 
 
-def delivery_lines(stores: Path) -> Iterator[dict[str, Any]]:
-    """A world of known supply, and a real one."""
+def synthetic_delivery() -> dict[str, Any]:
+    """A world of known supply."""
     world, mode, rare = synthetic_world(100_000, 0.7, 0)
-    yield deliveries("synthetic", world, int(np.isin(mode, rare).sum()))
-    yield deliveries("emoji", real_world(stores, CASES[0]), None)
+    return deliveries("synthetic", world, int(np.isin(mode, rare).sum()))
 
 
 def real_world(stores: Path, case: Case) -> World:

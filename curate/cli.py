@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -216,6 +216,7 @@ def select(
     weight: Sources = None,
     past_knee: Annotated[bool, Parameter(negative="")] = False,
     encoder: Encoder = None,
+    judge: str | None = None,
     shared: Shared | None = None,
 ) -> None:
     """Choose images from the pools under a budget, nearest to the target first.
@@ -233,45 +234,39 @@ def select(
         weight: VALUE=FACTOR, repeated: how much the target images of a label or group count (defect=10).
         past_knee: Go on where near images have run out.
         encoder: What embeds the images (default lite0).
+        judge: A second encoder, to see whether it orders the methods alike; without one, color-texture and an untrained
+            network stand in.
         shared: Flags of every command.
     """
-    from curate import reporting, scoring, selection
+    from curate import reporting, selection
     from curate.reporting import text
     from curate.results import TARGET
 
     with open_session(shared) as session:
-        sources = {"target": session.target(target), **session.pools(pool)}
-        wanted, terms, weights = session.budget(budget), session.terms(target, pool), session.weights(weight)
-        methods = _methods([method, *(compare or ())])
+        source, pools, name = session.target(target), session.pools(pool), session.encoder(encoder)
+        wish: dict[str, Any] = {"budget": session.budget(budget), "terms": session.terms(target, pool)}
+        wish["weights"] = session.weights(weight)
+        methods, judges = _methods([method, *(compare or ())]), _judges(judge, name)
+        selection.require_possible(source, pools, methods=methods, exclude=exclude or (), **wish)
         if session.shared.dry_run:
             # "#" stands in no pool's name that a flag can give
             excluded = {f"exclude #{number}": address for number, address in enumerate(exclude or (), 1)}
-            session.show_sources(sources | excluded)
+            session.show_sources({TARGET: source, **pools, **excluded})
             return
-        pools = {name: address for name, address in sources.items() if name != "target"}
-        name = session.encoder(encoder)
-        report = _score_of_enough(lambda: scoring.score(sources["target"], pools, encoder=name, **session.embedding))
         selector = selection.open_selector(
-            sources["target"],
+            source,
             pools,
-            budget=wanted,
             exclude=[*(exclude or ()), *session.evaluation_parts(name)],
-            terms=terms,
-            weights=weights,
             past_knee=past_knee,
             encoder=name,
-            report=report,
             seed=session.seed,
+            **wish,
             **session.embedding,
         )
-        chosen = selector.select(method, out)
+        report = _score_of_enough(lambda: selector.report)
+        chosen, comparison = selection.audited(selector, method, out, against=methods[1:], judges=judges)
         if report is not None:
             report.save(out)
-        at = len(chosen) if chosen.facts["stopped"] else None
-        comparison = selection.kept_comparison(out, selector, methods, at)
-        if comparison is None:
-            comparison = selection.compare(selector, methods, images=at)
-            comparison.save(out)
         page = reporting.refresh(out)
     lines = text.selection_lines(chosen)
     if set(chosen.counts()) == {TARGET} and pools:
@@ -305,6 +300,23 @@ def _score_of_enough(score: Callable[[], ShiftReport]) -> ShiftReport | None:
         return None
 
 
+def _judges(judge: str | None, encoder: str) -> tuple[str, ...]:
+    """The encoders that look at a selection: the one that was named, or those that stand in.
+
+    Raises:
+        UnknownNameError: no such encoder.
+        UsageError: the encoder that selects.
+    """
+    from curate.selection._judges import JUDGES
+    from embeddings.encoders import encoder_spec
+
+    if judge is None:
+        return JUDGES
+    if encoder_spec(judge) == encoder_spec(encoder):
+        raise UsageError(f"{judge} judges itself.", hint="Name another encoder with --judge.")
+    return (judge,)
+
+
 def _methods(texts: Sequence[str]) -> list[str]:
     """Names of selection methods, each known."""
     from curate.selection import find_method
@@ -336,34 +348,41 @@ def explain(folder: Path, key: str, /, *, shared: Shared | None = None) -> None:
 def pretrain(
     *,
     selection: Path,
-    samples: int,
+    samples: str,
     out: Path,
     method: str = "simclr",
     backbone: str | None = None,
     init: str = "scratch",
-    batch: int | None = None,
-    size: int | None = None,
+    knobs: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    explain: Annotated[bool, Parameter(negative="")] = False,
     shared: Shared | None = None,
 ) -> None:
     """Pretrain a backbone on a selection, under a budget of samples seen.
 
     Args:
         selection: Folder that `curate select` wrote.
-        samples: C, the number of images processed in all; E = C / N follows.
+        samples: C, the images processed in all (E = C / N follows), or hours=2 (of GPU), or money=20,rate=2.5.
         out: Folder of the run; the same command continues or reuses it.
-        method: simclr.
-        backbone: tiny-resnet, resnet18, resnet18-small, resnet50 or lite0 (default: tiny-resnet, or lite0 with public).
+        method: simclr, mocov3, byol, barlow, vicreg, dino, mae or distill (from a frozen encoder).
+        backbone: tiny-resnet, tiny-vit, resnet18, resnet50, vit-s, lite0, timm:NAME, ... (default: the method's; lite0
+            with public).
         init: scratch, public (the packaged Lite0 weights) or run:DIR.
-        batch: Images per step; reduced to N / 4 for small N.
-        size: Edge of the training images in pixels.
+        knobs: NAME=VALUE, repeated: any knob that --explain lists, such as batch=64, size=64, augmentation=inspection,
+            order=ramp, recipe=paper.
+        explain: Print the resolved recipe beside the published one, and the plan; train nothing.
         shared: Flags of every command.
     """
     from curate import pretraining
     from curate.reporting import text
 
     with open_session(shared) as session:
-        options = {"method": method, "backbone": backbone, "init": init, "batch": batch, "size": size}
-        wanted = {**options, "seed": session.seed, "device": session.device}
+        options = {"method": method, "backbone": backbone, "init": init, "seed": session.seed, "device": session.device}
+        wanted: dict[str, Any] = options | pretraining.read_knobs(knobs or [], method=method, init=init)
+        if explain:
+            found = pretraining.explain(selection, samples=samples, **wanted)
+            table = text.TextTable("Recipe", found.header(), found.rows())
+            session.show({"schema": "curate.explain/1", **found.to_json()}, found.lines(), [table])
+            return
         if session.shared.dry_run:
             plan = pretraining.plan(selection, samples=samples, **wanted)
             session.show({"schema": "curate.plan/1", **plan.to_json()}, plan.lines())

@@ -17,6 +17,13 @@ from embeddings.errors import CorruptError
 FILE = "comparison.json"
 SCHEMA = "curate.comparison/1"
 RANDOM = "random"  # the method that the others are held against: what the same budget buys blindly
+UNTRAINED = "random"  # the encoder of that name
+
+
+def called(encoder: str) -> str:
+    """What people read for an encoder: ``random`` would be taken for the method."""
+    name, _, seed = encoder.partition(":")
+    return f"untrained network {seed if seed != '0' else ''}".strip() if name == UNTRAINED else encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +159,8 @@ class Comparison:
             return f"{contender.method} chose nothing on half the target: {contender.reason}"
         told = [self._against_random(contender, self.encoder)]
         for name in self.encoders[1:]:
-            told.append(f"under judge {name}: {self._against_random(contender, name)}")
+            judge = f"judge {name}" if called(name) == name else f"the {called(name)}"
+            told.append(f"under {judge}: {self._against_random(contender, name)}")
         return f"{contender.method} is {'; '.join(told)}."
 
     def _against_random(self, contender: Contender, encoder: str) -> str:

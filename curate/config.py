@@ -1,8 +1,8 @@
 """curate.toml: a file of arms, read and checked as a whole before anything runs.
 
     encoder = "lite0"          seed = 0          work = ".curate"
-    [target]        uri, label, group, where, cap
-    [pools.NAME]    uri, label, group, where, price, license, cap, floor, of
+    [target]        uri, label, group, where; terms: price, license, cap, floor
+    [pools.NAME]    uri, label, group, where; terms: price, license, cap, floor, of (terms stand in no uri)
     [evaluate.NAME] train, test, label, group
     [budget]        images, bytes, money, hours, rate, epochs, far, order, licenses, max_per_label, ...
     [weights]       LABEL = FACTOR
@@ -21,7 +21,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from curate.terms import Budget, Terms, parse_weights
+from curate.terms import Budget, Terms, parse_weights, split_terms
 from embeddings.errors import ConfigError, UsageError
 from embeddings.files import is_remote
 from embeddings.sources import NAMED, Address, parse_address
@@ -45,6 +45,13 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         _ = self.terms  # refused here, before anything runs
+        said = split_terms(self.uri)[1].to_json()
+        if said:
+            keys = ", ".join(f"{name} = {_as_toml(value)}" for name, value in said.items())
+            raise UsageError(
+                f"The uri {self.uri!r} holds terms ({', '.join(said)}).",
+                hint=f"In a file they are keys of their own beside uri: {keys}.",
+            )
 
     @property
     def terms(self) -> Terms:
@@ -222,6 +229,12 @@ def _weights(table: Any) -> dict[str, float]:
     _require(isinstance(table, dict), "weights", table, "a table of LABEL = FACTOR")
     factors = {name: _typed(value, float, f"weights.{name}") for name, value in table.items()}
     return _refused_as("weights", lambda: parse_weights(factors))
+
+
+def _as_toml(value: object) -> str:
+    """A term as one writes it in a file: numbers as they are, names in quotes."""
+    text = str(value)
+    return text if text.replace(".", "", 1).isdecimal() else f'"{text}"'
 
 
 def _refused_as(where: str, build: Callable[[], T]) -> T:

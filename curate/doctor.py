@@ -116,7 +116,7 @@ def _probes_here(work: Path) -> list[Probe]:
     elsewhere = "export TMPDIR=DIR  # a folder on another disk"
     return [
         Probe("Versions", "python", probes.python_version),
-        Probe("Versions", "curate", probes.own_version, f"pip install {probes.DISTRIBUTION}"),
+        Probe("Versions", "curate", probes.own_version, "pip install .  # in the folder of its source code"),
         Probe("Optional", "extras", probes.extras, needed=False),
         Probe("Machine", "CPU cores", probes.cores, needed=False),
         Probe("Machine", "threads", probes.threads, needed=False),

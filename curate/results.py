@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embeddings import files
-from embeddings.errors import CorruptError, UsageError
+from embeddings.errors import CorruptError, SourceError, UsageError
 
 FAR = "far"  # code of the images of a selection's far part
 TARGET = "target"  # the name of the target among sources; no pool may have it
@@ -251,9 +251,15 @@ class Selection:
         """Opens a saved selection.
 
         Raises:
+            SourceError: no selection there.
             CorruptError: unfinished, of an unknown schema, or changed since it was written.
         """
         folder = Path(path)
+        if not (folder / "selection.json").exists():
+            raise SourceError(
+                f"No selection in {str(folder)!r}: selection.json is missing.",
+                hint="Give the folder that `curate select` wrote.",
+            )
         document = _read(folder / "selection.json", "curate.selection/2")
         table, left_out = (files.read_table(folder / f"{name}.parquet") for name in ("selection", "left_out"))
         facts, sources = document["facts"], document["sources"]

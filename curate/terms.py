@@ -11,15 +11,17 @@ In a file the same names stand in [budget] and [pools.NAME].
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from embeddings.errors import UnknownNameError, UsageError
+from embeddings.errors import SourceError, UnknownNameError, UsageError
+from embeddings.sources import parse_address
 
 ORDERS = ("near-first", "mixed", "near-last")
 ROUNDING = 1e-12  # relative: 0.1 hours x 3,600 is a little less than 360
@@ -158,6 +160,7 @@ def split_terms(address: str) -> tuple[str, Terms]:
     for option in options.split(","):
         name, colon, value = option.partition(":")
         if not colon or name not in names:
+            _refuse_misspelt(name if colon else "", address, names)
             others.append(option)
         elif name in said:
             raise UsageError(f"{address!r} says {name} twice.", hint="Keep one.")
@@ -166,6 +169,17 @@ def split_terms(address: str) -> tuple[str, Terms]:
         else:
             said[name] = _whole(name, value) if name in ("cap", "floor", "of") else value
     return (f"{path}#{','.join(others)}" if others else path) if said else address, Terms(**said)
+
+
+def _refuse_misspelt(name: str, address: str, known: Iterable[str]) -> None:
+    """Refuses an option that is no term, no selector and no role, but nearly a term."""
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    if not near or "=" in name:
+        return
+    try:
+        parse_address(address.rpartition("#")[0] + f"#{name}:1")
+    except SourceError:  # nobody knows it
+        raise UnknownNameError("term or selector", name, known, nearest=near) from None
 
 
 def _said(of: Budget | Terms) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings.errors import MissingExtraError, UsageError
+from embeddings.errors import MissingExtraError, UsageError, install_command
 from embeddings.neighbors import nearest, pair_distances
 from embeddings.store import Vectors, blocks
 
@@ -107,6 +107,6 @@ def _faiss() -> Any:
     except ImportError:
         raise MissingExtraError(
             f"{VARIABLE} asks for an index, but FAISS is not installed.",
-            hint="pip install 'curate-pretraining[cpu]', or unset it: exact search needs no FAISS.",
+            hint=f"{install_command('cpu')}, or unset it: exact search needs no FAISS.",
         ) from None
     return faiss

@@ -22,7 +22,11 @@ A message says what failed, what was found and what was wanted; ``hint`` says wh
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from importlib import metadata
+
+DISTRIBUTION = "curate-pretraining"
 
 
 class CurateError(Exception):
@@ -106,6 +110,21 @@ class PartialError(CurateError):
     """Raised when more images failed than allowed; the result so far stays usable."""
 
     exit_code = 4
+
+
+def install_command(extra: str) -> str:
+    """The command that installs the packages of one of our extras, however this distribution was installed.
+
+    It names the packages themselves: ``curate-pretraining[EXTRA]`` means something to an index that has the
+    distribution, not to who installed it from a clone.
+    """
+    try:
+        required = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:  # run from its folder
+        required = []
+    wanted = re.compile(rf"extra == ['\"]{re.escape(extra)}['\"]")
+    packages = [name.strip() for name, _, marker in (r.partition(";") for r in required) if wanted.search(marker)]
+    return " ".join(["pip install", *(f"'{name}'" for name in packages or [f"{DISTRIBUTION}[{extra}]"])])
 
 
 def one_line(error: BaseException, *, width: int = 160) -> str:

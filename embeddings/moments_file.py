@@ -40,6 +40,8 @@ PRINCIPAL = ("directions", "inside", "outside", "shares")
 MAX_BYTES = 512 * 2**20
 MAX_DIM = 4096  # a small file of so many dimensions takes 0.7 GB of memory when its scatter is unfolded
 MAX_BINS = 1024
+MAX_HEADER = 16 * 2**20  # bytes
+MAX_TEXT = 1_000  # characters of a text in it: a field of the encoder, the name of a class
 MAX_ROWS = 10**9  # of a fold or a class; products of two fit into int64
 LARGEST = 1e30  # value whose square is still finite
 AGAIN = "Ask for the file again, or export the store anew: curate moments STORE --out FILE."
@@ -115,6 +117,14 @@ def write_moments(path: Path, export: ExportedMoments) -> int:
             f"dimensions and {MAX_BYTES:,} bytes.",
             hint="Leave out classes and histograms, or give --directions.",
         )
+    texts = [str(value) for value in asdict(export.spec).values()] + list(
+        export.classes.names if export.classes else ()
+    )
+    if longest := max(texts, key=len)[MAX_TEXT:]:
+        raise UsageError(
+            f"A name of {MAX_TEXT + len(longest):,} characters cannot be exported; the limit is {MAX_TEXT:,}.",
+            hint="Shorten the class names, or leave out classes.",
+        )
     data = save(arrays, metadata={FIELD: json.dumps(header, sort_keys=True, allow_nan=False)})
     with files.atomic_path(path) as temporary:
         temporary.write_bytes(data)
@@ -126,6 +136,8 @@ def _read(path: Path) -> bytes:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES:,} bytes")
+    if int.from_bytes(data[:8], "little") > MAX_HEADER:
+        raise ValueError(f"a header of more than {MAX_HEADER:,} bytes")
     if data[8 : 8 + len(START)] != START:
         raise ValueError("it does not begin like one")
     return data
@@ -139,8 +151,11 @@ def _header(data: bytes) -> dict[str, Any]:
     spec, names = header["encoder"], header["classes"]
     for field in fields(EncoderSpec):
         kind = int if field.name in ("dim", "size") else str
-        _require(type(spec[field.name]) is kind, f"{field.name} of the encoder is {spec[field.name]!r}")
-        _require(str(spec[field.name]).isprintable(), f"{field.name} of the encoder is no plain text")
+        value, what = spec[field.name], f"{field.name} of the encoder"
+        _require(type(value) is kind, f"{what} is of type {type(value).__name__}, wanted {kind.__name__}")
+        if isinstance(value, str):
+            _require(value.isprintable(), f"{what} is no plain text")
+            _require(len(value) <= MAX_TEXT, f"{what} has {len(value):,} characters; up to {MAX_TEXT:,} are read")
     _require(1 <= spec["dim"] <= MAX_DIM, f"{spec['dim']:,} dimensions; up to {MAX_DIM:,} are read")
     _require_count(header["rank"], spec["dim"] - 1, "directions")
     if header["rank"] is not None:
@@ -150,6 +165,8 @@ def _header(data: bytes) -> dict[str, Any]:
     if names is not None:
         _require(isinstance(names, list) and all(isinstance(n, str) for n in names), "class names are no texts")
         _require(len(set(names)) == len(names), "a class has two entries")
+        longest = max(map(len, names), default=0)
+        _require(longest <= MAX_TEXT, f"a class name of {longest:,} characters; up to {MAX_TEXT:,} are read")
     return header
 
 

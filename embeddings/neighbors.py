@@ -1,10 +1,11 @@
 """Exact k nearest neighbors of many queries in a base that need not fit in memory.
 
 Candidates come from float32 matrix products on mean-centered blocks (|x|^2 + |y|^2 - 2xy loses digits with an offset),
-or from FAISS where it is installed. A few more than k are kept and scored again in float64 by difference. A query
-whose last candidate is not provably farther than its k-th neighbor (ties, copies, a dense ball) is answered once more
-over everything within reach. The result is therefore that of brute force in float64, whatever the engine, the block
-sizes or the thread count: squared distances rounded to 1e-6, ties broken by row number.
+or, for long vectors, from FAISS where it is installed: keeping its lists takes longer than products of short vectors. A
+few more than k are kept and scored again in float64 by difference. A query whose last candidate is not provably farther
+than its k-th neighbor (ties, copies, a dense ball) is answered once more over everything within reach. The result is
+therefore that of brute force in float64, whatever the engine, the block sizes or the thread count: squared distances
+rounded to 1e-6, ties broken by row number.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from embeddings.device import CPU, compute_device, full_float32
 from embeddings.errors import TooFewImagesError, UsageError
 from embeddings.store import Vectors
 
-BASE_ROWS = 8192
-FAISS_BLOCK = 1 << 21  # numbers in a block; with 64 of them a vector, lists take longer than products
+BASE_ROWS, FAISS_ROWS = 4096, 8192
+SHORT = 256  # dimensions up to which a product and a comparison are quicker than FAISS: 2 to 3 times with 64 of them
 MARGIN = 16  # candidates beyond k; more of them leave fewer queries to answer twice
 DECIMALS = 6
 CENTER_ROWS = 4096  # any common offset is right; the mean of a sample is a good one
@@ -36,22 +37,20 @@ class Engine:
     Memory is about ``4 * (query_rows * base_rows + (query_rows + 2 * base_rows) * d)`` bytes beside the result.
     """
 
-    faiss: bool | None = None  # None: where it is installed
+    faiss: bool | None = None  # None: where it is installed, for vectors of more than 256 dimensions
     device: str | None = None  # None: the compute device (``embeddings.device``)
     query_rows: int = 1024
-    base_rows: int | None = None  # None: 8,192, and more of short vectors for FAISS, which forms no product
+    base_rows: int | None = None  # None: 4,096; 8,192 for FAISS, which forms no product
 
-    @property
-    def uses_faiss(self) -> bool:
-        """True if blocks are searched by FAISS."""
-        return importlib.util.find_spec("faiss") is not None if self.faiss is None else self.faiss
+    def uses_faiss(self, d: int) -> bool:
+        """True if blocks of vectors of d dimensions are searched by FAISS, on the CPU."""
+        if self.faiss is not None:
+            return self.faiss
+        return d > SHORT and importlib.util.find_spec("faiss") is not None
 
     def block_rows(self, d: int) -> int:
         """Base rows that are looked at together, of vectors of d dimensions."""
-        if self.base_rows is not None:
-            return self.base_rows
-        by_faiss = self.compute == CPU and self.uses_faiss
-        return max(BASE_ROWS, FAISS_BLOCK // d) if by_faiss else BASE_ROWS
+        return self.base_rows or (FAISS_ROWS if self.uses_faiss(d) else BASE_ROWS)
 
     @property
     def compute(self) -> str:
@@ -110,7 +109,7 @@ def _check(queries: Vectors, base: Vectors, k: int, exclude_self: bool) -> None:
 
 def _center(base: Vectors) -> np.ndarray:
     rows = np.unique(np.linspace(0, len(base) - 1, min(len(base), CENTER_ROWS)).astype(np.int64))
-    center: np.ndarray = np.asarray(base[rows], dtype=np.float64).mean(axis=0)
+    center: np.ndarray = np.asarray(base[rows]).mean(axis=0, dtype=np.float64)
     return center
 
 
@@ -128,12 +127,13 @@ class _Search:
         if self.exclude_self and self.queries is self.base and device == CPU:
             self._compare_once(found)
             return found.distances, found.rows
+        by_faiss = self.engine.uses_faiss(self.base.shape[1])
         for start, block in self._blocks(self.base, self.engine.block_rows(self.base.shape[1])):
             for first, query in self._blocks(self.queries, self.engine.query_rows):
                 part = slice(first, first + len(query))
                 if device != CPU:
                     found.let_in(part, *_device_search(query, block, min(width, len(block)), device), start)
-                elif self.engine.uses_faiss:
+                elif by_faiss:
                     found.let_in(part, *_faiss_search(query, block, min(width, len(block))), start)
                 else:
                     found.add(part, start, _approximate(query, block))

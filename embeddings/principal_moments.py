@@ -42,7 +42,7 @@ class PrincipalMoments:
                 directions[side] = np.eye(d, total)
                 continue
             directions[side] = main_directions(moments.pooled(folds.tolist())[2], total)[1][:, ::-1]
-            scatter, traces = moments.projected_scatter(directions[side].astype(np.float64))
+            (scatter,), traces = moments.projected_scatter(directions[side].astype(np.float64))
             variances = np.diagonal(scatter[folds], axis1=1, axis2=2)
             inside[folds] = scatter[folds, :k, :k]
             outside[folds] = np.maximum(traces[folds] - variances[:, :k].sum(axis=1), 0.0)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from embeddings import retries
-from embeddings.errors import MissingExtraError, SourceError, StorageError
+from embeddings.errors import MissingExtraError, SourceError, StorageError, install_command
 
 READERS = 16  # questions under way at once: each one mostly waits
 READ_AHEAD = 1 << 20
@@ -53,7 +53,7 @@ def connect(url: str) -> tuple[Any, str]:
             extra = _EXTRAS[protocol]
             raise MissingExtraError(
                 f"{protocol}:// needs a package that is not installed: {error}",
-                hint=f"pip install 'curate-pretraining[{extra}]'",
+                hint=install_command(extra),
             ) from None
         raise SourceError(
             f"Cannot open {url!r}: {error}", hint="Install the file system's package, or copy the data here."

@@ -2,6 +2,7 @@
 
 from curate.attribution._factors import TargetFactors, factors
 from curate.attribution._memorized import Memorized, NearCopy, memorized
+from curate.attribution._parts import Parts, far_part
 from curate.attribution._results import Factor, Factors, Repair
 from curate.attribution._slices import Slice, Slices, slices
 from curate.attribution._telling import Pull, Shown, Telling, telling
@@ -11,6 +12,7 @@ __all__ = [
     "Factors",
     "Memorized",
     "NearCopy",
+    "Parts",
     "Pull",
     "Repair",
     "Shown",
@@ -19,6 +21,7 @@ __all__ = [
     "TargetFactors",
     "Telling",
     "factors",
+    "far_part",
     "memorized",
     "slices",
     "telling",

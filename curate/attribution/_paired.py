@@ -118,27 +118,30 @@ class Frame:
         return cls((found[0], found[1]), Variance(total, (without[0], without[1])))
 
     def to(self, vectors: np.ndarray, folds: np.ndarray) -> Refits:
-        """F of a pool's vectors [m, d].
+        """``refits_to`` the halves of this one."""
+        return refits_to(self.halves, vectors, folds)
 
-        Raises:
-            TooFewImagesError: the pool forms one group.
-        """
-        held = [int(f) for f in np.unique(folds)]
-        if len(held) < 2:
-            raise TooFewImagesError(
-                f"The pool's {len(vectors)} images form one group (copies and groups count as one).",
-                hint="Use more images, or a finer group column.",
-            )
-        first, second = (
-            refit_half(half, [_project(vectors, folds, d.basis) for d in half], held) for half in self.halves
+
+def refits_to(halves: tuple[Half, Half], vectors: np.ndarray, folds: np.ndarray) -> Refits:
+    """F of a pool's vectors [m, d] from the halves of a target.
+
+    Raises:
+        TooFewImagesError: the pool forms one group.
+    """
+    held = [int(f) for f in np.unique(folds)]
+    if len(held) < 2:
+        raise TooFewImagesError(
+            f"The pool's {len(vectors)} images form one group (copies and groups count as one).",
+            hint="Use more images, or a finer group column.",
         )
-        return Refits(
-            theta=np.array([first.whole, second.whole]),
-            without_target=(first.target, second.target),
-            without_pool=np.stack([first.pool, second.pool]),
-            target_sizes=(first.sizes, second.sizes),
-            pool_sizes=np.bincount(folds, minlength=FOLDS)[held],
-        )
+    first, second = (refit_half(half, [_project(vectors, folds, d.basis) for d in half], held) for half in halves)
+    return Refits(
+        theta=np.array([first.whole, second.whole]),
+        without_target=(first.target, second.target),
+        without_pool=np.stack([first.pool, second.pool]),
+        target_sizes=(first.sizes, second.sizes),
+        pool_sizes=np.bincount(folds, minlength=FOLDS)[held],
+    )
 
 
 def _measured_half(vectors: np.ndarray, folds: np.ndarray, fit: list[int], measure: list[int], k: int) -> Half:

@@ -16,6 +16,7 @@ class Factor:
     step: str  # what one would do; "" where nothing was tried
     side: str  # "both", "pool", or ""
     fact: str  # what was measured of the pictures of the two sides
+    differs: bool = True  # in this respect, by the fact; False: there is nothing to match, so nothing was tried
     after: Estimate  # headline distance after the step
     index: Estimate  # 100 F / (F + tr S) after the step
     fall: Estimate  # of 100 F / tr S, paired; its interval says whether the step does anything

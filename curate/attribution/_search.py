@@ -152,7 +152,8 @@ def _factor(trial: _Trial) -> Factor:
     step, before, after, proposal = trial.step, trial.before, trial.after, trial.proposal
     if step is None or before is None or after is None:
         figures = dict.fromkeys(("after", "index", "fall", "repaired"), Estimate(value=None, reason=trial.reason))
-        return Factor(name=proposal.name, step="", side="", fact=proposal.fact, **figures)
+        differs = bool(proposal.steps)
+        return Factor(name=proposal.name, step="", side="", fact=proposal.fact, differs=differs, **figures)
     fall = Measured(100 * trial.fall.value, 100 * trial.fall.se)
     return Factor(
         name=proposal.name,

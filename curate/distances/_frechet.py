@@ -171,7 +171,8 @@ def refit_frechet(frame: TargetFrame, pool: Moments, *, minimum: int = MIN_IMAGE
             f"The pool's {len(pool)} images form one group (copies and groups count as one).",
             hint="Use more images, or a finer group column.",
         )
-    first, second = (refit_half(half, [_project(pool, d.basis) for d in half], folds) for half in frame.halves)
+    projected = iter(_project(pool, [direction.basis for half in frame.halves for direction in half]))
+    first, second = (refit_half(half, [next(projected) for _ in half], folds) for half in frame.halves)
     return Refits((first, second), pool.n[folds], len(frame.moments), frame.k)
 
 
@@ -228,19 +229,24 @@ def require_images(n: int, name: str, minimum: int = MIN_IMAGES) -> None:
 
 
 def _measured_half(target: Moments, fit: list[int], measure: list[int], k: int) -> Half:
-    directions = []
+    weights, bases = [], []
     for weight, folds in fitting_parts(fit, target.n):
         n, _, covariance = target.pooled(folds)
-        basis = principal_directions(covariance_root(covariance, n), k)
-        directions.append(Direction(basis, _project(target, basis), measure, weight))
-    return tuple(directions)
+        weights.append(weight)
+        bases.append(principal_directions(covariance_root(covariance, n), k))
+    seen = zip(bases, _project(target, bases), weights, strict=True)
+    return tuple(Direction(basis, projected, measure, weight) for basis, projected, weight in seen)
 
 
-def _project(moments: Moments, basis: np.ndarray) -> Projected:
-    inside = moments.mean @ basis
-    scatter, traces = moments.projected_scatter(basis)
-    outer = traces - np.trace(scatter, axis1=1, axis2=2)
-    return Projected(moments.n, inside, moments.mean - inside @ basis.T, scatter, np.maximum(outer, 0.0))
+def _project(moments: Moments, bases: Sequence[np.ndarray]) -> list[Projected]:
+    """The moments in each of some bases."""
+    scatters, traces = moments.projected_scatter(*bases)
+    found = []
+    for basis, scatter in zip(bases, scatters, strict=True):
+        inside, outer = moments.mean @ basis, traces - np.trace(scatter, axis1=1, axis2=2)
+        outside = moments.mean - inside @ basis.T
+        found.append(Projected(moments.n, inside, outside, scatter, np.maximum(outer, 0.0)))
+    return found
 
 
 def _refit(direction: Direction, pool: Projected, folds: list[int]) -> HalfRefits:

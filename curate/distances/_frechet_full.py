@@ -11,15 +11,12 @@ Source: Dowson and Landau (1982); Heusel et al. (NeurIPS 2017); Mathiasen and Hv
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from scipy import linalg
 
 from curate.distances._frechet import require_images
 from curate.distances._jackknife import delete_fold_jackknife
 from curate.distances._null_law import NULL_SPLITS, harmonic_mean, power_law, read_law
-from curate.distances._roots import covariance_root, root_trace
+from curate.distances._roots import covariance_root, nuclear_norm, root_trace
 from curate.distances._samples import Sample, as_moments, as_vectors
 from curate.results import Estimate
 from embeddings.moments import FOLDS, Moments
@@ -111,17 +108,18 @@ def _from_arrays(x: np.ndarray, y: np.ndarray) -> float:
         require_images(len(sample), name, 2)
     (mean_x, a), (mean_y, b) = _centered(x), _centered(y)
     if min(len(x), len(y)) < x.shape[1]:
-        trace = linalg.svdvals(a @ b.T).sum()
+        trace = nuclear_norm(a @ b.T)
     else:
         trace = root_trace(covariance_root(a.T @ a, len(x)), b.T @ b)
-    return float(((mean_x - mean_y) ** 2).sum() + (a**2).sum() + (b**2).sum() - 2 * trace)
+    return float(((mean_x - mean_y) ** 2).sum() + np.vdot(a, a) + np.vdot(b, b) - 2 * trace)
 
 
 def _centered(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and the centered rows over sqrt(n - 1), in float64."""
-    rows: Any = np.asarray(x, np.float64)
-    mean = rows.mean(axis=0)
-    return mean, (rows - mean) / np.sqrt(len(rows) - 1)
+    mean = x.mean(axis=0, dtype=np.float64)
+    rows: np.ndarray = np.subtract(x, mean, dtype=np.float64)
+    rows /= np.sqrt(len(rows) - 1)
+    return mean, rows
 
 
 def _require_all_dimensions(*samples: Moments) -> None:

@@ -20,7 +20,9 @@ from embeddings.device import product
 from embeddings.moments import FOLDS, Folded
 from embeddings.store import EmbeddingStore, Vectors, blocks
 
-TILE_ROWS = 1024
+TILE_ROWS = 1280  # a fold of 10,000 rows is one tile
+HELD_BYTES = 1 << 26  # of centered rows, so that the other side is read once for many tiles and not once a tile
+READ_ROWS = 64
 WIDTH_ROWS = 500  # of each side, for the median distance
 OCTAVES = 4
 
@@ -42,7 +44,12 @@ class Polynomial:
         """K - 1, expanded in t = x.y / d."""
         t = product(x, y)
         t /= x.shape[1]
-        return np.asarray(t * (t + 2) if self.degree == 2 else t * (t * (t + 3) + 3))
+        k = t + self.degree
+        if self.degree == 3:
+            k *= t
+            k += 3
+        k *= t
+        return np.asarray(k)
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,14 @@ class Gaussian:
             part = part * (part + 2)
             total = total + part
         return np.asarray(total / np.float32(self.halvings + 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """Some rows of one fold."""
+
+    fold: int
+    rows: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,20 +104,29 @@ class Side:
         """Rows [FOLDS] of every fold."""
         return np.bincount(self.folds, minlength=FOLDS)
 
-    def tiles(self) -> list[np.ndarray]:
-        """Row numbers in tiles of one fold each, at most 1,024 rows."""
-        folds = (np.flatnonzero(self.folds == fold) for fold in np.unique(self.folds))
-        return [rows[start : start + TILE_ROWS] for rows in folds for start in range(0, len(rows), TILE_ROWS)]
+    def tiles(self) -> list[Tile]:
+        """All rows in even tiles of one fold each, at most 1,280 rows."""
+        folds = [(int(fold), np.flatnonzero(self.folds == fold)) for fold in np.unique(self.folds)]
+        return [Tile(f, part) for f, rows in folds for part in np.array_split(rows, -(-len(rows) // TILE_ROWS))]
+
+    def bands(self) -> list[slice]:
+        """Which consecutive tiles may be held at once."""
+        width = max(1, HELD_BYTES // (4 * TILE_ROWS * self.vectors.shape[1]))
+        return [slice(start, start + width) for start in range(0, len(self.tiles()), width)]
 
     def read(self, rows: np.ndarray, center: np.ndarray) -> np.ndarray:
         """Some rows, centered, float32 [t, d]."""
-        block = np.asarray(self.vectors[rows], np.float64) * self.scale[rows, None]
-        return np.asarray(block - center, np.float32)
+        block = np.empty((len(rows), len(center)), np.float32)
+        for start in range(0, len(rows), READ_ROWS):  # few at a time stay in the cache
+            part = rows[start : start + READ_ROWS]
+            wide = self.vectors[part] * self.scale[part, None]
+            np.subtract(wide, center, out=block[start : start + READ_ROWS], casting="same_kind")
+        return block
 
     def mean(self) -> np.ndarray:
         """Mean row [d]."""
         total = np.zeros(self.vectors.shape[1])
-        for start, block in blocks(self.vectors, dtype=np.float64):
+        for start, block in blocks(self.vectors, size=1024, dtype=np.float64):
             total += self.scale[start : start + len(block)] @ block
         return np.asarray(total / len(self))
 
@@ -124,29 +148,35 @@ class PairSums:
 def cross_sums(kernel: Kernel, x: Side, y: Side, center: np.ndarray) -> PairSums:
     """Over all pairs of a row of x and a row of y."""
     sums = np.zeros((FOLDS, FOLDS))
-    for rows in x.tiles():
-        block = x.read(rows, center)
-        for others in y.tiles():
-            part = kernel(block, y.read(others, center))
-            sums[x.folds[rows[0]], y.folds[others[0]]] += part.sum(dtype=np.float64)
+    for band in x.bands():
+        tiles = x.tiles()[band]
+        held = [x.read(tile.rows, center) for tile in tiles]
+        for other in y.tiles():
+            block = y.read(other.rows, center)
+            for tile, rows in zip(tiles, held, strict=True):
+                sums[tile.fold, other.fold] += kernel(rows, block).sum(dtype=np.float64)
+        del held  # before the next band is read
     return PairSums(sums, np.outer(x.sizes, y.sizes))
 
 
 def own_sums(kernel: Kernel, x: Side, center: np.ndarray) -> tuple[PairSums, PairSums]:
     """Over the pairs of rows of x from different units, and over those of one unit, the diagonal among them."""
     apart, within, tiles = np.zeros((FOLDS, FOLDS)), np.zeros(FOLDS), x.tiles()
-    for number, rows in enumerate(tiles):
-        block, fold = x.read(rows, center), x.folds[rows[0]]
-        for others in tiles[number:]:
-            part, other = kernel(block, x.read(others, center)), x.folds[others[0]]
-            mirrored = others is not rows  # a tile off the diagonal stands for its mirror image too
-            if fold == other:
-                same = x.units[rows, None] == x.units[others]
-                within[fold] += (1 + mirrored) * part[same].sum(dtype=np.float64)
-                part[same] = 0
-            total = part.sum(dtype=np.float64)
-            apart[fold, other] += total
-            apart[other, fold] += mirrored * total
+    for band in x.bands():
+        held = [x.read(tile.rows, center) for tile in tiles[band]]
+        for place, other in enumerate(tiles[band.start :]):
+            block = held[place] if place < len(held) else x.read(other.rows, center)
+            for tile, rows in zip(tiles[band][: place + 1], held, strict=False):
+                part = kernel(rows, block)
+                mirrored = tile is not other  # a tile off the diagonal stands for its mirror image too
+                if tile.fold == other.fold:
+                    same = x.units[tile.rows, None] == x.units[other.rows]
+                    within[tile.fold] += (1 + mirrored) * part[same].sum(dtype=np.float64)
+                    part[same] = 0
+                total = part.sum(dtype=np.float64)
+                apart[tile.fold, other.fold] += total
+                apart[other.fold, tile.fold] += mirrored * total
+        del held  # before the next band is read
     paired = np.diag(_pairs_within_units(x))
     return PairSums(apart, np.outer(x.sizes, x.sizes) - paired), PairSums(np.diag(within), paired)
 

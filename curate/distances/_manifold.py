@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     import torch
 
 BLOCK = 2048  # rows a side of one block of distances
+HELD_BYTES = 1 << 26  # of pool blocks, so that the target is read once for some of them and not once for each
+READ_ROWS = 64  # widened to float64 at once; few stay in the cache
 HITS = 1 << 18  # pairs counted at once
 CROWDED = 1 / 16  # share of a block's pairs beyond which one float64 product is quicker than pair by pair
 JACKKNIFE = f"jackknife over {FOLDS} folds of target and pool"
@@ -114,16 +116,34 @@ class _Balls:
 
     def total(self) -> np.ndarray:
         """Sum [d] of the rows."""
-        return np.asarray(sum(rows.sum(axis=0) for _, rows in blocks(self.vectors, dtype=np.float64)))
+        rows = (rows.sum(axis=0, dtype=np.float64) for _, rows in blocks(self.vectors))
+        return np.asarray(sum(rows))
 
     def parts(self) -> list[slice]:
         """Consecutive blocks of places."""
         return [slice(start, min(start + BLOCK, len(self))) for start in range(0, len(self), BLOCK)]
 
+    def bands(self) -> list[list[slice]]:
+        """The same, as many together as may be held at once."""
+        parts, width = self.parts(), max(1, HELD_BYTES // (4 * BLOCK * self.vectors.shape[1]))
+        return [parts[start : start + width] for start in range(0, len(parts), width)]
+
     def read(self, part: slice, center: np.ndarray) -> np.ndarray:
         """Rows at some places, centered, in float64."""
         rows: np.ndarray = np.subtract(self.vectors[self.order[part]], center, dtype=np.float64)
         return rows
+
+    def block(self, part: slice, center: np.ndarray) -> _Block:
+        """The same in float32, with their norms and how far their balls reach."""
+        import torch
+
+        count, d = part.stop - part.start, len(center)
+        rows, norms2 = np.empty((count, d), np.float32), np.empty(count)
+        for start in range(0, count, READ_ROWS):
+            few = slice(start, min(start + READ_ROWS, count))
+            wide = self.read(slice(part.start + few.start, part.start + few.stop), center)
+            rows[few], norms2[few] = wide, np.einsum("ij,ij->i", wide, wide)
+        return _Block(torch.from_numpy(rows), norms2, _reach(norms2, self.radii[part].max(axis=1), d))
 
 
 class _Counts:
@@ -143,11 +163,13 @@ class _Counts:
 
     def add_all(self) -> None:
         """Counts all pairs, block by block."""
-        for columns in self._theirs.parts():
-            y = _Block.of(self._theirs.read(columns, self._center), self._theirs.radii[columns].max(axis=1))
+        for band in self._theirs.bands():
+            held = [(columns, self._theirs.block(columns, self._center)) for columns in band]
             for rows in self._ours.parts():
-                x = _Block.of(self._ours.read(rows, self._center), self._ours.radii[rows].max(axis=1))
-                self._add(rows, columns, x, y)
+                x = self._ours.block(rows, self._center)
+                for columns, y in held:
+                    self._add(rows, columns, x, y)
+            del held  # before the next band is read
 
     def authentic(self) -> np.ndarray:
         """Whether [m, FOLDS + 1] a pool row is no copy, without each target fold."""
@@ -221,13 +243,6 @@ class _Block:
     rows: torch.Tensor  # [b, d]
     norms2: np.ndarray  # [b] float64
     reach: torch.Tensor  # [b]
-
-    @classmethod
-    def of(cls, rows: np.ndarray, radii: np.ndarray) -> _Block:
-        import torch
-
-        norms2 = (rows**2).sum(axis=1)
-        return cls(torch.from_numpy(rows.astype(np.float32)), norms2, _reach(norms2, radii, rows.shape[1]))
 
     def squared_distances(self, other: _Block) -> torch.Tensor:
         """[b, c] by one matrix product."""

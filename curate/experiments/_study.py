@@ -16,10 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from curate import evaluation, pretraining, scoring, selection
+from curate.comparison import Comparison
 from curate.config import ArmConfig, Config
 from curate.experiments.steps import STEPS, Step
 from curate.pretraining.methods import METHODS
-from curate.reporting.text import TextTable, evaluation_table, run_table, score_table, selection_table
+from curate.reporting.text import (
+    TextTable,
+    comparison_table,
+    evaluation_table,
+    run_table,
+    score_table,
+    selection_table,
+)
 from curate.results import Run, Selection, ShiftReport, check_pool_names
 from embeddings import files
 from embeddings.encoders.networks import BUILDERS
@@ -90,13 +98,16 @@ class Study:
         self, *, work: Path, device: str = "auto", workers: int | None = None, progress: Progress = silent
     ) -> list[TextTable]:
         """Runs every step up to ``until``; returns their tables."""
+        self._require_possible()
         self._claim()
         embedding = {"work": work, "device": device, "workers": workers, "progress": progress}
         report = self._score(embedding)
         tables = [score_table(report)]
         if self._reaches("select"):
-            selections = self._select(report, embedding)
-            tables += [selection_table(s) for s in selections.values()]
+            audits = self._select(report, embedding)
+            selections = {method: chosen for method, (chosen, _) in audits.items()}
+            for chosen, comparison in audits.values():
+                tables += [selection_table(chosen)] + ([] if comparison.reason else [comparison_table(comparison)])
         if self._reaches("pretrain"):
             runs = {arm.name: self._pretrain(arm, selections[arm.select], device, progress) for arm in self.config.arms}
             tables += [run_table(run) for run in runs.values()]
@@ -110,28 +121,39 @@ class Study:
         report.save(self.out)
         return report
 
-    def _select(self, report: ShiftReport, embedding: dict[str, Any]) -> dict[str, Selection]:
-        """One selection per distinct ``select`` of the arms."""
+    def _require_possible(self) -> None:
+        """Refuses a wish that the sources cannot carry, before anything is embedded."""
+        config, budget = self.config, self.config.budget
+        if not self._reaches("select") or budget is None:
+            return
+        selection.require_possible(
+            config.target_address,
+            config.pool_addresses,
+            budget=budget,
+            terms=config.terms,
+            weights=config.weights,
+            methods=[arm.select for arm in config.arms],
+        )
+
+    def _select(self, report: ShiftReport, embedding: dict[str, Any]) -> dict[str, tuple[Selection, Comparison]]:
+        """One selection per distinct ``select`` of the arms, and what each is worth."""
         config, budget = self.config, self.config.budget
         assert budget is not None
-        excluded = evaluation_parts(config, encoder=self.encoder, **embedding)
-        return {
-            method: selection.select(
-                config.target_address,
-                config.pool_addresses,
-                budget=budget,
-                terms=config.terms,
-                weights=config.weights,
-                method=method,
-                exclude=excluded,
-                encoder=self.encoder,
-                report=report,
-                seed=self.seed,
-                out=self.out / "selections" / method,
-                **embedding,
-            )
-            for method in dict.fromkeys(arm.select for arm in config.arms)
-        }
+        selector = selection.open_selector(
+            config.target_address,
+            config.pool_addresses,
+            budget=budget,
+            terms=config.terms,
+            weights=config.weights,
+            exclude=evaluation_parts(config, encoder=self.encoder, **embedding),
+            encoder=self.encoder,
+            report=report,
+            seed=self.seed,
+            **embedding,
+        )
+        folder = self.out / "selections"
+        methods = dict.fromkeys(arm.select for arm in config.arms)
+        return {method: selection.audited(selector, method, folder / method) for method in methods}
 
     def _pretrain(self, arm: ArmConfig, chosen: Selection, device: str, progress: Progress) -> Run:
         def named(stage: str, done: int, total: int, note: str = "") -> None:

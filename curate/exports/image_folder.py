@@ -18,9 +18,11 @@ from curate.exports.names import safe_names, safe_stem
 from curate.exports.originals import Original, Originals
 from curate.exports.settings import MARKS, Settings
 from curate.exports.table_file import write_rows
+from embeddings import files
 from embeddings.errors import UsageError
 
 MANIFEST = "manifest.csv"
+ROW_DIGITS = 8
 UNLABELED = "unlabeled"
 
 
@@ -32,15 +34,29 @@ def write_folder(out: Path, originals: Originals, settings: Settings) -> list[st
     """
     rows = originals.table.to_pylist()
     groups = [(row["label"] or UNLABELED) if settings.label else row["source"] for row in rows]
-    folders, names = safe_names(groups, reserved=(MANIFEST, *MARKS)), list[str]()
-    for image in originals:
+    folders = safe_names(groups, reserved=(MANIFEST, *MARKS))
+    names = _found(out, originals)
+    for image in originals.read(originals.remaining()):
         folder = out / folders[groups[image.row]]
         folder.mkdir(exist_ok=True)
-        target = folder / f"{image.row:08d}-{safe_stem(rows[image.row]['key'])}{image.suffix}"
+        target = folder / f"{image.row:0{ROW_DIGITS}d}-{safe_stem(rows[image.row]['key'])}{image.suffix}"
         _put(target, image, settings.link)
-        names.append(target.relative_to(out).as_posix())
-    write_rows(out / MANIFEST, originals.kept().add_column(0, "file", pa.array(names, pa.string())))
+        names[image.row] = target.relative_to(out).as_posix()
+    in_order = [name for _, name in sorted(names.items())]
+    write_rows(out / MANIFEST, originals.kept().add_column(0, "file", pa.array(in_order, pa.string())))
     return []
+
+
+def _found(out: Path, originals: Originals) -> dict[int, str]:
+    """Files of an export that was interrupted, by row; those that are not what was selected are deleted."""
+    names = {}
+    for path in sorted(out.glob("*/*")):
+        row = int(path.name[:ROW_DIGITS])
+        if path.exists() and originals.holds(row, path.read_bytes()):
+            names[row] = path.relative_to(out).as_posix()
+        else:
+            path.unlink()
+    return names
 
 
 def _put(target: Path, image: Original, link: str | None) -> None:
@@ -50,7 +66,8 @@ def _put(target: Path, image: Original, link: str | None) -> None:
         if target.read_bytes() == image.data:
             return
         target.unlink()  # another file has taken its place just now
-    target.write_bytes(image.data)
+    with files.atomic_path(target) as temporary:
+        temporary.write_bytes(image.data)
 
 
 def _is_linked(target: Path, original: Path, link: str | None) -> bool:

@@ -19,6 +19,7 @@ from PIL import Image
 from curate.exports.manifest import described
 from curate.exports.places import Place, find_place
 from curate.results import Selection
+from embeddings import files
 from embeddings.errors import ImageError, UsageError
 from embeddings.pictures.decode import format_of
 from embeddings.pictures.views import decode_part, read_file_of
@@ -86,11 +87,33 @@ class Originals:
                 part = rows[start : start + step].tolist()
                 for row, found in zip(part, pool.map(self._read, part), strict=True):
                     if isinstance(found, Original):
+                        self._reasons.pop(row, None)
                         self.places[row] = found.place
                         yield found
                     else:
+                        self.places.pop(row, None)
                         self._reasons[row] = found
                 self._progress("export", start + len(part), len(rows))
+
+    def holds(self, row: int, data: bytes) -> bool:
+        """True if these bytes are the image of a row of the selection, which then counts as read.
+
+        Bytes that are not those of the source, as a tile's, are held against what the source gives now.
+        """
+        name, uri, sha256 = (column[row] for column in self._columns)
+        if files.digest_bytes(data) != sha256:
+            found = self._read(row)
+            if isinstance(found, str) or found.data != data:
+                return False
+        try:
+            self.places[row] = find_place(self.sources[name], uri)
+        except ImageError:  # gone since
+            return False
+        return True
+
+    def remaining(self) -> np.ndarray:
+        """Rows [r] of the selection that were not read so far."""
+        return np.setdiff1d(np.arange(len(self)), np.array(list(self.places), np.int64))
 
     def _read(self, row: int) -> Original | str:
         """The image in a row, or the reason why there is none."""
@@ -111,7 +134,7 @@ class Originals:
 
     def kept(self) -> pa.Table:
         """The rows of ``table`` whose image was read, so far."""
-        return self.table.take(pa.array(list(self.places), pa.int64()))
+        return self.table.take(pa.array(sorted(self.places), pa.int64()))
 
     @cached_property
     def _columns(self) -> list[list[str]]:

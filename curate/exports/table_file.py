@@ -46,7 +46,7 @@ def write_rows(out: Path, table: pa.Table) -> None:
 def _read_all(originals: Originals) -> pa.Table:
     for _ in originals:  # every image is checked, so that the manifest names none that is gone
         pass
-    return placed(originals.kept(), list(originals.places.values()))
+    return placed(originals.kept(), [place for _, place in sorted(originals.places.items())])
 
 
 def _cell(value: Any) -> Any:

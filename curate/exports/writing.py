@@ -1,8 +1,10 @@
 """export(selection, to=KIND, out=PATH): the path that every kind takes.
 
 Read and check every image once -> write under a temporary name beside PATH -> mark -> rename. So nothing half-written
-ever stands at PATH, and nothing that stood there before is touched. Two files go with an export, in its folder or, for
-an export that is a file, beside it under its name (``chosen.csv.export.json``):
+ever stands at PATH, and nothing that stood there before is touched. A folder that was interrupted keeps what is whole
+under its temporary name (``.PATH.DIGEST.part``); the same export checks that, image by image, and goes on from there.
+Two files go with an export, in its folder or, for an export that is a file, beside it under its name
+(``chosen.csv.export.json``):
 
     export.json    what was exported, how, and from which selection; the same command again finds it done
     errors.csv     images that could not be read or have changed since they were selected, with the reason; if any
@@ -23,7 +25,8 @@ from curate.exports.settings import ERRORS, FOLDERS, MARK, MARKS, Options, Setti
 from curate.exports.table_file import write_rows
 from curate.results import Selection
 from embeddings import files
-from embeddings.errors import ForeignFolderError, PartialError, UsageError
+from embeddings.errors import CurateError, ForeignFolderError, PartialError, StorageError, UsageError
+from embeddings.pipeline.locks import locked
 from embeddings.progress import Progress, silent
 
 SCHEMA = "curate.export/1"
@@ -66,7 +69,8 @@ def export(
     Args:
         selection: A Selection or the folder it was saved in.
         to: A name in KINDS.
-        out: File (parquet, csv, paths) or folder to make; the same export is found there, not made again.
+        out: File (parquet, csv, paths) or folder to make; the same export is found there, not made again, and one that
+            was interrupted goes on.
         workers: Threads that read.
         progress: Told how many images are done.
         **options: first, link, label, shard_size; see ``Options``.
@@ -81,12 +85,13 @@ def export(
     settings, path = Settings(to=to, **options), Path(files.absolute(str(out)))
     chosen = settings.chosen(selection)
     request = {**asdict(settings), "selection": chosen.digest, "sources": chosen.sources}
+    _require_place(path)
     found = find_export(path, request)
     if found is not None:
         return found
     originals = Originals(chosen, workers=workers, progress=progress)
     _refuse_sources(path, originals)
-    with _renamed(path, is_folder=to in FOLDERS) as temporary:
+    with _resumed(path, request) if to in FOLDERS else _renamed(path) as temporary:
         notes = load_writer(to)(temporary, originals, settings)
         _require_some(originals)
         made = Export(
@@ -167,6 +172,13 @@ def _require_some(originals: Originals) -> None:
         )
 
 
+def _require_place(path: Path) -> None:
+    """Refuses a path below what is no folder."""
+    above = next(parent for parent in path.parents if os.path.lexists(parent))
+    if not above.is_dir():
+        raise UsageError(f"{path} cannot be made: {above} is no folder.", hint="Choose another --out.")
+
+
 def _refuse_sources(path: Path, originals: Originals) -> None:
     """Refuses to write into a folder of images, where the next reader would take the export for more of them."""
     for name, source in originals.sources.items():
@@ -182,8 +194,8 @@ def _count(path: Path) -> int:
 
 
 @contextmanager
-def _renamed(path: Path, *, is_folder: bool) -> Iterator[Path]:
-    """A new file or folder beside ``path`` that takes its name if the block succeeds, and else is gone.
+def _renamed(path: Path) -> Iterator[Path]:
+    """A new file beside ``path`` that takes its name if the block succeeds, and else is gone.
 
     Raises:
         StorageError: no space, or no permission.
@@ -192,9 +204,34 @@ def _renamed(path: Path, *, is_folder: bool) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part") as temporary:
             made = Path(temporary) / "made"
-            if is_folder:
-                made.mkdir()
             yield made
             made.rename(path)
     except OSError as error:
         raise files.storage_error(path, error) from error
+
+
+@contextmanager
+def _resumed(path: Path, request: dict[str, Any]) -> Iterator[Path]:
+    """The folder beside ``path`` that takes its name if the block succeeds; if it is cut short, the folder waits.
+
+    Raises:
+        StorageError: no space, or no permission.
+        ForeignFolderError: another process is making the same export.
+    """
+    part = path.with_name(f".{path.name[:100]}.{files.digest(request)[:12]}.part")
+    with locked(part):
+        try:
+            made = part / "made"
+            made.mkdir(exist_ok=True)
+            for cut in part.rglob(".*.part"):
+                cut.unlink()
+            yield made
+            made.rename(path)
+        except OSError as error:
+            raise files.storage_error(path, error) from error
+        except StorageError:
+            raise
+        except CurateError:  # the same command would end the same way
+            files.remove_folder(part)
+            raise
+        files.remove_folder(part)

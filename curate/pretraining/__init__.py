@@ -11,11 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curate.pretraining.budget import Plan, plan
+    from curate.pretraining.explain import Explanation, explain
+    from curate.pretraining.knobs import read_knobs
     from curate.pretraining.loop import pretrain
     from curate.pretraining.run_folder import require_most_images
 
-__all__ = ["Plan", "plan", "pretrain", "require_most_images"]
-_HOMES = {"Plan": "budget", "plan": "budget", "pretrain": "loop", "require_most_images": "run_folder"}
+__all__ = ["Explanation", "Plan", "explain", "plan", "pretrain", "read_knobs", "require_most_images"]
+_HOMES = {
+    "Explanation": "explain",
+    "Plan": "budget",
+    "explain": "explain",
+    "plan": "budget",
+    "pretrain": "loop",
+    "read_knobs": "knobs",
+    "require_most_images": "run_folder",
+}
 
 
 def __getattr__(name: str) -> Any:

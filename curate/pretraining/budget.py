@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
-
 from curate.pretraining.images import images_of
 from curate.pretraining.schedule import Images, Schedule
-from curate.pretraining.settings import Options, Settings, open_selection, resolve_settings
+from curate.pretraining.settings import Options, Settings, open_selection
+from curate.pretraining.supply import Footprint
 from curate.results import Selection
 
 if TYPE_CHECKING:
+    from curate.pretraining.execution import Execution
+    from curate.pretraining.measure import Cost
     from curate.pretraining.trainer import Trainer
 
 FROM_SCRATCH_NEEDS = 50_000  # images; below, self-supervision from scratch is not known to pay (arXiv 2404.17202)
-PROBE_IMAGES, PROBE_STEPS = 32, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +33,28 @@ class Plan:
     batch: int  # largest
     backbone: str
     init: str
+    flops_per_sample: float  # of matrix products and convolutions, all views and the backward pass included
     seconds: float  # estimated, of training alone
+    footprint: Footprint  # of the decoded images
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON object."""
-        return {**asdict(self), "stage_samples": list(self.stage_samples), "warnings": list(self.warnings)}
+        facts = asdict(self) | {"stage_samples": list(self.stage_samples), "warnings": list(self.warnings)}
+        del facts["footprint"]
+        return {**facts, "decoded_bytes": self.footprint.bytes, "streamed": self.footprint.streamed}
+
+    def without(self, images: int) -> Plan:
+        """The plan as it came out when some of its unique images could not be read whenever their turn came."""
+        n = self.unique_images - images
+        return replace(self, unique_images=n, epochs_equivalent=self.samples_seen / n, diversity=n / self.samples_seen)
 
     def __str__(self) -> str:
         return (
             f"{self.backbone} from {self.init} weights on N = {self.unique_images:,} images, C = {self.samples_seen:,} "
             f"samples: E = {self.epochs_equivalent:.1f} times each, diversity D = {self.diversity:.4f}; "
-            f"{self.steps:,} steps of {self.batch}, about {_words(self.seconds)}"
+            f"{self.steps:,} steps of {self.batch}, {self.flops_per_sample / 1e9:.2g} GFLOP a sample, "
+            f"about {_words(self.seconds)}; {self.footprint}"
         )
 
     def lines(self) -> list[str]:
@@ -54,19 +62,32 @@ class Plan:
         return [str(self), *self.warnings]
 
 
-def plan(selection: Selection | str | Path, *, samples: int, device: str = "auto", **options: Unpack[Options]) -> Plan:
+def plan(selection: Selection | str | Path, *, samples: int | str, **options: Unpack[Options]) -> Plan:
     """What ``pretrain`` with these arguments will do and about how long it takes; reads no image and writes nothing.
 
     The estimate times a few steps on noise. Images that turn out unreadable lower N afterwards. Arguments and errors
     are those of ``pretrain``.
     """
+    from curate.pretraining.spend import resolve
     from curate.pretraining.trainer import Trainer
 
     chosen = open_selection(selection)
-    settings = resolve_settings(chosen, samples=samples, **options)
-    schedule = make_schedule(settings, images_of(chosen.rows()))
-    trainer = Trainer(settings, device)
-    return make_plan(settings, schedule, seconds_per_sample=measure_seconds_per_sample(trainer, batch=schedule.batch))
+    settings, execution = resolve(chosen, samples=samples, **options)
+    return plan_of(chosen, settings, Trainer(settings, execution))
+
+
+def plan_of(selection: Selection, settings: Settings, trainer: Trainer) -> Plan:
+    """The plan of a run with these settings, which this trainer would make."""
+    from curate.pretraining.measure import measure_cost
+
+    schedule = make_schedule(settings, images_of(selection.rows()))
+    cost = measure_cost(trainer, batch=schedule.batch)
+    return make_plan(settings, schedule, cost, footprint=footprint_of(selection, settings, trainer.execution))
+
+
+def footprint_of(selection: Selection, settings: Settings, execution: Execution) -> Footprint:
+    """What the decoded images of a run take."""
+    return Footprint.of(len(selection), edge=settings.backbone.stored_edge, execution=execution)
 
 
 def make_schedule(settings: Settings, images: Images) -> Schedule:
@@ -75,8 +96,8 @@ def make_schedule(settings: Settings, images: Images) -> Schedule:
     return Schedule(images, samples=settings.samples, batch=batch, seed=settings.seed, order=order)
 
 
-def make_plan(settings: Settings, schedule: Schedule, *, seconds_per_sample: float) -> Plan:
-    """The plan of a run with this schedule."""
+def make_plan(settings: Settings, schedule: Schedule, cost: Cost, *, footprint: Footprint) -> Plan:
+    """The plan of a run with this schedule, from what one sample and all images cost."""
     n, samples = schedule.unique_images, schedule.samples
     return Plan(
         unique_images=n,
@@ -88,26 +109,11 @@ def make_plan(settings: Settings, schedule: Schedule, *, seconds_per_sample: flo
         batch=schedule.batch,
         backbone=f"{settings.backbone.network}@{settings.backbone.size}",
         init=settings.backbone.init,
-        seconds=samples * seconds_per_sample,
+        flops_per_sample=cost.flops,
+        seconds=samples * cost.seconds,
+        footprint=footprint,
         warnings=tuple(_warnings(settings, schedule)),
     )
-
-
-def measure_seconds_per_sample(trainer: Trainer, *, batch: int) -> float:
-    """Times a few steps on noise with a copy of the trainer, so that the run itself is not touched."""
-    from curate.pretraining.sample import Sample
-
-    twin, edge = copy.deepcopy(trainer), trainer.settings.backbone.stored_edge
-    n = min(batch, PROBE_IMAGES)
-    numbers = np.arange(n, dtype=np.uint64)
-    noise = np.random.default_rng(0).integers(0, 256, (n, 3, edge, edge), dtype=np.uint8)
-    sample = Sample(noise, hashes=numbers, visits=np.zeros(n, np.int64))
-    times = []
-    for _ in range(PROBE_STEPS):
-        start = time.perf_counter()
-        twin.step(sample, share=0.0, batch=batch)
-        times.append(time.perf_counter() - start)
-    return min(times) / n
 
 
 def _warnings(settings: Settings, schedule: Schedule) -> list[str]:

@@ -1,4 +1,4 @@
-"""The state of a run on disk: written whole, checked when read, the last two kept.
+"""The state of a run on disk: written whole, checked when read, the last few kept.
 
     checkpoints/step-000000120.safetensors   model, heads and optimizer, one tensor per name
     checkpoints/step-000000120.json          step, sha256 of the tensors, what they depend on; written last
@@ -43,9 +43,9 @@ class Mark:
 
 
 def save_checkpoint(
-    folder: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, *, mark: Mark, origin: Origin
+    folder: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, *, mark: Mark, origin: Origin, keep: int = KEPT
 ) -> None:
-    """Writes one checkpoint and deletes all but the last two.
+    """Writes one checkpoint and deletes all but the last ones.
 
     Args:
         folder: ``checkpoints/`` of the run.
@@ -53,6 +53,7 @@ def save_checkpoint(
         optimizer: over the learner's parameters.
         mark: where the run stands.
         origin: what the state depends on.
+        keep: how many checkpoints stay, this one included.
 
     Raises:
         TrainingError: the state is not finite; nothing is written.
@@ -62,7 +63,9 @@ def save_checkpoint(
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise TrainingError(
-            f"The run diverged by step {mark.step}: {broken[0]} is not finite.", hint="Lower the learning rate."
+            f"The run diverged by step {mark.step}: {broken[0]} is not finite.",
+            hint="Lower the learning rate (--set learning_rate=...) and choose a new folder; the last checkpoints "
+            "are kept.",
         )
     data = save(state)
     path = folder / f"step-{mark.step:09d}.safetensors"
@@ -70,7 +73,7 @@ def save_checkpoint(
         temporary.write_bytes(data)
     facts = {"schema": "curate.checkpoint/1", **vars(origin), "sha256": files.digest_bytes(data)}
     files.write_json(path.with_suffix(".json"), facts | vars(mark))
-    for old in sorted(folder.glob("step-*.json"))[:-KEPT]:
+    for old in sorted(folder.glob("step-*.json"))[:-keep]:
         old.unlink()
         old.with_suffix(".safetensors").unlink(missing_ok=True)
 

@@ -1,31 +1,80 @@
-"""Is it learning? A verdict in words from the curves of a run.
+"""Is it learning? A verdict in words from the curves of a run, with the step at which it began and what to do.
 
-diverged       a loss that is not finite
-collapsed      all images give nearly the same features
-not learning   the loss sits at its chance value, that of a network that tells nothing apart
+diverged       a loss or gradient that is not finite, or a loss far above where it began and above its chance value
+collapsed      the features do not tell images apart
+overfitting    the probe, or the loss of images held out, gets worse while the loss of the training images falls
+forgetting     the same from the first step on: the weights it began with were better
+not learning   the loss does not move, or sits at its chance value, that of a network that tells nothing apart
+too early      the loss is above its chance value and falls
 healthy        none of these
+
+What each sign can see. The loss is of the training images alone: a network that learns them by heart looks healthy. The
+feature spread says that views differ, be it only by their colors. The share of the image in the features' variance
+says whether two views of one image are more alike than those of two images; methods of a single view have none, so a
+few images are also seen as they are at TIMES shares of C. RankMe counts the directions the features use, and is shown,
+not judged: what is a good one depends on network and data. Overfitting shows in the probe only; without one, nothing is
+held out (that would change what the run was asked to train on), and ``healthy`` does not exclude it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
 
+from curate.pretraining.gradients import split
+
 COLLAPSED_SPREAD = 0.02
+TOLD_APART = 0.1  # share of the image in the features' variance; surely less counts as none
 TOLERANCE = 0.02  # share of the chance loss that counts as no difference
-TAIL = 0.1  # share of the logged steps that is averaged at either end
+ERRORS = 3.0  # standard errors that count as no difference
+BLOWN_UP = 2.0  # times the larger of chance loss and first loss
+TAIL = 0.1  # share of the logged steps that is averaged
+LEAST_ROWS = 10  # of them
+RANK_ROWS = 1_024  # images that RankMe looks at
+VANISHED = 3e-3  # of the first gradients' norm: weights that are far too large
+
+Row = Mapping[str, float]
+Found = tuple[str, int, str] | None  # verdict, the step at which it began, why
+
+PATIENCE = {"diverged": 0.0, "collapsed": 0.1, "not learning": 0.2}  # shares of C that a verdict must last
+NEVER_BEFORE = 0.2  # share of C
+
+REMEDIES = {
+    "diverged": "Lower the learning rate (learning_rate), or warm up for longer (warmup).",
+    "collapsed": "See whether the images differ at all; else lower the learning rate, or take milder augmentation.",
+    "overfitting": "Stop at that step (fewer samples), or select more images.",
+    "forgetting": "Lower the learning rate, train fewer stages (adapt=last:1), or keep the weights it began with.",
+    "not learning": "Try another learning rate: higher if the loss does not move, lower if it jumps.",
+    "too early": "Spend more samples.",
+}
+OF_METHODS = {
+    ("barlow", "collapsed"): "Raise off_diagonal or the batch: the projections vary together.",
+    ("byol", "collapsed"): "Let the teacher move more slowly (momentum), and lower the learning rate.",
+    ("dino", "collapsed"): "If teacher_entropy is near 0, raise teacher_temperature; if near ln K, lower it.",
+    ("dino", "not learning"): "Lower teacher_temperature, or let the prototypes stand still for longer (freeze).",
+    ("distill", "not learning"): "Raise the learning rate, or choose a teacher that knows such images.",
+    ("mae", "not learning"): "Raise the learning rate or C: it paints patches in their mean for long at first.",
+    ("mae", "collapsed"): "See whether the images differ at all; else lower the learning rate.",
+    ("mocov3", "not learning"): "Try another learning rate, or a lower temperature; transformers need a longer warmup.",
+    ("simclr", "not learning"): "Try another learning rate, a larger batch or another temperature.",
+    ("vicreg", "collapsed"): "Raise the weight of the variance, or lower the learning rate.",
+    ("vicreg", "not learning"): "Raise the weight of the invariance, or try another learning rate.",
+}
 
 
 @dataclass(frozen=True)
 class Health:
     """A verdict and its reason."""
 
-    verdict: str  # healthy, too early, not learning, collapsed or diverged
+    verdict: str
     detail: str
+    step: int = 0  # at which it began; 0 for the verdicts that need nothing done
+    remedy: str = ""
 
 
 def feature_spread(features: torch.Tensor) -> float:
@@ -37,23 +86,194 @@ def feature_spread(features: torch.Tensor) -> float:
     return math.sqrt(max(0.0, 1.0 - float(center.square().sum())))
 
 
-def judge(curves: Sequence[dict[str, float]]) -> Health:
-    """The verdict on a run from its logged steps, each with ``loss``, ``chance_loss`` and ``feature_spread``."""
-    bad = [row for row in curves if not math.isfinite(row["loss"])]
-    if bad:
-        return Health("diverged", f"The loss was {bad[0]['loss']} after {bad[0]['samples_seen']:,} samples.")
-    ends = max(1, round(TAIL * len(curves)))
-    start, loss = _mean(curves[:ends], "loss"), _mean(curves[-ends:], "loss")
-    chance, spread = _mean(curves[-ends:], "chance_loss"), _mean(curves[-ends:], "feature_spread")
-    if spread < COLLAPSED_SPREAD:
-        return Health("collapsed", f"All images give nearly the same features (spread {spread:.3f} of at most 1).")
-    path = f"The loss went from {start:.3f} to {loss:.3f}; its chance value is {chance:.3f}."
-    if loss < chance * (1 - TOLERANCE):
-        return Health("healthy", path)
-    if loss > chance * (1 + TOLERANCE) and start - loss > chance * TOLERANCE:
-        return Health("too early", f"{path} It is still on its way there: spend more samples.")
-    return Health("not learning", f"{path} Views of one image are not recognized: try another learning rate.")
+def rank_me(features: torch.Tensor) -> float:
+    """RankMe of features [n, d]: how many directions they use, 1 to min(n, d); higher is richer.
+
+    exp( - sum_k p_k log p_k ),   p_k = s_k / sum s + 1e-7, s the singular values, through the smaller Gram matrix; of
+    at most RANK_ROWS images, evenly spaced. 0 if the features are not finite.
+
+    Source: Garrido et al., "RankMe: assessing the downstream performance of pretrained self-supervised representations
+    by their rank", ICML 2023 (arXiv 2210.02885), equation 2.
+    """
+    x = features.detach()[:: -(-len(features) // RANK_ROWS)].double()
+    gram = (x @ x.mT if len(x) < x.shape[1] else x.mT @ x).cpu()
+    if not torch.isfinite(gram).all():
+        return 0.0
+    values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    p = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny) + 1e-7
+    return float(torch.exp(-(p * p.log()).sum()))
 
 
-def _mean(rows: Sequence[dict[str, float]], name: str) -> float:
-    return sum(row[name] for row in rows) / len(rows)
+def by_view(features: torch.Tensor, images: int, chunks: int) -> torch.Tensor:
+    """Views [k, b, d] of b images from what an encoder gave for them, chunk after chunk and view after view."""
+    count = len(features) // images
+    sizes = [count * (part.stop - part.start) for part in split(images, chunks)]
+    return torch.cat([part.reshape(count, -1, features.shape[1]) for part in torch.split(features, sizes)], dim=1)
+
+
+def image_share(views: torch.Tensor) -> float | None:
+    """Share of the image in the variance of the normalized features of views [k, b, d]; None with one view or image.
+
+    The intraclass correlation (B - W) / (B + (k - 1) W), B and W the mean squares between and within images: 1 = views
+    of an image are the same, 0 expected = they are no more alike than those of different images.
+
+    Source: Shrout, Fleiss, "Intraclass correlations", 1979, ICC(1, 1).
+    """
+    k, b, _ = views.shape
+    if k < 2 or b < 2:
+        return None
+    x = F.normalize(views.detach().double(), dim=2)
+    means = x.mean(dim=0)
+    between = float(k * (means - means.mean(dim=0)).square().sum() / (b - 1))
+    within = float((x - means).square().sum() / (b * (k - 1)))
+    total = between + (k - 1) * within
+    return (between - within) / total if total > 0 else 0.0
+
+
+def judge(curves: Sequence[Row], *, method: str = "", start: Row | None = None) -> Health:
+    """The verdict on a run.
+
+    Args:
+        curves: its logged steps, each with ``step``, ``samples_seen``, ``loss``, ``chance_loss``, ``feature_spread``;
+            some with ``image_share``, ``picture_spread``, or ``probe`` and ``probe_se``.
+        method: whose remedies are told.
+        start: ``probe`` and ``probe_se`` before the first step.
+    """
+    found = (
+        _diverged(curves) or _collapsed(curves) or _worse_probe(curves, start) or _unmoved(curves) or _too_early(curves)
+    )
+    if not found:
+        return Health("healthy", _path(curves))
+    verdict, step, detail = found
+    return Health(verdict, detail, step, OF_METHODS.get((method, verdict), REMEDIES[verdict]))
+
+
+def should_stop(health: Health, curves: Sequence[Row], *, samples: int) -> bool:
+    """True if a verdict has lasted so long that the rest of C is better saved.
+
+    Never before a fifth of C; a collapse must last for a tenth of C, "not learning" for a fifth.
+    """
+    patience = PATIENCE.get(health.verdict)
+    seen = curves[-1]["samples_seen"]
+    if patience is None or seen < NEVER_BEFORE * samples:
+        return False
+    began = next((row["samples_seen"] for row in curves if row["step"] >= health.step), seen)
+    return seen - began >= patience * samples
+
+
+def _diverged(rows: Sequence[Row]) -> Found:
+    for row in rows:
+        for name in ("loss", "gradient_norm"):
+            if not math.isfinite(row.get(name, 0.0)):
+                words = f"The {name.replace('_', ' ')} was {row[name]} after {row['samples_seen']:,} samples."
+                return "diverged", int(row["step"]), words
+    loss, window = _smooth(rows, "loss"), _window(rows)
+    limit = BLOWN_UP * max(_first(rows), rows[-1]["chance_loss"])
+    return ("diverged", _onset(rows, [x > limit for x in loss]), _path(rows)) if loss[-1] > limit else None
+
+
+def _collapsed(rows: Sequence[Row]) -> Found:
+    for name, images in (("feature_spread", "All images"), ("picture_spread", "Images without augmentation, too,")):
+        spread = _smooth(rows, name) if name == "feature_spread" else _last_known(rows, name)
+        if spread[-1] < COLLAPSED_SPREAD:
+            words = f"{images} give nearly the same features (spread {spread[-1]:.3f} of at most 1)."
+            return "collapsed", _onset(rows, [x < COLLAPSED_SPREAD for x in spread]), words
+    shares = _smooth(rows, "image_share")
+    if shares[-1] + 2 * _error([row.get("image_share", math.inf) for row in rows[-_window(rows) :]]) >= TOLD_APART:
+        return None
+    words = f"Views of one image are no more alike than those of different images (share {shares[-1]:.2f} of 1)."
+    return "collapsed", _onset(rows, [x < TOLD_APART for x in shares]), words
+
+
+def _worse_probe(rows: Sequence[Row], start: Row | None) -> Found:
+    """The last two readings, on average, are worse than the best one by more than its standard error."""
+    read = [row for row in rows if "probe" in row]
+    if len(read) < 2 or _smooth(rows, "loss")[-1] >= _first(rows):
+        return None
+    best = max([*([start] if start else []), *read], key=lambda row: row["probe"])
+    last = (read[-1]["probe"] + read[-2]["probe"]) / 2
+    if best["probe"] - last <= best["probe_se"]:
+        return None
+    words = f"The probe fell from {best['probe']:.1%} (standard error {best['probe_se']:.1%}) to {last:.1%}"
+    if best is start:
+        return "forgetting", int(rows[0]["step"]), f"{words} since before the first step, while the loss fell."
+    return "overfitting", int(best["step"]), f"{words} while the loss fell."
+
+
+def _unmoved(rows: Sequence[Row]) -> Found:
+    loss, chance = _smooth(rows, "loss"), _smooth(rows, "chance_loss")
+    there = [abs(x - c) <= TOLERANCE * c for x, c in zip(loss, chance, strict=True)]
+    if there[-1]:
+        return "not learning", _onset(rows, there), f"{_path(rows)} It is that of a network which tells nothing apart."
+    return (
+        ("not learning", int(rows[0]["step"]), f"{_path(rows)} That is no fall beyond noise.") if _still(rows) else None
+    )
+
+
+def _still(rows: Sequence[Row]) -> bool:
+    """True if the loss is not below its first few values, nor below those of its first tenth, beyond their noise."""
+    values = [row["loss"] for row in rows]
+    window, steps = _window(rows), [b - a for a, b in pairwise(values)]
+    noise = math.sqrt(sum(step * step for step in steps) / (2 * max(1, len(steps))))  # of one row, whatever the trend
+    end = _mean(values[-window:])
+    for count in (max(1, window // 4), window):
+        error = noise * math.sqrt(1 / count + 1 / window)
+        start = _mean(values[:count])
+        if start - end > max(ERRORS * error, TOLERANCE * abs(start)):
+            return False
+    return True
+
+
+def _too_early(rows: Sequence[Row]) -> Found:
+    if _smooth(rows, "loss")[-1] <= _smooth(rows, "chance_loss")[-1]:
+        return None
+    return "too early", 0, f"{_path(rows)} It is still on its way there."
+
+
+def _path(rows: Sequence[Row]) -> str:
+    loss, chance = _smooth(rows, "loss")[-1], _smooth(rows, "chance_loss")[-1]
+    return f"The loss went from {_first(rows):.3f} to {loss:.3f}; its chance value is {chance:.3f}."
+
+
+def _first(rows: Sequence[Row]) -> float:
+    """Mean loss of the first few rows, before much is learned."""
+    return _mean([row["loss"] for row in rows[: max(1, _window(rows) // 4)]])
+
+
+def _window(rows: Sequence[Row]) -> int:
+    return max(1, min(len(rows) // 2, max(LEAST_ROWS, round(TAIL * len(rows)))))
+
+
+def _smooth(rows: Sequence[Row], name: str) -> list[float]:
+    """Mean of each row and those just before it; infinite where nothing is known."""
+    window = _window(rows)
+    values = [row.get(name, math.inf) for row in rows]
+    return [_mean(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))]
+
+
+def _error(values: Sequence[float]) -> float:
+    """Standard error of the mean; infinite where it is not known."""
+    mean = _mean(values)
+    if len(values) < 2 or not math.isfinite(mean):
+        return math.inf
+    return math.sqrt(sum((x - mean) ** 2 for x in values) / (len(values) - 1) / len(values))
+
+
+def _last_known(rows: Sequence[Row], name: str) -> list[float]:
+    return list(accumulate((row.get(name, math.nan) for row in rows), _later, initial=math.inf))[1:]
+
+
+def _later(before: float, now: float) -> float:
+    return before if math.isnan(now) else now
+
+
+def _onset(rows: Sequence[Row], holds: Sequence[bool]) -> int:
+    """The step from which on it held to the end."""
+    first = len(holds) - 1
+    while first > 0 and holds[first - 1]:
+        first -= 1
+    return int(rows[first]["step"])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,13 +1,14 @@
 """The selected images as one memory-mapped block of small squares, read and decoded once.
 
 Images are squashed to a square with Pillow's BICUBIC, as the encoders do, a quarter larger than the views so that crops
-have something to cut. The block is written in shards; a shard that is there is not made again. Images that cannot be
-read or decoded, or changed since they were selected, are left out and listed with their reason in errors.parquet of
-the run folder.
+have something to cut. The block is written in shards of 64 MB; a shard that is there and whole is not made again, and
+several processes map the same ones. Reading a batch copies that batch alone. Images that cannot be read or decoded, or
+changed since they were selected, are left out and listed with their reason in errors.parquet of the run folder.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,14 +23,16 @@ from curate.exports.originals import ERRORS
 from curate.pretraining.augment.draws import image_hash
 from curate.pretraining.schedule import Images
 from embeddings import files
-from embeddings.errors import ImageError, TrainingError
+from embeddings.errors import CorruptError, ImageError, StorageError, TrainingError
 from embeddings.pictures.views import load_image
 from embeddings.pipeline.batches import core_count
 from embeddings.progress import Progress
 from embeddings.sources import Source
-from embeddings.store import ShardedVectors
+from embeddings.store import ShardedVectors, load_array
 
 SHARD_BYTES = 1 << 26
+STREAM = "Or keep no decoded images and decode at each visit: --set cache=0."
+COLUMNS = ("source", "key", "uri", "sha256", "stage", "repeats")  # of a selection that training needs
 
 
 @dataclass(frozen=True)
@@ -66,36 +69,33 @@ def load_images(
 
     Raises:
         TrainingError: not one image could be read.
-        StorageError: no space.
+        StorageError: no space; found before the first shard where that is possible.
     """
-    table = table.sort_by([("source", "ascending"), ("key", "ascending")])
-    length = max(1, SHARD_BYTES // (3 * edge * edge))
-    shards: list[np.ndarray] = []
-    errors: list[pa.Table] = []
-    for start in range(0, len(table), length):
-        path = folder / f"{start // length:05d}.npy"
-        if not path.exists():
-            _write_shard(path, table.slice(start, length), sources, edge=edge)
-        shards.append(np.load(path, mmap_mode="r", allow_pickle=False))
-        errors.append(files.read_table(path.with_suffix(".parquet")))
-        progress("decode", min(start + length, len(table)), len(table))
-    return _assemble(table, shards, pa.concat_tables(errors), edge=edge)
+    table = in_order(table)
+    length = max(1, SHARD_BYTES // square_bytes(edge))
+    parts = {folder / f"{i:05d}.npy": table.slice(i * length, length) for i in range(-(-len(table) // length))}
+    missing = [path for path, rows in parts.items() if not _is_whole(path, len(rows), edge=edge)]
+    _require_space(folder, sum(len(parts[path]) for path in missing) * square_bytes(edge))
+    for done, (path, rows) in enumerate(parts.items(), 1):
+        if path in missing:
+            _write_shard(path, rows, sources, edge=edge)
+        progress("decode", min(done * length, len(table)), len(table))
+    errors = pa.concat_tables(files.read_table(path.with_suffix(".parquet")) for path in parts)
+    return _assemble(table, [load_array(path) for path in parts], errors, edge=edge)
 
 
-def _write_shard(path: Path, rows: pa.Table, sources: Mapping[str, Source], *, edge: int) -> None:
-    """Decodes some rows; writes the reasons for those that fail, then the pixels of the others."""
-    columns = [rows[name].to_pylist() for name in ("source", "uri", "sha256")]
-    with ThreadPoolExecutor(core_count()) as pool:
-        results = list(pool.map(lambda name, *image: _square(sources[name], *image, edge=edge), *columns))
-    reasons = [result if isinstance(result, str) else None for result in results]
-    failed = rows.select(ERRORS.names[:3]).append_column("reason", pa.array(reasons, pa.string()))
-    files.write_table(path.with_suffix(".parquet"), failed.filter(pc.is_valid(failed["reason"])))
-    pixels = [result for result in results if isinstance(result, np.ndarray)]
-    with files.atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, np.stack(pixels) if pixels else np.empty((0, 3 * edge * edge), np.uint8))
+def square_bytes(edge: int) -> int:
+    """What a decoded image takes."""
+    return 3 * edge * edge
 
 
-def _square(source: Source, uri: str, sha256: str | None, *, edge: int) -> np.ndarray | str:
+def in_order(table: pa.Table) -> pa.Table:
+    """What training needs of a selection's rows, sorted by (source, key)."""
+    found = table.select(COLUMNS).sort_by([("source", "ascending"), ("key", "ascending")])
+    return found.combine_chunks()
+
+
+def square(source: Source, uri: str, sha256: str | None, *, edge: int) -> np.ndarray | str:
     """uint8 [3 S S] of one image, or the reason why there is none."""
     try:
         image = load_image(source, uri, sha256=sha256)
@@ -115,8 +115,54 @@ def images_of(table: pa.Table) -> Images:
 
 def identities(table: pa.Table) -> np.ndarray:
     """Hash uint64 [n] of each row's (source, key)."""
-    names = zip(table["source"].to_pylist(), table["key"].to_pylist(), strict=True)
-    return np.array([image_hash(source, key) for source, key in names], np.uint64)
+    found = np.empty(len(table), np.uint64)
+    start = 0
+    for part in table.select(["source", "key"]).to_batches(max_chunksize=1 << 16):
+        names = zip(part["source"].to_pylist(), part["key"].to_pylist(), strict=True)
+        found[start : start + len(part)] = [image_hash(source, key) for source, key in names]
+        start += len(part)
+    return found
+
+
+def with_reasons(rows: pa.Table, reasons: list[str | None]) -> pa.Table:
+    """Schema ERRORS: the rows of a selection that have a reason."""
+    table = rows.select(ERRORS.names[:3]).append_column("reason", pa.array(reasons, pa.string()))
+    return table.filter(pc.is_valid(table["reason"]))
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    """Refuses to begin what the disk cannot hold."""
+    free = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
+    if needed > free:
+        raise StorageError(
+            f"The decoded images need {needed / 1e9:.2f} GB in {folder}; {free / 1e9:.2f} GB are free.",
+            hint=f"Free some space, or choose another --out. {STREAM}",
+        )
+
+
+def _is_whole(path: Path, rows: int, *, edge: int) -> bool:
+    """True if a shard and its reasons read back and account for all its rows."""
+    try:
+        pixels, errors = load_array(path), files.read_table(path.with_suffix(".parquet"))
+    except CorruptError:
+        return False
+    return pixels.dtype == np.uint8 and pixels.shape == (rows - len(errors), square_bytes(edge))
+
+
+def _write_shard(path: Path, rows: pa.Table, sources: Mapping[str, Source], *, edge: int) -> None:
+    """Decodes some rows; writes the reasons for those that fail, then the pixels of the others."""
+    columns = [rows[name].to_pylist() for name in ("source", "uri", "sha256")]
+    with ThreadPoolExecutor(core_count()) as pool:
+        results = list(pool.map(lambda name, *image: square(sources[name], *image, edge=edge), *columns))
+    pixels = [result for result in results if isinstance(result, np.ndarray)]
+    try:
+        reasons = [result if isinstance(result, str) else None for result in results]
+        files.write_table(path.with_suffix(".parquet"), with_reasons(rows, reasons))
+        with files.atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.stack(pixels) if pixels else np.empty((0, square_bytes(edge)), np.uint8))
+    except StorageError as error:
+        size = f"The decoded images of this shard are {len(rows) * square_bytes(edge) / 1e9:.2f} GB."
+        raise StorageError(f"{error.message} {size}", hint=f"{error.hint} {STREAM}") from error
 
 
 def _assemble(table: pa.Table, shards: list[np.ndarray], errors: pa.Table, *, edge: int) -> ImageBlock:

@@ -17,15 +17,25 @@ WEIGHTS, VECTORS = 0, 1  # parameter groups: what decays, and biases and norms
 def build_optimizer(module: nn.Module, training: Training) -> torch.optim.Optimizer:
     """The optimizer over all trainable parameters; vectors and scalars (biases, norms) do not decay."""
     parameters = [p for p in module.parameters() if p.requires_grad]
+    weights, vectors = [p for p in parameters if not _is_vector(p)], [p for p in parameters if _is_vector(p)]
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay, "adapts": True},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "adapts": False},
+        {"params": weights, "weight_decay": training.weight_decay, "adapts": True},
+        {"params": vectors, "weight_decay": 0.0, "adapts": False},
     ]
     if training.optimizer == "lars":
         return LARS(groups, lr=training.learning_rate, momentum=training.momentum, trust=training.trust)
     if training.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum)
     return torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas)
+
+
+def excluded(module: nn.Module) -> list[str]:
+    """Names of the trainable parameters without weight decay and, under LARS, without trust ratio."""
+    return [name for name, parameter in module.named_parameters() if parameter.requires_grad and _is_vector(parameter)]
+
+
+def _is_vector(parameter: torch.Tensor) -> bool:
+    return parameter.ndim <= 1
 
 
 def set_rates(optimizer: torch.optim.Optimizer, training: Training, *, share: float, batch: int) -> float:

@@ -4,8 +4,10 @@ config.json           what was asked for, fully resolved; written first, so that
 images/               the decoded images; deleted at the end
 errors.parquet        selected images that could not be read, with the reason
 curves.jsonl          one line per logged step
-checkpoints/          the last two states
+tensorboard/          the same as event files, if that was asked for
+checkpoints/          the last states
 backbone.safetensors  the trained network without heads, and backbone.json, how to use it
+README.md             a model card
 run.json              facts and verdict; written last
 """
 
@@ -22,15 +24,21 @@ from embeddings.errors import ForeignFolderError, PartialError
 CONFIG, RUN = "config.json", "run.json"
 
 
-def find_run(folder: Path, document: dict[str, Any]) -> Run | None:
+def find_run(folder: Path, document: dict[str, Any], *, abort: bool = False) -> Run | None:
     """The finished run of this configuration in the folder; None if it is unfinished or not begun.
+
+    Args:
+        folder: of the run.
+        document: its configuration.
+        abort: whether a run that was stopped because it was ill counts as finished; else it goes on.
 
     Raises:
         ForeignFolderError: another configuration's run (names the first field that differs), or other files.
     """
     if (folder / CONFIG).exists():
         files.require_same_config(folder, files.read_json(folder / CONFIG), document)
-        return Run.open(folder) if (folder / RUN).exists() else None
+        run = Run.open(folder) if (folder / RUN).exists() else None
+        return None if run and run.facts.get("stopped") and not abort else run
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ForeignFolderError(
             f"{folder} is not empty and holds no pretraining run.", hint="Choose a new folder for --out."

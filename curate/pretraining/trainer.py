@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import nn
 
+from curate.pretraining import ranks
+from curate.pretraining.adaptation import ALL, keep_frozen_statistics
 from curate.pretraining.augment.draws import VIEW_DRAWS, draw, uniforms
 from curate.pretraining.augment.views import augment
 from curate.pretraining.depthwise import speed_up_small_maps
-from curate.pretraining.gradients import backward
-from curate.pretraining.health import feature_spread
+from curate.pretraining.execution import Execution
+from curate.pretraining.gradients import Step, backward, require_exact_chunks
+from curate.pretraining.health import by_view, feature_spread, image_share, rank_me
 from curate.pretraining.methods import Learner, load_method
 from curate.pretraining.optimizers import build_optimizer, clip_gradients, set_rates
 from curate.pretraining.sample import Sample, Seen
 from curate.pretraining.settings import Settings
 from embeddings.encoders.networks import seeded
-from embeddings.encoders.torch_encoder import Placement
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Measured:
     loss: float
     learning_rate: float
     chance_loss: float
-    features: torch.Tensor  # [views x b, d]
+    gradient_norm: float
+    views: torch.Tensor  # [k, b, d]: features of this process's b images, in k views
+    diagnostics: Mapping[str, float] = field(default_factory=dict)  # the method's own
 
     def to_json(self) -> dict[str, float]:
         """The figures that go into the curves."""
@@ -37,41 +41,61 @@ class Measured:
             "loss": self.loss,
             "chance_loss": self.chance_loss,
             "learning_rate": self.learning_rate,
-            "feature_spread": feature_spread(self.features),
+            "gradient_norm": self.gradient_norm,
+            "feature_spread": feature_spread(self.views.flatten(0, 1)),
+            "rank_me": rank_me(self.views.flatten(0, 1)),
+            **({} if (share := image_share(self.views)) is None else {"image_share": share}),
+            **self.diagnostics,
         }
 
 
 class Trainer:
-    """A learner and its optimizer on one device: bfloat16 on a GPU, float32 elsewhere."""
+    """A learner and its optimizer on one device."""
 
-    def __init__(self, settings: Settings, device: str = "auto") -> None:
-        method = load_method(settings.method)
-        self.settings, self.placement = settings, Placement.choose(device)
+    def __init__(self, settings: Settings, execution: Execution | None = None) -> None:
+        """Builds the learner.
+
+        Raises:
+            UsageError: no such device, or chunks that batch norms do not allow.
+            MissingExtraError: public weights that are not on this machine.
+        """
+        method, self.execution = load_method(settings.method), execution or Execution()
+        self.settings, self.placement = settings, self.execution.place()
         self.network = settings.backbone.build(settings.seed)
+        settings.adapt.apply(self.network.module, seed=settings.seed)
         speed_up_small_maps(self.network.module)
         with seeded(settings.seed):
             learner = method.build(self.network, settings.recipe)
-        self.learner = learner.train().to(self.placement.device)
-        if settings.recipe.training.keep_statistics:
-            _keep_statistics(self.learner)
-        self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.learner = self._placed(learner.train())
         self.optimizer = build_optimizer(self.learner, settings.recipe.training)
         self._presets, self._chance_loss = method.views(settings.recipe), method.chance_loss
         self._mean, self._std = (self._per_channel(v) for v in (self.network.mean, self.network.std))
 
-    def step(self, sample: Sample, *, share: float, batch: int) -> Measured:
-        """Trains on one batch at a share of C; ``batch`` is the run's nominal size, which scales the learning rate."""
+    def step(self, sample: Sample, *, share: float, batch: int, images: int | None = None) -> Measured:
+        """Trains on one batch.
+
+        Args:
+            sample: this process's images of it.
+            share: of C.
+            batch: the run's nominal batch size, which scales the learning rate.
+            images: of the whole batch over all processes; those of the sample if this one is alone.
+        """
         training = self.settings.recipe.training
         rate = set_rates(self.optimizer, training, share=share, batch=batch)
-        seen, place = Seen(self.views(sample), sample, self.settings.seed), self.placement
+        seen = Seen(self.views(sample), sample, self.settings.seed)
         self.optimizer.zero_grad()
-        loss, features = backward(cast(Learner, self.learner), seen, share=share, low=place.precision == "bfloat16")
+        step = Step(share, images or len(sample), self.execution.chunks, low=self.placement.precision == "bfloat16")
+        loss, features = backward(cast(Learner, self.learner), seen, step)
+        ranks.add_gradients(self.learner.parameters())
         self._call("after_backward", share)
+        norm = nn.utils.get_total_norm([p.grad for p in self.learner.parameters() if p.grad is not None])
         clip_gradients(self.learner, training.clip)
         self.optimizer.step()
         self._call("after_step", share)
-        chance = self._chance_loss(self.settings.recipe, len(sample))
-        return Measured(float(loss), rate, chance, features)
+        chance = self._chance_loss(self.settings.recipe, step.images)
+        diagnostics: dict[str, float] = getattr(self.learner, "diagnostics", dict)()
+        views = by_view(features, len(sample), self.execution.chunks)
+        return Measured(float(loss), rate, chance, float(norm), views, diagnostics)
 
     def views(self, sample: Sample) -> list[torch.Tensor]:
         """The normalized views of a batch, each float32 [b, 3, S_v, S_v], channels last."""
@@ -82,8 +106,25 @@ class Trainer:
             drawn = draw(preset, u, stored=pixels.shape[-1], size=size)
             view = augment(pixels, drawn, size=preset.edge(size))
             view = view.mul_(255).sub_(self._mean).div_(self._std)
+            view = view.double() if self.placement.precision == "float64" else view
             views.append(view.contiguous(memory_format=torch.channels_last))
         return views
+
+    def _placed(self, learner: nn.Module) -> nn.Module:
+        """The learner on its device, in its precision, ready to share a batch with other processes."""
+        if self.settings.recipe.training.keep_statistics:
+            _keep_statistics(learner)
+        if self.settings.adapt.kind != ALL:
+            keep_frozen_statistics(learner)
+        if not self.execution.chunk_stats:
+            require_exact_chunks(self.network.module, self.execution.chunks)
+        learner = learner.double() if self.placement.precision == "float64" else learner
+        learner = learner.to(self.placement.device)
+        learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ranks.share_batch_norms(learner)
+        if self.execution.compile:
+            self.network.module.compile()
+        return learner
 
     def _call(self, hook: str, share: float) -> None:
         if found := getattr(self.learner, hook, None):

@@ -36,7 +36,6 @@ PULLS = 6  # rows of the table
 SLICES = 40  # rows of the table
 EXAMPLES = 12  # unserved slices with pictures
 CHANCE = 0.05
-ALIKE = "nothing to match"  # why a step was not tried where the facts agree; the fact says it
 
 
 def parts(shift: Shift | None) -> dict[str, str]:
@@ -71,24 +70,6 @@ def _pictured(shift: Shift) -> Iterator[tuple[str, list[str]]]:
         yield "target", [pair["target"] for pair in pairs]
 
 
-def repair_words(factors: Finding) -> str:
-    """What preprocessing would do to a pool's distance, as a sentence."""
-    if factors.get("reason"):
-        return f"Not measured: {factors['reason']}"
-    if factors["kind"] == "none":
-        return "It is not told from the target on these samples: there is nothing to repair."
-    best = factors["best"]
-    if not best:
-        return "No step of preprocessing repairs any of the distance: it is content."
-    before, after = (number(max(figure["value"], 0)) for figure in (factors["index"], factors["content"]))
-    share, repaired = best["repaired"], ""
-    if share["value"] is not None:
-        repaired = f", {percent(share['value'], 0)} of the distance ({span(share, 0, scale=100)})"
-    rest = "that is what the shift is" if best["explains"] else "the rest is content"
-    steps = ", then ".join(best["steps"])
-    return f"{steps[0].upper()}{steps[1:]}: index {before} \N{RIGHTWARDS ARROW} {after}{repaired}; {rest}."
-
-
 def steps_tried(factors: Finding) -> list[dict[str, Any]]:
     """Rows of the chart: the samples as they are, every step alone with what it does, all of the best repair."""
     whole = factors["index"]["n"][0]
@@ -112,7 +93,7 @@ def not_needed(factors: Finding) -> list[dict[str, str]]:
         {
             "name": _capital(f["name"]),
             "fact": f["fact"],
-            "why": "" if f["index"]["reason"] == ALIKE else f["index"]["reason"],
+            "why": f["index"]["reason"] if f.get("differs", True) else "",  # the fact says it
         }
         for f in factors["factors"]
         if not f["step"]

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from curate.reporting import figures, findings, measures, selections, wording
 from curate.reporting.sentences import judge_sentence
+from curate.scoring.repairs import repair_words
 
 
 def render_html(summary: dict[str, Any]) -> str:
@@ -22,6 +23,7 @@ def render_html(summary: dict[str, Any]) -> str:
         "accuracy": [
             figures.accuracy_chart(labeled) for labeled in (summary["evaluation"] or {"labeled": []})["labeled"]
         ],
+        "selections_lead": selections.selections_lead(summary),
         "supply": [figures.supply_chart(s["supply"]) for s in summary["selections"]],
         "compared": [figures.comparison_chart(c) for c in summary["comparisons"]],
         "parts": findings.parts(shift),
@@ -46,6 +48,7 @@ def _environment() -> Environment:
         "explained": findings,
         "judge_sentence": judge_sentence,
         "measured": measures.measured,
+        "repair_words": repair_words,
         "selected": selections,
         "step_chart": figures.step_chart,
     }

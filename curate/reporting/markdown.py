@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from curate.reporting import findings
-from curate.reporting.selections import comparison_rows, left_out_words, mmd_decimals
+from curate.reporting.score_lines import LINES
+from curate.reporting.selections import comparison_rows, left_out_words, mmd_decimals, selections_lead
 from curate.reporting.sentences import judge_sentence, ordered_metrics
 from curate.reporting.wording import amount, counted, decimals_for, number, percent, points, signed, span, with_error
+from curate.scoring.repairs import repair_words
 
 Row = Sequence[str]
 
@@ -17,17 +19,26 @@ Row = Sequence[str]
 def render_markdown(summary: dict[str, Any]) -> str:
     """The report's words and tables, without pictures."""
     parts = ["# Curation report", *map(_escaped, summary["headline"])]
-    if summary["shift"] and summary["shift"]["pools"]:
-        parts += ["## Pools", _pools(summary["shift"]), *_explanations(summary["shift"])]
-    if summary["selections"]:
-        parts += ["## Selections", _selections(summary["selections"]), *map(_selection_notes, summary["selections"])]
-    for comparison in summary["comparisons"]:
-        parts += [f"## Methods compared: {_escaped(comparison['name'])}", *_comparison(comparison)]
+    pools, chosen = _of_pools(summary["shift"]), _of_selections(summary)
+    parts += chosen + pools if selections_lead(summary) else pools + chosen
     if summary["runs"]:
         parts += ["## Runs", _runs(summary["runs"])]
     for labeled in (summary["evaluation"] or {"labeled": []})["labeled"]:
         parts += [f"## Accuracies on {_escaped(labeled['name'])}", _accuracies(labeled)]
     return "\n\n".join(parts) + "\n"
+
+
+def _of_pools(shift: dict[str, Any] | None) -> list[str]:
+    return ["## Pools", _pools(shift), *_explanations(shift)] if shift and shift["pools"] else []
+
+
+def _of_selections(summary: dict[str, Any]) -> list[str]:
+    selections, parts = summary["selections"], list[str]()
+    if selections:
+        parts += ["## Selections", _selections(selections), *map(_selection_notes, selections)]
+    for comparison in summary["comparisons"]:
+        parts += [f"## Methods compared: {_escaped(comparison['name'])}", *_comparison(comparison)]
+    return parts
 
 
 def _pools(shift: dict[str, Any]) -> str:
@@ -51,9 +62,19 @@ def _pools(shift: dict[str, Any]) -> str:
 
 def _explanations(shift: dict[str, Any]) -> list[str]:
     """Short tables of what else was found, each under its heading."""
-    makers = {"kinds": _kinds, "slices": _slices, "judge": _judge, "delivery": _delivery}
-    there = [(title, makers[name]) for name, title in findings.parts(shift).items() if name in makers]
-    return [text for title, make in there for text in (f"## {title}", make(shift))]
+    tables = {"kinds": _kinds, "slices": _slices, "judge": _judge, "delivery": _delivery}
+    found = []
+    for name, title in findings.parts(shift).items():
+        words = [] if name == "delivery" else [_escaped(line) for line in LINES.get(name, _nothing)(shift)]
+        table = list(filter(None, [tables[name](shift)])) if name in tables else []
+        if words or table:
+            found += [f"## {title}", *words, *table]
+    return found
+
+
+def _nothing(shift: findings.Shift) -> list[str]:
+    """A part that has no words beside its table."""
+    return []
 
 
 def _kinds(shift: dict[str, Any]) -> str:
@@ -61,14 +82,14 @@ def _kinds(shift: dict[str, Any]) -> str:
     for pool, found in findings.found_in(shift, "factors"):
         known = [] if found.get("reason") else [found["index"], found["content"]]
         figures = [f"{number(f['value'], 1)} ({span(f, 1)})" for f in known] or ["n/a", "n/a"]
-        rows.append((pool["name"], *figures, findings.repair_words(found)))
+        rows.append((pool["name"], *figures, repair_words(found)))
     return _table(("pool", "index of the sample", "index after the best repair", "what repairs it"), rows)
 
 
 def _slices(shift: dict[str, Any]) -> str:
     found = shift["findings"]["slices"]
     if found.get("reason"):
-        return _not_measured(found)
+        return ""
     columns = findings.slice_columns(shift)
     nulls = [f"{c['name']} (null {percent(c['null'], 0)})" for c in columns]
     rows = [
@@ -148,10 +169,12 @@ def _comparison(comparison: dict[str, Any]) -> list[str]:
     """The table of methods, and what came out in words."""
     words = [_escaped(sentence) for sentence in (*comparison["words"], *comparison["notes"])]
     silent = [judge for judge in comparison["judges"] if judge["reason"]]
-    words += [_escaped(f"{j['name']} could not judge: {j['reason'].rstrip('.')}.") for j in silent]
+    words += [
+        _escaped(f"{comparison['called'][j['name']]} could not judge: {j['reason'].rstrip('.')}.") for j in silent
+    ]
     if comparison["reason"]:
         return words
-    first, *judges = comparison["encoders"]
+    first, *judges = (comparison["called"][name] for name in comparison["encoders"])
     header = ["method", "images", f"index by {first}", *(f"index by {name}" for name in judges)]
     return [_table([*header, "against random", "MMD", "coverage"], _contenders(comparison)), *words]
 

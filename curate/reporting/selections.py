@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.comparison import RANDOM, Comparison
+from curate.comparison import RANDOM, Comparison, called
 from curate.reporting.thumbnails import Album
 from curate.reporting.wording import decimals_for, number, percent
 from curate.results import Selection
@@ -56,11 +56,17 @@ def selection_part(name: str, selection: Selection, album: Album | None) -> dict
 
 
 def comparison_part(name: str, comparison: Comparison) -> dict[str, Any]:
-    """One comparison as the summary holds it: its JSON, and what the gain over random costs."""
+    """One comparison as the summary holds it: its JSON, names for people, and what the gain over random costs."""
     document = comparison.to_json()
     for contender in document["contenders"]:
         contender["gain_per_cost"] = _gain_per_cost(contender, comparison.encoder)
-    return {"name": name, "encoders": list(comparison.encoders), **document}
+    names = {encoder: called(encoder) for encoder in (*comparison.encoders, *(j.name for j in comparison.judges))}
+    return {"name": name, "encoders": list(comparison.encoders), "called": names, **document}
+
+
+def selections_lead(summary: Mapping[str, Any]) -> bool:
+    """True for the report of a selection, which begins with it; a study goes from its score to its accuracies."""
+    return bool(summary["selections"]) and not summary["runs"] and not summary["evaluation"]
 
 
 def wishes(facts: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from curate.distances._frechet import DIRECTIONS, PER_DIRECTION
 from curate.reporting.wording import Figure, counted, listed, number, one_of, percent, points, span
+from curate.scoring.verdicts import has_far_part
 
 METRICS = ("linear", "linear_balanced", "knn", "knn_balanced")  # the first one there is decides
 FULL_RESOLUTION = DIRECTIONS * PER_DIRECTION  # target images from which the distance uses all its directions
@@ -39,12 +40,36 @@ def judge_sentence(judge: dict[str, Any]) -> str:
         return f"A second encoder was not asked: {judge['reason']}"
     name, agreement = judge["encoder"]["name"], judge["agreement"]
     if agreement["value"] is None:
-        return f"Under {name} too the pools were scored: {agreement['reason']}."
+        return _few_judged(judge) + _unseen(judge)
     told = f"{name} orders the pools with a rank correlation of {number(agreement['value'], 2)} ({span(agreement, 2)})"
     turned = [f"{a} before {b}" for a, b in judge["turned"]]
     if not turned:
-        return f"{told}; it contradicts no order that is settled."
-    return f"{told}; it turns round what is settled here: {listed(turned, most=3)}. That order is in the encoder."
+        return f"{told}; it contradicts no order that is settled.{_unseen(judge)}"
+    order = listed(turned, most=3)
+    return f"{told}; it turns round what is settled here: {order}. That order is in the encoder.{_unseen(judge)}"
+
+
+def _few_judged(judge: dict[str, Any]) -> str:
+    """What a second encoder says of one pool or two, which have no rank correlation."""
+    name, pools = judge["encoder"]["name"], judge["pools"]
+    if len(pools) < 2:
+        read = "".join(f": index {number(p['index']['value'])}, {p['verdict']}" for p in pools)
+        return f"{name} scored the one pool, too{read}. There is no order to agree on."
+    order = " before ".join(p["name"] for p in pools)
+    if judge["turned"]:
+        return f"{name} puts {order}, and surely so: it turns round what is settled here. That order is in the encoder."
+    if not judge.get("same_order"):
+        return f"{name} puts {order}, not as here, but the errors leave that open."
+    return (
+        f"{name} puts {order}, too. Two pools have one order only, on which two encoders agree half the time by mere "
+        "chance: that is little evidence, and there is no rank correlation to give an interval of."
+    )
+
+
+def _unseen(judge: dict[str, Any]) -> str:
+    """Images that the judge could not see."""
+    gone = [f"{counted(n, 'image')} of {name}" for name, n in judge.get("gone", {}).items()]
+    return f" It did not see {listed(gone)}: they are not where they were embedded from." if gone else ""
 
 
 def _worth(shift: dict[str, Any] | None) -> str:
@@ -91,7 +116,7 @@ def _advice(shift: dict[str, Any] | None) -> str:
     use, part, last, leave = (named[action] for action in ("use", "use part", "use last", "far"))
     parts = [f"use {listed(use)}"] if use else []
     parts += [f"repair {name} first: {step}" for name, step in _repairs(shift)]
-    parts += [f"select from {listed(part)} and do not take {_them(part)} whole"] if part else []
+    parts += [f"select from {listed(_with_far_share(shift, part))} and do not take {_them(part)} whole"] if part else []
     if not parts:
         parts = ["no pool is near: do not pretrain on these"]
     else:
@@ -104,6 +129,13 @@ def _advice(shift: dict[str, Any] | None) -> str:
         parts.append(f"count nothing on {listed(named['copies'])}, which {repeat} the target")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _with_far_share(shift: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """Pools to be used in part, with the share that is far where that is why."""
+    findings = {pool["name"]: pool["findings"] for pool in shift["pools"]}
+    shares = {name: findings[name]["parts"]["share"]["value"] for name in names if has_far_part(findings[name])}
+    return [f"{name} (about {percent(shares[name], 0)} of it is far)" if name in shares else name for name in names]
 
 
 def _repairs(shift: dict[str, Any]) -> list[tuple[str, str]]:
@@ -180,7 +212,7 @@ def _against_random(comparison: dict[str, Any]) -> str:
         said = {name: reading["verdict"] for name, reading in contender["readings"].items()}
         if said.get(first):
             found.setdefault(said[first], []).append(contender["method"])
-            others = [name for name in judges if said.get(name) != said[first]]
+            others = [comparison["called"][name] for name in judges if said.get(name) != said[first]]
             doubts += [f"{contender['method']} not so under {listed(others)}"] if others else []
     if not found:
         return ""

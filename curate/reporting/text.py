@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from curate.comparison import Comparison, Reading
-from curate.reporting.selections import mmd_decimals
+from curate.comparison import Comparison, Reading, called
+from curate.reporting.score_lines import finding_lines
 from curate.reporting.sentences import headline, judge_sentence
 from curate.reporting.summary import summarize
 from curate.reporting.wording import NOTHING, likely, number, percent, signed, span, with_error
 from curate.results import FAR, Estimate, EvalReport, Run, Selection, ShiftReport
+
+NAME_WIDTH = 34  # of an encoder in a table
 
 
 class TextTable(NamedTuple):
@@ -28,13 +30,17 @@ def score_output(reports: Mapping[str, ShiftReport]) -> tuple[dict[str, Any], li
         lines = [
             f"{name}: {line}"
             for name, report in reports.items()
-            for line in (*_headline(report)[:2], *_remarks(report))
+            for line in (*_headline(report)[:2], *_remarks(report), *finding_lines(report.to_json()))
         ]
         return document, lines, [matrix_table(reports)]
     (report,) = reports.values()
     if not report.pools:
         return report.to_json(), _headline(report), [profile_table(report)]
-    return report.to_json(), [*_headline(report), *_remarks(report)], [score_table(report)]
+    return (
+        report.to_json(),
+        [*_headline(report), *_remarks(report), *finding_lines(report.to_json())],
+        [score_table(report)],
+    )
 
 
 def score_table(report: ShiftReport) -> TextTable:
@@ -112,30 +118,27 @@ def selection_lines(selection: Selection) -> list[str]:
 
 
 def comparison_table(comparison: Comparison) -> TextTable:
-    """Methods of selection, nearest to the judging images first."""
-    first, *judges = comparison.encoders
-    document = comparison.to_json()
-    decimals = mmd_decimals(document)
-    rows = [
-        [
-            f"{contender.method}{' (nearest, settled)' if comparison.best(first) == contender.method else ''}",
-            f"{contender.n:,}",
-            *(_half_width(contender.readings[name].index) for name in comparison.encoders),
-            _versus(contender.readings[first]),
-            with_error(contender.readings[first].mmd.to_json(), decimals),
-            _covered(contender.readings[first].coverage),
-        ]
-        for contender in comparison.contenders
-        if contender.n
-    ]
-    header = ["method", "images", f"index ±95% by {first}", *(f"by judge {name}" for name in judges)]
-    title = f"On {comparison.judging:,} target images that no method saw, nearest first"
-    return TextTable(title, [*header, "against random", "MMD ± SE", "coverage (null)"], rows)
+    """Methods of selection, nearest to the judging images first; below each what the judges see. For 100 columns."""
+    first, best = comparison.encoder, comparison.best(comparison.encoder)
+    rows = []
+    for contender in comparison.contenders:
+        if contender.n:
+            name = f"{contender.method}{' *' if contender.method == best else ''}"
+            rows.append([name, f"{contender.n:,}", *_figures(contender.readings[first])])
+            judges = [encoder for encoder in comparison.encoders if encoder != first]
+            rows += [[f"  {_short(called(judge))}", "", *_figures(contender.readings[judge])] for judge in judges]
+    settled = "; *: settled" if best else ""
+    title = (
+        f"On {comparison.judging:,} target images that no method saw, nearest by {_short(called(first))} first{settled}"
+    )
+    return TextTable(
+        title, ["method and judges", "images", "index ±95%", "against random ±95%", "coverage (null)"], rows
+    )
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:
     """What came out of a comparison, in words, and what to know with it."""
-    silent = [f"{j.name} could not judge: {j.reason.rstrip('.')}." for j in comparison.judges if j.reason]
+    silent = [f"{called(j.name)} could not judge: {j.reason.rstrip('.')}." for j in comparison.judges if j.reason]
     if comparison.reason:
         return [f"The selection was not compared with others: {comparison.reason}"]
     return [*comparison.words, *silent, *comparison.notes]
@@ -193,11 +196,21 @@ def _half_width(index: Estimate) -> str:
     return f"{number(index.value, 1)} ±{number((index.high - index.low) / 2, 1)}"
 
 
+def _figures(reading: Reading) -> list[str]:
+    """Index, its difference to random, and coverage."""
+    return [_half_width(reading.index), _versus(reading), _covered(reading.coverage)]
+
+
 def _versus(reading: Reading) -> str:
     gain = reading.against_random
-    if gain is None or gain.value is None:
+    if gain is None or gain.value is None or gain.low is None or gain.high is None:
         return "the control" if gain is None and reading.index.value is not None else NOTHING
-    return f"{signed(gain.value)} ({span(gain.to_json(), 1, plus=True)}), {reading.verdict}"
+    return f"{signed(gain.value)} ±{number((gain.high - gain.low) / 2, 1)}, {reading.verdict}"
+
+
+def _short(name: str) -> str:
+    """A name of at most 34 characters, its middle left out if need be."""
+    return name if len(name) <= NAME_WIDTH else f"{name[:16]}…{name[-17:]}"
 
 
 def _covered(coverage: Estimate) -> str:

@@ -12,11 +12,12 @@ from itertools import combinations
 
 from curate.results import Estimate, PoolScore
 from curate.scoring.ranking import settled
-from curate.scoring.verdicts import COVERS, relative
+from curate.scoring.verdicts import COVERS, has_far_part, relative
 
 MISSES = 0.5  # of the coverage expected of a pool of the target's own kind
 STRAYS = 1.5  # times the distance to target neighbors expected of such a pool
 OFFSET = 2 / 3  # share of the distance
+TOLD = 0.05  # of a pool, surely: a far part
 FLATTERS = 0.05  # share of copies
 SHOWN = 3
 OTHERS = {
@@ -31,7 +32,7 @@ OTHERS = {
 
 def remarks(pool: PoolScore) -> list[str]:
     """What other measures add to a pool's verdict."""
-    checks = (_missing_part, _serves_within, _strays, _same_mmd, _offset, _copies)
+    checks = (_far_part, _missing_part, _serves_within, _strays, _same_mmd, _offset, _copies)
     return [said for check in checks if (said := check(pool))]
 
 
@@ -62,6 +63,18 @@ def _turned(a: PoolScore, b: PoolScore, name: str) -> bool:
 def _end(estimate: Estimate, end: float | None) -> float:
     """An end of the interval, or the value where there is none."""
     return (estimate.value or 0.0) if end is None else end
+
+
+def _far_part(pool: PoolScore) -> str:
+    if pool.verdict == "copies" or not has_far_part(pool.findings, TOLD):
+        return ""
+    share, far, rest = (pool.findings["parts"][name] for name in ("share", "far", "rest"))
+    mixed = has_far_part(pool.findings)
+    return (
+        f"About {share['value']:.0%} of its images ({share['low']:.0%} to {share['high']:.0%}) are far from the "
+        f"target: as a set of their own they read {far['value']:.0f}, the others {max(rest['value'], 0):.0f}."
+        + (" Select from it; do not take it whole." if mixed else "")
+    )
 
 
 def _missing_part(pool: PoolScore) -> str:

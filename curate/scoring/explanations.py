@@ -18,6 +18,7 @@ from curate.attribution import TargetFactors, memorized, slices, telling
 from curate.distances._usable import usable
 from curate.diversity import effective_rank, unique, vendi
 from curate.results import PoolScore
+from curate.scoring.repairs import repair_words, unread_words
 from curate.scoring.sides import Side, Target
 from curate.scoring.verdicts import NEAR
 from embeddings.encoders import Encoder
@@ -86,26 +87,19 @@ def with_repairs(pools: Sequence[PoolScore]) -> tuple[PoolScore, ...]:
     """The pools with a note of what preprocessing would do to each, as far as that was asked for."""
     lowest = {pool.name: min((p.index.value or 0.0 for p in pools if p is not pool), default=None) for pool in pools}
     return tuple(
-        replace(pool, notes=(*_repair(pool.findings["factors"], lowest[pool.name]), *pool.notes))
+        replace(pool, notes=(*_repair_notes(pool.findings["factors"], lowest[pool.name]), *pool.notes))
         if "factors" in pool.findings
         else pool
         for pool in pools
     )
 
 
-def _repair(factors: Finding, lowest: float | None) -> list[str]:
-    """What preprocessing would do, in words; ``lowest`` is the index of the nearest other pool."""
+def _repair_notes(factors: Finding, lowest: float | None) -> list[str]:
+    """What preprocessing would do; ``lowest`` is the index of the nearest other pool."""
     if factors.get("reason"):
         return [f"What kind of shift it is was not measured: {factors['reason']}"]
-    if factors["kind"] == "none":
-        return []
-    if not factors["best"]:
-        return ["No step of preprocessing repairs any of the distance: it is content."]
-    before, after = factors["index"]["value"], factors["content"]["value"]
-    step = factors["step"][0].upper() + factors["step"][1:]
-    placed = ", then the nearest pool" if lowest is not None and after < lowest else ""
-    rest = "" if factors["best"]["explains"] else "; the rest is content"
-    return [f"{step}: index {before:.0f} \N{RIGHTWARDS ARROW} {max(after, 0):.0f}{placed}{rest}."]
+    nearest_then = bool(factors["best"]) and lowest is not None and factors["content"]["value"] < lowest
+    return [repair_words(factors, nearest_then=nearest_then), *filter(None, [unread_words(factors)])]
 
 
 def _images(target: EmbeddingStore, pool: EmbeddingStore) -> Finding:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
+from curate.attribution import far_part
 from curate.distances._frechet import refit_frechet, require_images
 from curate.distances._refits import Refits, order_probability
 from curate.results import TARGET, Estimate, PoolScore, ShiftReport, check_pool_names
@@ -22,7 +23,7 @@ from curate.scoring.profile import profile
 from curate.scoring.ranking import ranked
 from curate.scoring.second_encoder import second_opinion, under
 from curate.scoring.sides import Embedding, Side, Target, open_side
-from curate.scoring.verdicts import action, shift_index, verdict_of
+from curate.scoring.verdicts import MIDDLE, action, shift_index, verdict_of
 from embeddings.errors import UnknownNameError, UsageError
 from embeddings.pipeline import Embeddable
 from embeddings.progress import Progress, silent
@@ -77,8 +78,10 @@ def score(
     report = scorer.report(sides, progress)
     if judge is None or not theirs:
         return report
-    second = Scorer(theirs[0], Wanted(), replace(means, encoder=judge), scorer.work).report(theirs[1:], progress)
-    return replace(report, findings={**report.findings, "judge": second_opinion(report, second)})
+    target_seen, *pools_seen = (judged.side for judged in theirs)
+    second = Scorer(target_seen, Wanted(), replace(means, encoder=judge), scorer.work).report(pools_seen, progress)
+    gone = {judged.side.name: judged.gone for judged in theirs}
+    return replace(report, findings={**report.findings, "judge": second_opinion(report, second, gone=gone)})
 
 
 def score_each(
@@ -182,7 +185,7 @@ class Scorer:
         refits = kept.get("refits", lambda: refit_frechet(target.frame, pool.moments).to_json())
         self._refits[pool.name] = Refits.from_json(refits)
         metrics = {"frechet": self._refits[pool.name].estimate()} | self._metrics(pool, kept)
-        findings = {
+        findings = {"parts": self._parts(pool, kept)} | {
             n: kept.get(self._kept_as(n), partial(self._explainer.explain, n, pool)) for n in self._wanted.of_pools
         }
         index = shift_index(metrics["frechet"], target.frame.total_variance)
@@ -200,6 +203,18 @@ class Scorer:
             findings=findings,
         )
         return replace(scored, notes=tuple(remarks(scored)))
+
+    def _parts(self, pool: Side, kept: Kept) -> dict[str, Any]:
+        """The pool's far part and the rest; it is kept also where there is no such part."""
+        ours, theirs = self._target.store, pool.store
+        if ours is None or theirs is None:
+            return {"reason": f"needs vectors; {pool.name if theirs is None else 'the target'} is a file of moments"}
+
+        def find() -> dict[str, Any]:
+            return {"found": far_part(ours, theirs, self._target.frame, pool.folds(), limit=MIDDLE).to_json()}
+
+        found: dict[str, Any] = kept.get("parts", find)["found"]
+        return found
 
     def _kept_as(self, name: str) -> str:
         return f"{name} of {self._wanted.pool_size}" if name == DELIVERY else name

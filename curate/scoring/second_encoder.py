@@ -6,10 +6,10 @@ in the images; where they do not, it is in the encoder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +25,15 @@ MIN_POOLS = 3
 DRAWS = 4_000
 
 
-def under(side: Side, judge: str, **embedding: Unpack[Embedding]) -> StoreSide:
-    """The same images, labels and groups under another encoder.
+class Judged(NamedTuple):
+    """A side under another encoder."""
+
+    side: StoreSide
+    gone: int  # images that were scored and are in the source no more
+
+
+def under(side: Side, judge: str, **embedding: Unpack[Embedding]) -> Judged:
+    """The same images, labels and groups under another encoder, and how many of them are gone.
 
     Raises:
         UsageError: no images are at hand: vectors of the user's own, or moments.
@@ -59,20 +66,24 @@ def under(side: Side, judge: str, **embedding: Unpack[Embedding]) -> StoreSide:
     rows = other.rows()
     for role in ("label", "group"):
         rows = rows.set_column(rows.schema.get_field_index(role), role, ours[role])
-    return StoreSide(side.name, EmbeddingStore(spec=other.spec, rows=rows, vectors=other.vectors(), facts=other.facts))
+    seen = EmbeddingStore(spec=other.spec, rows=rows, vectors=other.vectors(), facts=other.facts)
+    return Judged(StoreSide(side.name, seen), len(store) - len(seen))
 
 
-def second_opinion(first: ShiftReport, second: ShiftReport, *, seed: int = 0) -> dict[str, Any]:
+def second_opinion(
+    first: ShiftReport, second: ShiftReport, *, gone: Mapping[str, int] | None = None, seed: int = 0
+) -> dict[str, Any]:
     """What another encoder says of the same pools, as plain JSON.
 
     Args:
         first: Of the encoder that ranks.
         second: Of the judge, over the same pools.
+        gone: Images by set that the judge could not see, since they are not where they were.
         seed: Of the draws behind the interval.
 
     Returns:
-        ``{"encoder", "pools": [{name, rank, index, verdict}], "agreement": Estimate, "turned": [[a, b]]}``; ``turned``
-        are the pairs that each of the two orders surely, and in opposite ways.
+        ``{"encoder", "pools": [{name, rank, index, verdict}], "agreement": Estimate, "turned": [[a, b]],
+        "same_order", "gone"}``; ``turned`` are the pairs that each of the two orders surely, and in opposite ways.
     """
     return {
         "encoder": second.encoder,
@@ -85,6 +96,8 @@ def second_opinion(first: ShiftReport, second: ShiftReport, *, seed: int = 0) ->
             for a, b in combinations(first.pools, 2)
             if settled(a, b) and settled(second[b.name], second[a.name])
         ],
+        "same_order": [p.name for p in first.pools] == [p.name for p in second.pools],
+        "gone": {name: n for name, n in (gone or {}).items() if n},
     }
 
 
@@ -110,7 +123,7 @@ def rank_agreement(first: Sequence[PoolScore], second: Sequence[PoolScore], *, s
         null=0.0,
     )
     if len(names) < MIN_POOLS:
-        return replace(facts, reason=f"{len(names)} pools are too few to agree on an order; {MIN_POOLS} are needed")
+        return replace(facts, reason=f"{len(names)} of {MIN_POOLS} pools that an agreement on orders needs")
     rng = np.random.default_rng(seed)
     drawn = [rng.normal(value, error, size=(DRAWS, len(names))) for value, error in (a, b)]
     low, high = np.quantile(_tau(*drawn), [0.025, 0.975])

@@ -21,6 +21,7 @@ from curate.results import Estimate
 
 NEAR, MIDDLE = 20.0, 35.0
 COPIES = 0.5
+LARGE = 0.15  # of a pool, surely: a far part to be told from the small groups that any pool of another style has
 COVERS = 0.8  # of the coverage that a pool of the target's own kind would have
 TOO_WIDE = 5.0  # half an interval in points of the index: a third of what lies between the limits
 
@@ -62,21 +63,31 @@ def action(verdict: str, index: Estimate, coverage: Estimate | None, findings: M
     """What to do with a pool, in a word or two.
 
     ``use``; ``repair`` (one preprocessing step brings it near: the findings on factors say which); ``use part`` (far as
-    a whole, but it serves the target: select from it); ``use last`` (middle, or about there: when nearer images are
-    used up); ``copies`` (nothing new in it); ``far`` (leave it); ``too few`` (to tell: add images).
+    a whole, but it serves the target; or a large part of it is far, and the rest near: select from it); ``use last``
+    (middle, or about there: when nearer images are used up); ``copies`` (nothing new in it); ``far`` (leave it); ``too
+    few`` (to tell: add images).
     """
     if verdict == "copies" or findings.get("memorized", {}).get("suspicious"):
         return "copies"
+    mixed = has_far_part(findings)
     if verdict in ("same", "near"):
-        return "use"
+        return "use part" if mixed else "use"
     if findings.get("factors", {}).get("repairs"):
         return "repair"
     low, high = _interval(index)
     if verdict == "unclear" and high - low > 2 * TOO_WIDE:
         return "too few"
-    if relative(coverage) >= COVERS:
+    if mixed or relative(coverage) >= COVERS:
         return "use part"
     return "use last" if (index.value or 0.0) < MIDDLE else "far"
+
+
+def has_far_part(findings: Mapping[str, Any], least: float = LARGE) -> bool:
+    """Whether surely at least a share of a pool is far, and the rest near."""
+    parts = findings.get("parts", {})
+    if parts.get("reason", "") or not parts or parts["rest"]["value"] is None:
+        return False
+    return bool(parts["share"]["low"] >= least and parts["rest"]["value"] < NEAR)
 
 
 def relative(figure: Estimate | None) -> float:

@@ -6,8 +6,9 @@ chosen.counts(), chosen.to_paths()
 A method is a module with one function, ``choose(candidates, ledger, *, seed) -> Choice``, named in METHODS.
 """
 
-from curate.selection._comparison import compare, kept_comparison
+from curate.selection._comparison import audited, compare
 from curate.selection._methods import METHODS, find_method
+from curate.selection._preflight import require_possible
 from curate.selection._select import open_selector, select
 
-__all__ = ["METHODS", "compare", "find_method", "kept_comparison", "open_selector", "select"]
+__all__ = ["METHODS", "audited", "compare", "find_method", "open_selector", "require_possible", "select"]

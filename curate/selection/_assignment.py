@@ -51,7 +51,8 @@ def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     frame = Whitening.fit(candidates.pool_sample)
     targets, pool = frame.apply(candidates.target_vectors), project(candidates, frame)
     schedule = Schedule.of_targets(candidates, seed)
-    assigned = assign(targets, pool, schedule, ledger, progress=candidates.progress)
+    search = candidates.search
+    assigned = assign(targets, pool, schedule, ledger, search=search, progress=candidates.progress)
     turns = assigned.turns
     return Choice(
         rows=turns.rows,
@@ -63,7 +64,7 @@ def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
             "fitted_on": len(candidates.pool_sample),
             "target_images": len(targets),
             "rounds": assigned.rounds,
-            "optimal": assigned.optimal,
+            "optimal": assigned.optimal and search is nearest,  # an index may miss what the proof needs
         },
     )
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from curate.results import TARGET, ShiftReport
 from curate.selection._ledger import Ledger
@@ -17,6 +18,7 @@ from embeddings.progress import Progress, silent
 from embeddings.store import EmbeddingStore, Vectors
 
 BLOCK_ROWS = 4096
+KEY_ROWS = 65_536  # keys that are Python objects at once
 Search = Callable[[np.ndarray, Vectors, int], tuple[np.ndarray, np.ndarray]]  # as ``nearest``
 SAMPLE_ROWS = 32_768  # enough for a mean and 64 principal directions, whatever the size of the pools
 
@@ -105,8 +107,14 @@ class Candidates:
         Taking the lowest is a uniform draw without replacement. It does not depend on what else is there, and the first
         n of a larger draw are the smaller draw.
         """
-        names = [self.names[i] for i in self.source]
-        return counter_hash(f"{seed}\0{name}\0{key}" for name, key in zip(names, self.keys, strict=True))
+        out = np.empty(len(self), np.uint64)
+        for name, where, places in self.by_store(np.arange(len(self))):
+            prefix = f"{seed}\0{name}\0".encode()
+            keys = self.stores[name].rows()["key"].cast(pa.binary()).take(places)
+            for start in range(0, len(places), KEY_ROWS):
+                texts = [prefix + key for key in keys.slice(start, KEY_ROWS).to_pylist()]
+                out[where[start : start + KEY_ROWS]] = hash_bytes(texts)
+        return out
 
     @cached_property
     def pool_sample(self) -> np.ndarray:
@@ -153,5 +161,11 @@ def unit_interval(numbers: np.ndarray) -> np.ndarray:
 
 def counter_hash(texts: Iterator[str]) -> np.ndarray:
     """uint64 of every text, from sha256."""
-    digests = b"".join(hashlib.sha256(text.encode()).digest()[:8] for text in texts)
-    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
+    return hash_bytes([text.encode() for text in texts])
+
+
+def hash_bytes(texts: Sequence[bytes]) -> np.ndarray:
+    """The same of texts as they are encoded; a million take a second."""
+    sha256 = hashlib.sha256
+    digests = b"".join([sha256(text).digest() for text in texts])
+    return np.frombuffer(digests, dtype=">u8")[::4].astype(np.uint64)

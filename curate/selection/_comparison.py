@@ -18,14 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from curate.comparison import RANDOM, Comparison, Contender, Judge, Reading
+from curate.comparison import RANDOM, Comparison, Contender, Judge, Reading, called
 from curate.diversity import vendi
-from curate.results import Estimate
+from curate.results import Estimate, Selection
 from curate.selection._judges import JUDGES, LIMITS, MOST, Bench, Judging, has_pictures
 from curate.selection._methods import find_method
 from curate.selection._path import Selector
 from curate.selection._trial import Pick, Trial
 from curate.selection._yardstick import Measured, Yardstick, readings
+from embeddings.encoders import encoder_spec
 from embeddings.errors import CurateError, TooFewImagesError
 
 DIVERSITY_IMAGES = 500  # measured of every selection
@@ -60,7 +61,10 @@ def compare(
         trial = Trial.of(selector, images)
         yardstick = Yardstick.of(selector.inputs.target.take(trial.judging))
     except TooFewImagesError as error:
-        return Comparison(encoder=_encoder(selector), seen=0, judging=0, judges=panel, reason=error.message)
+        facts = _request(selector, images, judges)
+        return Comparison(
+            encoder=_encoder(selector), seen=0, judging=0, judges=panel, facts=facts, reason=error.message
+        )
     picks = _picks(trial, names)
     found = {_encoder(selector): readings({name: _measure(trial, pick, yardstick) for name, pick in picks.items()})}
     judging = Judging(trial, picks, bench)
@@ -75,24 +79,53 @@ def compare(
         contenders=_contenders(trial, picks, found),
         judges=panel,
         notes=tuple(_notes(selector, panel)),
-        facts=_request(selector, images),
+        facts=_request(selector, images, judges),
     )
 
 
-def kept_comparison(folder: Path, selector: Selector, methods: Sequence[str], images: int | None) -> Comparison | None:
+def audited(
+    selector: Selector, method: str, out: Path, *, against: Sequence[str] = (), judges: Sequence[str] = JUDGES
+) -> tuple[Selection, Comparison]:
+    """The selection by a method and what it is worth, both in a folder; what is there already is read.
+
+    Args:
+        selector: What is asked, and of which images.
+        method: What chooses.
+        out: The folder.
+        against: Further methods to set beside it; ``random`` is added.
+        judges: Encoders that had no part in selecting.
+
+    Raises:
+        As ``Selector.select`` and ``compare``.
+    """
+    chosen = selector.select(method, out)
+    methods, images = [method, *against], len(chosen) if chosen.facts["stopped"] else None
+    comparison = _kept(out, selector, methods, images, judges)
+    if comparison is None:
+        comparison = compare(selector, methods, images=images, judges=judges)
+        comparison.save(out)
+    return chosen, comparison
+
+
+def _kept(
+    folder: Path, selector: Selector, methods: Sequence[str], images: int | None, judges: Sequence[str]
+) -> Comparison | None:
     """The comparison of this very request in a folder, if it is there."""
     try:
         found = Comparison.open(folder)
     except CurateError:
         return None
     compared = {contender.method for contender in found.contenders} or {*methods, RANDOM}
-    same = found.facts == _request(selector, images) and compared == {*methods, RANDOM}
+    same = found.facts == _request(selector, images, judges) and compared == {*methods, RANDOM}
     silent = has_pictures(selector.inputs.target) and any(judge.reason for judge in found.judges)  # try again
     return found if same and not silent else None
 
 
-def _request(selector: Selector, images: int | None) -> dict[str, Any]:
-    return {**selector.wish.to_json(), **selector.inputs.describe(), "compared_at": images}
+def _request(selector: Selector, images: int | None, judges: Sequence[str]) -> dict[str, Any]:
+    """What is compared, and by which judges: of a checkpoint, say, the weights may change under its name."""
+    fixed = {name: name in JUDGES or bool(_unfit(selector, name)) for name in sorted(set(judges))}
+    specs = {name: "" if is_fixed else encoder_spec(name).fingerprint for name, is_fixed in fixed.items()}
+    return {**selector.wish.to_json(), **selector.inputs.describe(), "compared_at": images, "judges": specs}
 
 
 def _encoder(selector: Selector) -> str:
@@ -188,5 +221,7 @@ def _notes(selector: Selector, panel: Sequence[Judge]) -> list[str]:
         notes.append("The judging images count alike, whatever weights the target's images have.")
     if any(not judge.reason for judge in panel):
         notes.append(f"Judges look at up to {MOST:,} images of a side, drawn by key.")
-    told = [f"{judge.name} is {judge.limits}" for judge in panel if judge.limits and not judge.reason]
-    return notes + ([f"{'; '.join(told)}."] if told else [])
+    told = "; ".join(f"{called(judge.name)} ({judge.limits})" for judge in panel if judge.limits and not judge.reason)
+    if told and {judge.name for judge in panel} == set(JUDGES):
+        return [*notes, f"No judge was named; these stand in: {told}. `curate select --judge ENCODER` takes another."]
+    return notes + ([f"What a judge sees: {told}."] if told else [])

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 from curate.results import LEFT_OUT
 from curate.selection._candidates import Candidates
 from curate.selection._inputs import Inputs
-from curate.selection._limits import licenses_of, prices_of
+from curate.selection._limits import are_licensed, licenses_of, prices_of
 from curate.selection._near_duplicates import NearDuplicates, near_duplicates
 from curate.terms import Terms
 from embeddings.errors import UnknownNameError
@@ -58,6 +59,7 @@ def gather(
     terms: Mapping[str, Terms],
     licenses: Sequence[str] = (),
     near: bool = True,
+    work: Path | None = None,
     progress: Progress = silent,
 ) -> Gathered:
     """Candidates of all stores, each picture once, no excluded one.
@@ -67,6 +69,7 @@ def gather(
         terms: of the sources; one with a cap of 0 gives no candidates.
         licenses: classes allowed; none: all. The target's own images are the user's.
         near: whether near duplicates and what resembles excluded images go, too.
+        work: folder where finished parts of the search for these are kept; None keeps nothing.
         progress: told how far the search for these is.
 
     Raises:
@@ -81,7 +84,8 @@ def gather(
     allowed = offered & licensed & (banned_by < 0)
     first = everything.first_copy(allowed)
     asks = everything.first_of_target(banned_by < 0)
-    found = _resembling(everything, allowed & (first == everything.rows), asks, progress) if near else None
+    settings = {"work": work, "progress": progress}
+    found = _resembling(everything, allowed & (first == everything.rows), asks, **settings) if near else None
     cause = np.full(len(first), -1) if found is None else found.cause[np.maximum(first, 0)]
     kept = first if found is None else np.where(first < 0, -1, found.kept_for[np.maximum(first, 0)])
     stays = allowed & (kept == everything.rows) & (cause < 0)
@@ -147,7 +151,7 @@ class _Everything:
         """True for images [n] whose licence is allowed; the target's are the user's own."""
         if not licenses:
             return np.ones(len(self.rows), bool)
-        return np.asarray(np.isin(self._licenses.astype(str), licenses) | (self.origin == 0))
+        return np.asarray(are_licensed(self._licenses.tolist(), licenses) | (self.origin == 0))
 
     def banned_by(self) -> np.ndarray:
         """For every image [n] an excluded one that shows the same picture or comes from the same file, or -1."""
@@ -184,7 +188,7 @@ class _Everything:
         return pa.table({"source": mine["source"], "key": mine["key"], **columns}, schema=LEFT_OUT)
 
 
-def _resembling(everything: _Everything, stays: np.ndarray, asks: np.ndarray, progress: Progress) -> NearDuplicates:
+def _resembling(everything: _Everything, stays: np.ndarray, asks: np.ndarray, **settings: Any) -> NearDuplicates:
     """Near duplicates among the images that stay, and what resembles excluded ones."""
     order = everything.by_priority
     return near_duplicates(
@@ -193,7 +197,7 @@ def _resembling(everything: _Everything, stays: np.ndarray, asks: np.ndarray, pr
         order[stays[order]],
         evaluation=everything.rows[everything.is_excluded],
         checked=everything.rows[asks & ~stays],
-        progress=progress,
+        **settings,
     )
 
 

@@ -30,10 +30,10 @@ from embeddings.pipeline.batches import core_count
 from embeddings.sources import Source, open_source
 from embeddings.store import EmbeddingStore
 
-JUDGES = ("color-texture", "random")
+JUDGES = ("color-texture", "random")  # stand in where none is named
 LIMITS = {
-    "color-texture": "hand-made features: it sees colors, edges and their coarse layout, not meaning",
-    "random": "an untrained network: it sees color, texture and coarse shape, not meaning",
+    "color-texture": "hand-made features: colors, edges and their coarse layout, not meaning",
+    "random": "random weights: color, texture and coarse shape, not meaning",
 }
 MOST = 500  # images of a side
 UNREAD = 0.05  # of a sample that may be missing

@@ -60,6 +60,12 @@ def licenses_of(store: EmbeddingStore, terms: Terms) -> list[str]:
     return [str(value or "") for value in store.column(column)]
 
 
+def are_licensed(held: Sequence[str], allowed: Sequence[str]) -> np.ndarray:
+    """True for the licence classes [n] that are allowed, written large or small."""
+    folded = {name.casefold() for name in allowed}
+    return np.array([name.casefold() in folded for name in held], bool)
+
+
 def weights_of(store: EmbeddingStore, queries: np.ndarray, weights: Mapping[str, float]) -> np.ndarray | None:
     """How much each target image [m] counts; None: all alike.
 

@@ -30,19 +30,26 @@ Where pictures cannot be read, limits are strict: no digit went, .030 of the emo
 of the copies of emoji those twice as large were found and .70 of those 0.9 times as large, but hardly a JPEG, and of
 digits hardly any.
 
+With a work folder, what is done is kept there: areas and projections, what resembles evaluation images, and every
+32,768 images how far the priorities were gone through. A run that was killed goes on from there, to the same result.
+
 Source: Abbas et al., SemDeDup (2023), whose rule this mends; Oquab et al., DINOv2 (2023), for the looser limit against
 evaluation images.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from curate.selection._kept_parts import NOTHING, KeptParts
 from curate.selection._near_pairs import Images, Limits, NearPairs, Rule, spaced
+from embeddings.files import digest_bytes
 from embeddings.progress import Progress, silent
 from embeddings.store import EmbeddingStore
 
@@ -57,7 +64,10 @@ QUERIES = 1024  # evaluation images looked up at once
 ASKED = 1024  # images whose pairs are searched among all others
 WANTED = 0.95
 FEWEST = 20  # pairs that tell a recall
+SAVED = 32_768  # images settled from one kept state to the next
 STAGE = "near duplicates"
+AREAS, CLEAN, SETTLED, RESULT = "areas", "contaminated", "settled", "near-duplicates"  # parts
+NO_ROWS = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,6 +86,7 @@ def near_duplicates(
     *,
     evaluation: np.ndarray,
     checked: np.ndarray | None = None,
+    work: Path | None = None,
     progress: Progress = silent,
 ) -> NearDuplicates:
     """Finds near duplicates among candidates, and candidates that resemble evaluation images.
@@ -86,47 +97,128 @@ def near_duplicates(
         order: rows [c] of the candidates, the ones to be kept first.
         evaluation: rows [e] of the images never to be chosen.
         checked: rows that are no candidates, and are only compared with the evaluation images.
+        work: folder where finished parts are kept; None keeps nothing.
         progress: told how many images are settled.
 
     Returns:
         For every image [n] what became of it; the same for any shards, FAISS and thread count.
     """
-    others = np.zeros(0, np.int64) if checked is None else checked
+    others = NO_ROWS if checked is None else checked
     rows = np.concatenate([order, others, evaluation]).astype(np.int64)
     kept_for, cause = np.arange(len(places[0])), np.full(len(places[0]), -1)
     if not len(order) + len(others):
         return NearDuplicates(kept_for=kept_for, cause=cause)
     images = Images(stores=stores, origin=places[0][rows], place=places[1][rows])
+    parts = KeptParts(work, *_made_of(images, len(order), len(others))) if work is not None else NOTHING
+    found, kept, facts = _finished(images, parts) or _found(images, len(order), len(others), parts=parts, progress=progress)
+    clean, hit = np.flatnonzero(found[: len(order)] < 0), np.flatnonzero(found >= 0)
+    kept_for[rows[clean]], cause[rows[hit]] = rows[kept], rows[found[hit]]
+    return NearDuplicates(kept_for=kept_for, cause=cause, facts=facts)
+
+
+def _made_of(images: Images, candidates: int, checked: int) -> list[Any]:
+    """All that decides the result, as JSON."""
+    stores = [[s.digest, s.source, seen] for s, seen in zip(images.stores, images.pictures.opened, strict=True)]
+    sample = images.vectors(spaced(np.arange(len(images)), ASKED))
+    arrays = [images.origin, images.place, *images.hashes, sample]
+    return [stores, [digest_bytes(array.tobytes()) for array in arrays], candidates, checked, *_rules()]
+
+
+def _rules() -> list[Any]:
+    return [asdict(SAME), asdict(ALIKE), LEAF, QUERIES]
+
+
+def _found(
+    images: Images, candidates: int, checked: int, *, parts: KeptParts, progress: Progress
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """The cause [candidates + checked] of what goes, what each clean candidate is kept for, and facts."""
+    pairs, recall = _prepared(images, parts, progress)
+    count = candidates + checked
+    if (known := _known(images, parts, CLEAN)) is not None:
+        found = known["found"]
+        pairs.restore(known)
+    else:
+        found = contaminated(pairs, np.arange(count), np.arange(count, len(images)), progress)
+        parts.write(CLEAN, {"found": found, **pairs.state()})
+    clean = np.flatnonzero(found[:candidates] < 0)
+    kept = independent_set(pairs, clean, progress, parts)
+    facts = _facts(pairs, recall, kept != clean, np.flatnonzero(found >= 0))
+    told = {"found": found, "kept": kept, "facts": np.array(json.dumps(facts))}
+    parts.write(RESULT, {**told, **pairs.state()})
+    parts.drop(AREAS, CLEAN, SETTLED)
+    return found, kept, facts
+
+
+def _known(images: Images, parts: KeptParts, name: str) -> dict[str, np.ndarray] | None:
+    """A part of an earlier run, unless a picture that it did without can be read now."""
+    known = parts.read(name)
+    return None if known is None or images.pictures.is_back(known) else known
+
+
+def _finished(images: Images, parts: KeptParts) -> tuple[np.ndarray, np.ndarray, dict[str, Any]] | None:
+    """The result of an earlier run."""
+    known = _known(images, parts, RESULT)
+    return None if known is None else (known["found"], known["kept"], json.loads(str(known["facts"])))
+
+
+def _prepared(images: Images, parts: KeptParts, progress: Progress) -> tuple[NearPairs, dict[str, Any]]:
+    """The areas, wide enough, and the recall measured."""
+    if (known := parts.read(AREAS)) is not None:
+        pairs = NearPairs.from_arrays(images, SAME, known)
+        return pairs, json.loads(str(known["recall"]))
     pairs = NearPairs.of(images, SAME, progress)
     recall = widen(pairs)
-    count = len(order) + len(others)
-    found = contaminated(pairs, np.arange(count), np.arange(count, len(rows)), progress)
-    clean = np.flatnonzero(found[: len(order)] < 0)
-    kept = independent_set(pairs, clean, progress)
-    hit = np.flatnonzero(found >= 0)
-    kept_for[rows[clean]], cause[rows[hit]] = rows[kept], rows[found[hit]]
-    return NearDuplicates(kept_for=kept_for, cause=cause, facts=_facts(pairs, recall, kept != clean, hit))
+    parts.write(AREAS, {**pairs.to_arrays(), "recall": np.array(json.dumps(recall))})
+    return pairs, recall
 
 
-def independent_set(pairs: NearPairs, order: np.ndarray, progress: Progress = silent) -> np.ndarray:
-    """Goes through images [c] by priority; for each the kept one that it resembles, itself if it is kept."""
-    kept_for = np.arange(len(pairs.images))
+def independent_set(
+    pairs: NearPairs, order: np.ndarray, progress: Progress = silent, parts: KeptParts = NOTHING
+) -> np.ndarray:
+    """Goes through images [c] by priority; for each the kept one that it resembles, itself if it is kept.
 
-    def settle(rows: np.ndarray) -> np.ndarray:
-        """The kept ones among some rows, none of which resembles a row kept before."""
-        if len(rows) <= LEAF:
-            _settle_leaf(pairs, rows, kept_for)
-            return np.asarray(rows[kept_for[rows] == rows])
-        half = len(rows) // 2
-        first, second = settle(rows[:half]), rows[half:]
-        claim(pairs, first, second, kept_for)
-        progress(STAGE, int(np.searchsorted(order, second[0])) if len(second) else len(order), len(order))
-        return np.concatenate([first, settle(second[kept_for[second] == second])])
-
-    settle(order)
+    What is to be done is a list, last first: settle some rows; or, once the first half of a list is settled, drop from
+    the second what resembles a kept one, and settle the rest.
+    """
+    kept_for, todo = _resumed(pairs, parts) or (np.arange(len(pairs.images)), [(NO_ROWS, order)])
+    settled = 0
+    while todo:
+        first, rows = todo.pop()
+        if len(first):
+            claim(pairs, first[kept_for[first] == first], rows, kept_for)
+            progress(STAGE, int(np.searchsorted(order, rows[0])), len(order))
+            rows = rows[kept_for[rows] == rows]
+        if len(rows) > LEAF:
+            half = len(rows) // 2
+            todo += [(rows[:half], rows[half:]), (NO_ROWS, rows[:half])]
+            continue
+        _settle_leaf(pairs, rows, kept_for)
+        settled += len(rows)
+        if settled >= SAVED:
+            settled = 0
+            parts.write(SETTLED, {"kept_for": kept_for, **_listed(todo), **pairs.state()})
     progress(STAGE, len(order), len(order))
     found: np.ndarray = kept_for[order]
     return found
+
+
+Todo = list[tuple[np.ndarray, np.ndarray]]
+
+
+def _listed(todo: Todo) -> dict[str, np.ndarray]:
+    """What is to be done, as arrays."""
+    rows = [part for pair in todo for part in pair]
+    return {"rows": np.concatenate([NO_ROWS, *rows]), "lengths": np.array([len(part) for part in rows], np.int64)}
+
+
+def _resumed(pairs: NearPairs, parts: KeptParts) -> tuple[np.ndarray, Todo] | None:
+    """How far an earlier run came."""
+    known = _known(pairs.images, parts, SETTLED)
+    if known is None:
+        return None
+    pairs.restore(known)
+    rows = np.split(known["rows"], np.cumsum(known["lengths"]))[:-1]
+    return known["kept_for"], list(zip(rows[::2], rows[1::2], strict=True))
 
 
 def claim(pairs: NearPairs, kept: np.ndarray, rows: np.ndarray, kept_for: np.ndarray) -> None:

@@ -48,7 +48,7 @@ NEIGHBORS, FEW = 32, 8
 CHANCE = 0.001
 BLIND = 0.2
 TILE = 2048
-SLACK = 1e-5  # share of the squared lengths by which a float32 product of 65 terms may be off
+SLACK = 1e-5  # share of the squared lengths by which a float32 product of 67 terms may be off
 DECIMALS = 6
 FAR_OFF = 8.0  # largest logarithm of a length that is told apart
 PAIR_BYTES = 1 << 24
@@ -116,6 +116,11 @@ class Images:
         found: np.ndarray = np.bitwise_count(value[a] ^ value[b])
         found[~(known[a] & known[b])] = NO_HASH
         return found
+
+    @cached_property
+    def pictures(self) -> SmallPictures:
+        """What they look like, as far as they can be read."""
+        return SmallPictures(self.stores)
 
     def places(self, rows: np.ndarray) -> list[tuple[int, int]]:
         """Store and row in it of some images."""
@@ -213,11 +218,40 @@ class NearPairs:
     @classmethod
     def of(cls, images: Images, rule: Rule, progress: Progress = silent) -> NearPairs:
         """Reads every vector once; the areas are asked with ``rule``."""
-        frame, pictures = Frame.fit(images), SmallPictures(images.stores)
+        frame, pictures = Frame.fit(images), images.pictures
         points = frame.project(images, progress)
         areas = Areas.of(images, points, (rule.seen if pictures else rule.unseen).bits)
         own = areas.nearest[:, 0]
         return cls(images, rule, frame, points, areas, pictures, areas.chance[own], ~areas.blind[own])
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What was read and measured of the images, with the state."""
+        frame, areas = self.frame, self.areas
+        return {
+            **_arrays(center=frame.center, length=frame.length, basis=frame.basis, points=self.points),
+            **_arrays(nearest=areas.nearest, chance=areas.chance, blind=areas.blind, spread=self.spread),
+            **self.state(),
+        }
+
+    @classmethod
+    def from_arrays(cls, images: Images, rule: Rule, known: dict[str, np.ndarray]) -> NearPairs:
+        """From what ``to_arrays`` gave for these images."""
+        frame = Frame(known["center"], float(known["length"]), known["basis"])
+        areas = Areas(known["nearest"], known["chance"], known["blind"])
+        own, pictures, spread = areas.nearest[:, 0], images.pictures, int(known["spread"])
+        rare, telling = areas.chance[own], ~areas.blind[own]
+        pairs = cls(images, rule, frame, known["points"], areas, pictures, rare, telling, spread)
+        pairs.restore(known)
+        return pairs
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What was counted so far."""
+        return {**_arrays(compared=self.compared), **self.pictures.to_arrays()}
+
+    def restore(self, known: dict[str, np.ndarray]) -> None:
+        """Counts on from a state."""
+        self.compared = int(known["compared"])
+        self.pictures.restore(known)
 
     @property
     def exact(self) -> bool:
@@ -307,20 +341,25 @@ class NearPairs:
                 yield self._alike(first[i : i + TILE], second[j : j + TILE])
 
     def _alike(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs of two lists whose projections and hashes are within the limits."""
-        x, y = self.points[a], self.points[b]
-        gap = x @ y.T
-        gap *= -2
-        gap += (1 - SLACK) * np.einsum("ij,ij->i", x, x)[:, None]
-        gap += (1 - SLACK) * np.einsum("ij,ij->i", y, y)
-        hits = gap <= np.minimum(self.near[a][:, None], self.near[b]) ** 2
+        """Pairs of two lists whose projections and hashes are within the limits.
+
+        One product gives squared distances, norms and all; of the pairs within the widest limit the others are asked.
+        """
+        gap = self._with_norms(a, ours=True) @ self._with_norms(b, ours=False).T
+        widest = max(self.limits.far, self.limits.near)
+        i, j = np.divmod(np.flatnonzero(gap <= widest**2), len(b))
+        gaps, a, b = gap[i, j], a[i], b[j]
+        hits = gaps <= np.minimum(self.near[a], self.near[b]) ** 2
         if self.tells[a].any() and self.tells[b].any():
-            value = self.images.hashes[0]
-            agree = np.bitwise_count(value[a][:, None] ^ value[b]) <= self.limits.bits
-            agree &= self.tells[a][:, None] & self.tells[b]
-            hits |= agree & (gap <= self.limits.far**2)
-        i, j = np.nonzero(hits)
-        return a[i], b[j]
+            agree = self.images.bits(a, b) <= self.limits.bits
+            hits |= agree & self.tells[a] & self.tells[b] & (gaps <= self.limits.far**2)
+        return a[hits], b[hits]
+
+    def _with_norms(self, rows: np.ndarray, *, ours: bool) -> np.ndarray:
+        """(-2x, |x|^2, 1) or (y, 1, |y|^2) [r, p + 3] float32, whose products are squared distances less ``SLACK``."""
+        x = self.points[rows]
+        norms, ones = (1 - SLACK) * np.einsum("ij,ij->i", x, x), np.ones(len(x), np.float32)
+        return np.column_stack([-2 * x, norms, ones] if ours else [x, ones, norms]).astype(np.float32, copy=False)
 
     def _once(self, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         """Pairs of all parts, each once, in order of a and b."""
@@ -333,6 +372,10 @@ class NearPairs:
 def spaced(rows: np.ndarray, count: int) -> np.ndarray:
     """At most ``count`` of some rows, at even steps."""
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64))]
+
+
+def _arrays(**values: np.ndarray | float) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in values.items()}
 
 
 def _members(area: np.ndarray, count: int) -> list[np.ndarray]:

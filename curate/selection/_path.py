@@ -98,6 +98,7 @@ class Selector:
             terms=self.wish.terms,
             licenses=self.wish.budget.licenses,
             near=self.wish.near_duplicates,
+            work=self.settings["work"],
             progress=self.settings["progress"],
         )
         candidates = gathered.candidates

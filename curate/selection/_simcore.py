@@ -41,7 +41,7 @@ def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     schedule = Schedule(order=np.random.default_rng(seed).permutation(len(centers.vectors)), weights=centers.weights)
     pool = cast(Vectors, _Units(candidates))
     reference = _first_cosine(candidates, centers, pool, schedule, ledger)
-    coming = each_turn(centers.vectors, pool, schedule, ledger)
+    coming = each_turn(centers.vectors, pool, schedule, ledger, search=candidates.search)
     turns, cosine = _take_rounds(coming, len(schedule), SUNK * reference)
     sunk = f"the mean cosine of a round is {cosine:.3f}, under {SUNK} of the {reference:.3f} of the pools' first"
     return Choice(
@@ -107,7 +107,8 @@ def _first_cosine(
     """Mean cosine of a first round over the open candidates from the pools; from the target where there is no other."""
     open_ = np.flatnonzero(ledger.open)
     rows = open_[~candidates.own[open_]] if not candidates.own[open_].all() else open_
-    turns = take_turns(centers.vectors, subset(pool, rows), schedule, Ledger.of_images(len(rows), len(schedule)))
+    ledger = Ledger.of_images(len(rows), len(schedule))
+    turns = take_turns(centers.vectors, subset(pool, rows), schedule, ledger, search=candidates.search)
     return _cosine(turns.distances)
 
 

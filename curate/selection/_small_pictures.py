@@ -18,7 +18,7 @@ for pairs that vectors and hashes leave open; where one cannot be had, the contr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -44,7 +44,30 @@ class SmallPictures:
         self._stores = stores
         self._sources = [_open(store) for store in stores]
         self._known: dict[Place, np.ndarray | None] = {}
-        self.read = 0
+        self._had: set[Place] = set()
+        self._lost: set[Place] = set()
+
+    @property
+    def read(self) -> int:
+        """Pictures that could be had so far."""
+        return len(self._had)
+
+    @property
+    def opened(self) -> list[bool]:
+        """Whether the pictures of each store can be had."""
+        return [source is not None for source in self._sources]
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Store and row [p, 2] int64 of the pictures that could be had so far, and of those that could not."""
+        return {"pictures": _as_array(self._had), "lost": _as_array(self._lost)}
+
+    def restore(self, known: Mapping[str, np.ndarray]) -> None:
+        """Counts on from what ``to_arrays`` gave."""
+        self._had, self._lost = ({(s, row) for s, row in known[name].tolist()} for name in ("pictures", "lost"))
+
+    def is_back(self, known: Mapping[str, np.ndarray]) -> bool:
+        """Whether a picture that could not be had then can be had now."""
+        return any(self._read((store, row)) is not None for store, row in known["lost"].tolist())
 
     def __bool__(self) -> bool:
         """Whether any picture can be had."""
@@ -68,7 +91,9 @@ class SmallPictures:
             self._known = {place: self._known[place] for place in places & self._known.keys()}
         with ThreadPoolExecutor() as threads:
             self._known.update(zip(missing, threads.map(self._read, missing), strict=True))
-        self.read += sum(self._known[place] is not None for place in missing)
+        found = {place for place in missing if self._known[place] is not None}
+        self._had |= found
+        self._lost |= {place for place in missing if place not in found and self._sources[place[0]] is not None}
 
     def _read(self, place: Place) -> np.ndarray | None:
         store, row = self._stores[place[0]], place[1]
@@ -92,6 +117,10 @@ def colors(picture: Image.Image) -> np.ndarray:
 def contrast(a: np.ndarray, b: np.ndarray) -> float:
     """Contrast of two pictures by their ``colors``: largest difference of a cell, at the crop that suits best."""
     return float(min(np.abs(a - b[0]).max(axis=1).min(), np.abs(a[0] - b).max(axis=1).min()))
+
+
+def _as_array(places: Iterable[Place]) -> np.ndarray:
+    return np.array(sorted(places), np.int64).reshape(-1, 2)
 
 
 def _open(store: EmbeddingStore) -> Source | None:

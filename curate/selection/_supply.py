@@ -262,16 +262,18 @@ def describe(curve: SupplyCurve, knee: Knee | None) -> str:
         return f"Near images did not run out within {last.n:,}: {_window_words(last)}."
     middle_after = (point for point in curve.points if point.start + point.stop > 2 * knee.from_pools)
     after = next(middle_after, last)  # the knee lies between the middles of the last near window and this one
-    rest = f"of what was taken next, {_window_words(after)}"
     if knee.from_pools:
-        return f"Near images run out at about N = {knee}: {rest}."
+        own = knee.n - knee.from_pools
+        made = (f"the target's own {own:,} and " if own else "") + f"{knee.from_pools:,} from the pools"
+        rest = f"The first stretch that is not near: {_window_words(after)}."
+        return f"Near images run out at about N = {knee}: {made}. {rest}"
     near = f"the near images are the target's own {curve.own:,}" if curve.own else "there are no near images"
-    return f"No pool has images near the target, {near}: {rest}."
+    return f"No pool has images near the target, {near}: {_window_words(after)}."
 
 
 def _window_words(point: Point) -> str:
     share, index, images = point.share.value or 0.0, point.index.value or 0.0, f"{point.start + 1:,} to {point.stop:,}"
-    return f"{share:.0%} of images {images} from the pools lie within reach of the target, index {index:.0f}"
+    return f"{share:.0%} of pool images {images} in the order taken lie within reach of the target, index {index:.0f}"
 
 
 def _excess(point: Point) -> tuple[float, float, float]:

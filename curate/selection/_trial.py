@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -61,7 +62,7 @@ class Trial:
         searched = ~judges[candidates.queries]
         left = _without(candidates, np.flatnonzero(judges), searched)
         if not candidates.own.any():  # near copies of its images were not looked for
-            left = _without_resembling(left, candidates.queries[~searched])
+            left = _without_resembling(left, candidates.queries[~searched], work=selector.settings["work"])
         trial = cls(
             selector=selector,
             candidates=left,
@@ -165,7 +166,7 @@ def _restricted(candidates: Candidates, kept: np.ndarray, searched: np.ndarray) 
     )
 
 
-def _without_resembling(candidates: Candidates, judging: np.ndarray) -> Candidates:
+def _without_resembling(candidates: Candidates, judging: np.ndarray, *, work: Path | None) -> Candidates:
     """The candidates and queries without those that resemble an image of the judging half."""
     stores = list(candidates.stores.values())
     n, m, j = len(candidates), len(candidates.queries), len(judging)
@@ -174,7 +175,13 @@ def _without_resembling(candidates: Candidates, judging: np.ndarray) -> Candidat
         np.concatenate([candidates.place, candidates.queries, judging]),
     )
     found = near_duplicates(
-        stores, places, np.arange(n), checked=np.arange(n, n + m), evaluation=np.arange(n + m, n + m + j)
+        stores,
+        places,
+        np.arange(n),
+        checked=np.arange(n, n + m),
+        evaluation=np.arange(n + m, n + m + j),
+        work=work,
+        progress=candidates.progress,
     )
     kept, asks = found.cause[:n] < 0, found.cause[n : n + m] < 0
     return _restricted(candidates, kept, asks)

@@ -19,7 +19,7 @@ from embeddings.encoders.timm import license_of
 from embeddings.encoders.torch_encoder import Placement, TorchEncoder, feature_count, weights_digest
 from embeddings.encoders.torchvision_import import import_torchvision
 from embeddings.encoders.transform import Transform
-from embeddings.errors import MissingExtraError
+from embeddings.errors import MissingExtraError, install_command
 from embeddings.spec import EncoderSpec
 
 PREFIX = "open_clip:"
@@ -131,6 +131,6 @@ def _open_clip() -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"Encoders of OpenCLIP need the package open-clip-torch ({error}).",
-            hint="pip install 'curate-pretraining[clip]'",
+            hint=install_command("clip"),
         ) from error
     return open_clip

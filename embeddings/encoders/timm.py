@@ -47,7 +47,7 @@ def make_timm(name: str, placement: Placement) -> TorchEncoder:
     network, edge = _parse(name)
     config = _configs()[network]
     transform = config_transform(config, edge)
-    module = _load(network, config, edge)
+    module = load_public(network, edge)
     spec = EncoderSpec(
         name=PREFIX + network + f"@{transform.size}" * (transform.size != config.input_size[1]),
         dim=feature_count(module, transform.size),
@@ -87,16 +87,36 @@ def config_transform(config: Any, size: int | None = None) -> Transform:
     )
 
 
-def _parse(name: str) -> tuple[str, int | None]:
-    """Network with its tag, and the edge if one was asked for."""
-    match = re.fullmatch(r"([^@]+)(?:@([1-9]\d{0,4}))?", name.removeprefix(PREFIX))
-    network = match and _tagged(match[1])
-    if not match or not network:
-        raise unknown_encoder(name, timm_names())
-    return network, int(match[2]) if match[2] else None
+def load_public(network: str, edge: int | None = None, **options: Any) -> nn.Module:
+    """A network with its public weights and without its classifier.
+
+    It is filled whole first, because timm lets gaps pass without a classifier.
+
+    Args:
+        network: timm's name with its tag.
+        edge: of the images in pixels; default that of the weights.
+        **options: of timm's ``create_model``.
+
+    Raises:
+        UsageError: the network cannot be built for this size.
+        MissingExtraError: the weights are neither on this machine nor to be had.
+        CorruptError: the weights file is damaged or another network's.
+    """
+    create, config = import_timm().create_model, _configs()[network]
+    if edge and config.fixed_input_size:
+        _check_size(create, network, edge)
+        options = options | {"img_size": edge}
+    path = find_weights(PREFIX + network, f"timm/{network}.safetensors", _origin(config))
+    overlay = {"state_dict": read_tensors(path), "custom_load": False}
+    with fitting(path):
+        module: Any = create(network, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    module.reset_classifier(0)
+    module.pretrained_cfg = {**module.pretrained_cfg, "state_dict": None}  # else the file stays in memory
+    filled: nn.Module = module
+    return filled
 
 
-def _tagged(network: str) -> str | None:
+def tagged(network: str) -> str | None:
     """The name with its tag, the default one if it has none; None if timm has no weights for it."""
     if network not in _configs():
         config = (
@@ -106,28 +126,21 @@ def _tagged(network: str) -> str | None:
     return network if network in _configs() else None
 
 
+def _parse(name: str) -> tuple[str, int | None]:
+    """Network with its tag, and the edge if one was asked for."""
+    match = re.fullmatch(r"([^@]+)(?:@([1-9]\d{0,4}))?", name.removeprefix(PREFIX))
+    network = match and tagged(match[1])
+    if not match or not network:
+        raise unknown_encoder(name, timm_names())
+    return network, int(match[2]) if match[2] else None
+
+
 @cache
 def _configs() -> dict[str, Any]:
     """Pretrained configuration of every name with a square input."""
     timm = import_timm()
     configs = {name: timm.models.get_pretrained_cfg(name) for name in timm.list_pretrained()}
     return {name: config for name, config in configs.items() if config.input_size[1] == config.input_size[2]}
-
-
-def _load(network: str, config: Any, edge: int | None) -> nn.Module:
-    """The network without its classifier. It is filled whole first, because timm lets gaps pass without one."""
-    create = import_timm().create_model
-    resized = {"img_size": edge} if edge and config.fixed_input_size else {}
-    if edge and resized:
-        _check_size(create, network, edge)
-    path = find_weights(PREFIX + network, f"timm/{network}.safetensors", _origin(config))
-    overlay = {"state_dict": read_tensors(path), "custom_load": False}
-    with fitting(path):
-        module: Any = create(network, pretrained=True, pretrained_cfg_overlay=overlay, **resized)
-    module.reset_classifier(0)
-    module.pretrained_cfg = {**module.pretrained_cfg, "state_dict": None}  # else the file stays in memory
-    filled: nn.Module = module
-    return filled
 
 
 def _check_size(create: Callable[..., nn.Module], network: str, edge: int) -> None:

@@ -82,11 +82,17 @@ def load_public(network: str) -> Any:
     weights = models.get_model_weights(network).DEFAULT
     origin = TorchHubFile(weights.url)
     path = find_weights(PREFIX + network, f"torchvision/{origin.name}", origin)
-    module = models.get_model(network, weights=None, **_options(network, weights))
+    module = build_untrained(network)
     load_tensors(module, {_current_name(name): tensor for name, tensor in read_tensors(path).items()}, path)
     if network == "googlenet":  # as torchvision does: the side classifiers served its training only
         module.aux1 = module.aux2 = None
     return module
+
+
+def build_untrained(network: str) -> Any:
+    """A network of torchvision with random weights and its classifier, of the shape that its default weights have."""
+    models = import_torchvision().models
+    return models.get_model(network, weights=None, **_options(network, models.get_model_weights(network).DEFAULT))
 
 
 def drop_classifier(module: nn.Module) -> nn.Module:

@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embeddings import files
-from embeddings.errors import ImageError, MissingExtraError, SourceError, one_line
+from embeddings.errors import ImageError, MissingExtraError, SourceError, install_command, one_line
 from embeddings.sources import SAVED_MARKS, Address, Listing
 from embeddings.sources.arrow_blobs import ArrowBlobs
 from embeddings.sources.folder import read_file
@@ -162,8 +162,8 @@ def open_named(address: Address) -> HuggingFaceSource:
     if find_spec("datasets") is None:
         raise MissingExtraError(
             f"{address.path} needs the package datasets.",
-            hint="pip install 'curate-pretraining[hf]', or save the data set elsewhere with save_to_disk and give its "
-            "folder, which needs no package.",
+            hint=f"{install_command('hf')}, or save the data set elsewhere with save_to_disk and give its folder, "
+            "which needs no package.",
         )
     whole = address.path.removeprefix("hf:")
     name, _, config = (whole, "", "") if files.is_folder(whole) else whole.partition("@")

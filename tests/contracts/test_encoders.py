@@ -50,7 +50,7 @@ def family(request):
 def name(family, tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         if family == "inception":
-            monkeypatch.setattr(torch_encoder, "CPU_BATCH", 4)  # 16 take seconds
+            monkeypatch.setattr(torch_encoder, "CPU_BATCH", 3)  # 16 take seconds
         yield MAKE[family](Weights(tmp_path_factory.mktemp("weights"), monkeypatch))
 
 
@@ -62,7 +62,7 @@ def encoder(name):
 @pytest.fixture(scope="module")
 def pixels(encoder):
     """One batch and a bit, prepared."""
-    return [encoder.prepare(image) for image in images(encoder.batch_size + 4)]
+    return [encoder.prepare(image) for image in images(encoder.batch_size + 2)]
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ def test_the_number_of_shards_does_not_matter(world, chosen, method, shards):
 def test_faiss_does_not_matter(world, chosen, method, faiss, monkeypatch):
     if faiss:
         pytest.importorskip("faiss")
-    monkeypatch.setattr(Engine, "uses_faiss", property(lambda _: faiss))
+    monkeypatch.setattr(Engine, "uses_faiss", lambda _, d: faiss)
     assert same(run(world, method), chosen[method])
 
 

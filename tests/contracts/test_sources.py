@@ -273,7 +273,7 @@ def _damaged(data: bytes, rng: np.random.Generator) -> bytes:
 def test_random_damage_never_crashes_and_loses_no_image_silently(maker: Callable[[Path], str], tmp_path: Path) -> None:
     address, rng = Path(maker(tmp_path)), np.random.default_rng(3)
     data = address.read_bytes()
-    for _ in range(300):
+    for _ in range(150):
         address.write_bytes(_damaged(data, rng))
         source = open_source(str(address))
         try:

@@ -1,3 +1,5 @@
+from dataclasses import fields
+
 import pytest
 
 from curate.config import SourceConfig, load_config
@@ -153,3 +155,18 @@ defect = 10
 
 def test_the_target_may_be_kept_out_by_a_cap(load):
     assert load(WHOLE.replace('label = "subgroup"', "cap = 0")).terms["target"] == Terms(cap=0)
+
+
+def test_terms_in_a_uri_are_refused_with_the_keys_they_are_said_by(load):
+    with pytest.raises(ConfigError) as caught:
+        load('[target]\nuri = "mine"\n[pools.web]\nuri = "web#half=B,price:0.02,license:cc-by,cap:9,floor:2,of:50"\n')
+    assert caught.value.message.startswith("[pools.web]: The uri 'web#half=B,price:0.02,")
+    told = 'price = 0.02, license = "cc-by", cap = 9, floor = 2, of = 50'
+    assert caught.value.hint == f"In a file they are keys of their own beside uri: {told}."
+    keys = told.replace(", ", "\n")
+    config = load(f'[target]\nuri = "mine"\n[pools.web]\nuri = "web#half=B"\n{keys}\n')
+    assert config.pools["web"].terms == Terms(price="0.02", license="cc-by", cap=9, floor=2, of=50)
+
+
+def test_every_term_of_an_address_is_a_key_of_a_file():
+    assert {field.name for field in fields(Terms)} <= {field.name for field in fields(SourceConfig)}

@@ -160,7 +160,7 @@ def test_extras_are_told_with_the_command_that_installs_them(monkeypatch, versio
     monkeypatch.setattr(probes, "_version", lambda name: version)
     (finding,) = probes.extras()
     assert (finding.name, finding.state) == ("hf", state)
-    assert finding.mend == ("" if version else "pip install 'curate-pretraining[hf]'")
+    assert finding.mend == ("" if version else "pip install 'datasets>=4.0'")
 
 
 def test_another_package_in_our_place_is_a_problem(monkeypatch):

@@ -24,8 +24,9 @@ from pyarrow import feather
 from shard_files import write as write_tar
 
 from curate.cli import main
-from curate.exports import SelectionDataset, export, forecast, image_folder, originals
+from curate.exports import SelectionDataset, export, forecast, hugging_face, image_folder, originals
 from curate.exports.names import MAX_BYTES, safe_name, safe_names, safe_stem
+from curate.exports.settings import FOLDERS
 from curate.results import LEFT_OUT, SELECTION, Selection
 from embeddings import files
 from embeddings.errors import (
@@ -42,6 +43,7 @@ from embeddings.pictures.decode import decode
 from embeddings.pictures.tiles import Box, tile_key, tile_sha256, tile_uri
 from embeddings.sources import open_source
 
+UNLIKE = ("export.json", "state.json")  # which holds a fingerprint that is random
 KINDS = ("parquet", "csv", "paths", "folder", "webdataset", "huggingface")
 
 
@@ -277,7 +279,7 @@ def test_without_the_library_the_extra_is_named(world, curate, monkeypatch):
     monkeypatch.setattr("curate.exports.hugging_face.find_spec", lambda name: None)
     code, _, err = curate("chosen", "--to", "huggingface", "--out", "saved")
     assert code == 2
-    assert "curate-pretraining[hf]" in err
+    assert "pip install 'datasets>=4.0'" in err
     assert not Path("saved").exists()
     with pytest.raises(MissingExtraError):
         export("chosen", to="huggingface", out="saved")
@@ -462,9 +464,8 @@ def test_nothing_is_written_when_nothing_can_be_read(world, curate, tmp_path):
         export(few, to="csv", out=tmp_path / "e")
 
 
-@pytest.mark.parametrize("to", KINDS)
-@pytest.mark.parametrize("after", [0, 5])
-def test_ctrl_c_leaves_nothing(world, curate, monkeypatch, tmp_path, to, after):
+def interrupt(monkeypatch, after):
+    """Stops the reading of sources after some images; returns the rows read, a list that grows."""
     read, seen = originals.Originals._read, []
 
     def interrupted(self, row):
@@ -473,12 +474,92 @@ def test_ctrl_c_leaves_nothing(world, curate, monkeypatch, tmp_path, to, after):
             raise KeyboardInterrupt
         return read(self, row)
 
-    before = sorted(tmp_path.iterdir())
     monkeypatch.setattr(originals.Originals, "_read", interrupted)
-    assert curate("chosen", "--to", to, "--out", "e")[0] == 130
-    assert sorted(tmp_path.iterdir()) == before
-    monkeypatch.setattr(originals.Originals, "_read", read)
+    return seen
+
+
+@pytest.mark.parametrize("to", KINDS)
+@pytest.mark.parametrize("after", [0, 5])
+def test_ctrl_c_leaves_nothing_where_the_export_will_be(world, curate, monkeypatch, tmp_path, to, after):
+    before = sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patched:
+        interrupt(patched, after)
+        assert curate("chosen", "--to", to, "--out", "e")[0] == 130
+    left = [path.name for path in sorted(tmp_path.iterdir()) if path not in before]
+    assert [re.sub("[0-9a-f]{12}", "DIGEST", name) for name in left] == ([".e.DIGEST.part"] if to in FOLDERS else [])
     assert curate("chosen", "--to", to, "--out", "e")[0] == 0
+    assert left_behind(tmp_path) == []
+
+
+def damage(part, how):
+    """Makes something that an interrupted export left half-written or another image."""
+    victim = sorted(p for p in part.rglob("*") if p.suffix in (".png", ".jpg", ".tar", ".arrow"))[0]
+    data = victim.read_bytes()
+    changed = {
+        "cut": data[: len(data) // 2],
+        "empty": b"",
+        "other": bytes(b ^ (i == len(data) // 3) for i, b in enumerate(data)),
+    }[how]
+    victim.unlink()  # it may be a link to the original
+    victim.write_bytes(changed)
+    (victim.parent / ".x.part").write_bytes(b"half")
+
+
+@pytest.mark.parametrize("how", ["whole", "cut", "empty", "other"])
+@pytest.mark.parametrize("to", FOLDERS)
+def test_an_interrupted_export_goes_on_and_trusts_nothing_half_written(world, monkeypatch, tmp_path, to, how):
+    chosen, _, _ = world
+    monkeypatch.setattr(hugging_face, "STREAM_ROWS", 3)
+    options = {"to": to, "workers": 1} | ({"shard_size": 0.02} if to == "webdataset" else {})
+    export(chosen, out=tmp_path / "straight", **options)
+    with monkeypatch.context() as patched:
+        interrupt(patched, 8)
+        with pytest.raises(KeyboardInterrupt):
+            export(chosen, out=tmp_path / "e", **options)
+    (part,) = tmp_path.glob(".e.*.part")
+    assert not (tmp_path / "e").exists()
+    if how != "whole":
+        damage(part, how)
+    with monkeypatch.context() as patched:
+        seen = interrupt(patched, 99)
+        made = export(chosen, out=tmp_path / "e", **options)
+    assert (made.images, made.errors) == (12, 0)
+    assert len(seen) < (8 if how == "whole" else 14), seen
+    assert list(tmp_path.glob(".e.*")) == []
+    trees = [
+        {
+            p.relative_to(root).as_posix(): p.read_bytes()
+            for p in root.rglob("*")
+            if p.is_file() and p.name not in UNLIKE
+        }
+        for root in (tmp_path / "straight", tmp_path / "e")
+    ]
+    assert trees[0] == trees[1]
+
+
+def test_an_image_that_can_be_read_again_gets_into_its_shard(world, monkeypatch, tmp_path):
+    chosen, _, _ = world
+    options = {"to": "webdataset", "workers": 1, "shard_size": 0.02}
+    export(chosen, out=tmp_path / "straight", **options)
+    victim = tmp_path / "web" / chosen.rows()["uri"][1].as_py()
+    data = victim.read_bytes()
+    victim.write_bytes(b"gone for a while")
+    with monkeypatch.context() as patched:
+        interrupt(patched, 8)
+        with pytest.raises(KeyboardInterrupt):
+            export(chosen, out=tmp_path / "e", **options)
+    victim.write_bytes(data)
+    assert export(chosen, out=tmp_path / "e", **options).errors == 0
+    shards = [sorted((tmp_path / name).glob("*.tar")) for name in ("straight", "e")]
+    assert [p.read_bytes() for p in shards[0]] == [p.read_bytes() for p in shards[1]]
+
+
+@pytest.mark.parametrize("to", KINDS)
+def test_a_place_below_a_file_is_refused(world, curate, tmp_path, to):
+    (tmp_path / "file").write_text("mine")
+    code, _, err = curate("chosen", "--to", to, "--out", "file/deep/e")
+    assert (code, "is no folder" in err) == (2, True)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -494,7 +575,7 @@ def test_a_full_disk_is_told_in_words(world, monkeypatch, tmp_path, to):
     monkeypatch.setattr(csv, "writer", full)
     with pytest.raises(StorageError, match="No space left to write"):
         export(chosen, to=to, out=tmp_path / "e")
-    assert left_behind(tmp_path) == []
+    assert len(left_behind(tmp_path)) == (to in FOLDERS)  # which the same command goes on from
     assert not (tmp_path / "e").exists()
 
 

@@ -144,6 +144,7 @@ def test_terms_are_parted_from_the_address(address, path, terms):
         ("a#cap:1,cap:2", "'a#cap:1,cap:2' says cap twice."),
         ("a#price:", "'a#price:' says no price."),
         ("a#cap:2,floor:3", "A cap of 2 stands below a floor of 3."),
+        ("a#half=B,prise:0.02", "Unknown term or selector 'prise'."),
     ],
 )
 def test_terms_that_make_no_sense_are_refused_in_words(address, found):
@@ -151,6 +152,16 @@ def test_terms_that_make_no_sense_are_refused_in_words(address, found):
         split_terms(address)
     assert caught.value.message == found
     assert caught.value.hint
+
+
+def test_a_misspelt_term_is_suggested_and_selectors_are_left_to_the_source(tmp_path):
+    with pytest.raises(UnknownNameError) as caught:
+        split_terms("a#licence:cc0")
+    assert caught.value.hint == "Did you mean license?"
+    assert split_terms("a#lable:x") == ("a#lable:x", Terms())  # near no term
+    assert split_terms("a#prise=2,label:cop") == ("a#prise=2,label:cop", Terms())
+    (tmp_path / "a#cat:1").mkdir()
+    assert split_terms(str(tmp_path / "a#cat:1")) == (str(tmp_path / "a#cat:1"), Terms())
 
 
 def test_terms_say_only_what_was_said_and_complete_each_other():

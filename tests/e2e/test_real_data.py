@@ -10,9 +10,9 @@ from curate.scoring import score
 from embeddings.moments import FOLDS, Moments
 from embeddings.pipeline import as_store
 
-pytestmark = pytest.mark.xdist_group("real-data")
 NEAR = {"fluent", "openmoji", "clipart"}
 FAR = {"garments", "photos", "digits"}
+THINNED = 4  # every fourth of the 1280 features: a quarter of the variance, a tenth of the time
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def demo_store(tmp_path_factory):
 
 def test_null_halves_of_the_real_target_read_zero_within_errors(demo_store):
     parts = [demo_store(name) for name in ("target-train", "target-test")]
-    vectors = np.concatenate([np.asarray(p.vectors(), np.float64) for p in parts])
+    vectors = np.concatenate([np.asarray(p.vectors(), np.float64)[:, ::THINNED] for p in parts])
     for n, repetitions, largest_error in ((100, 16, 13), (250, 8, 5), (450, 5, 3)):
         values, errors = [], []
         for seed in range(repetitions):
@@ -44,13 +44,13 @@ def test_null_halves_of_the_real_target_read_zero_within_errors(demo_store):
             estimate = frechet_to(TargetFrame.of(a), b)
             values.append(estimate.value)
             errors.append(estimate.se)
-        assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(repetitions) + 0.3, n
+        assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(repetitions) + 0.3 / THINNED, n
         assert (np.abs(values) < 1.96 * np.array(errors)).mean() >= 0.9, n
-        assert np.mean(errors) < largest_error, n
+        assert np.mean(errors) < largest_error / THINNED, n
 
 
 def test_pools_come_out_in_the_known_order(demo_store):
-    pools = {name: demo_store(name, n=120) for name in ("twitter", *NEAR, "openmoji-line", *FAR)}
+    pools = {name: demo_store(name, n=80) for name in ("twitter", *NEAR, "openmoji-line", *FAR)}
     report = score(demo_store("target-train"), pools, work=None)
     order = [pool.name for pool in report.pools]
     assert order[0] == "twitter"
@@ -61,7 +61,7 @@ def test_pools_come_out_in_the_known_order(demo_store):
     assert all(report[name].verdict == "far" for name in ("garments", "digits"))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_an_untrained_encoder_loses_the_order(demo_store, seed):
     encoder = f"random:{seed}"
     pools = {name: demo_store(name, encoder, n=80) for name in ("twitter", *NEAR, "openmoji-line", *FAR)}

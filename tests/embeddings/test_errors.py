@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 
 import pytest
 
 from embeddings import errors
-from embeddings.errors import CurateError, UnknownNameError, one_line
+from embeddings.errors import CurateError, UnknownNameError, install_command, one_line
 
 DRAWN = re.findall(r"(\w+Error)\s+exit (\d)", errors.__doc__ or "")
 CLASSES = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
@@ -52,3 +53,17 @@ def test_one_line() -> None:
     assert one_line(ValueError("two\n  lines")) == "two lines"
     assert one_line(ValueError()) == "ValueError"
     assert one_line(ValueError("x" * 500), width=20) == "x" * 20
+
+
+def test_extras_are_installed_by_the_names_of_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert install_command("hf") == "pip install 'datasets>=4.0'"
+    required = [
+        "torch>=2",
+        "s3fs>=1; extra == 's3'",
+        "x>=1 ; (os_name == 'posix') and extra == \"s3\"",
+        "y; extra == 's3x'",
+    ]
+    monkeypatch.setattr(metadata, "requires", lambda name: required)
+    assert install_command("s3") == "pip install 's3fs>=1' 'x>=1'"
+    monkeypatch.setattr(metadata, "requires", lambda name: None)
+    assert install_command("s3") == "pip install 'curate-pretraining[s3]'"

@@ -68,6 +68,16 @@ def test_every_fold_has_the_statistics_of_its_rows(d, dtype):
         np.testing.assert_allclose(unpack(moments.scatter[fold]), (part - center).T @ (part - center), atol=1e-13)
 
 
+def test_part_sizes_change_nothing(monkeypatch):
+    x, folds = sample()
+    whole = Moments.from_vectors(x, folds)
+    monkeypatch.setattr("embeddings.moments.PART_ROWS", 3)
+    parts = Moments.from_vectors(x, folds)
+    assert (parts.n == whole.n).all()
+    np.testing.assert_allclose(parts.mean, whole.mean, atol=1e-13)
+    assert abs(parts.scatter - whole.scatter).max() <= 1e-13 * abs(whole.scatter).max()
+
+
 def test_merging_changes_neither_side():
     x, folds = sample()
     a, b = Moments.from_vectors(x[:200], folds[:200]), Moments.from_vectors(x[200:], folds[200:])
@@ -138,10 +148,18 @@ def test_saving_keeps_seven_digits_and_is_tied_to_its_digest(tmp_path):
 def test_projected_scatter_is_the_scatter_of_the_projection():
     x, folds = sample()
     basis = np.linalg.qr(np.random.default_rng(2).normal(size=(7, 3)))[0]
-    inside, trace = Moments.from_vectors(x, folds).projected_scatter(basis)
-    part = x[folds == 4]
+    moments, part = Moments.from_vectors(x, folds), x[folds == 4]
+    (inside, one), trace = moments.projected_scatter(basis, basis[:, :1])
+    np.testing.assert_allclose(one, inside[:, :1, :1], atol=1e-10)
     np.testing.assert_allclose(inside[4], np.cov((part @ basis).T) * (len(part) - 1), atol=1e-10)
     np.testing.assert_allclose(trace[4], ((part - part.mean(axis=0)) ** 2).sum())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_triangles_are_mirrored_in_strips_of_any_size(monkeypatch, size):
+    monkeypatch.setattr("embeddings.moments.MIRROR_ROWS", size)
+    matrix = np.random.default_rng(0).normal(size=(7, 7))
+    assert (unpack(pack(matrix + matrix.T)) == matrix + matrix.T).all()
 
 
 def test_triangles_round_trip():

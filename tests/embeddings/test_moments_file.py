@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -276,3 +277,73 @@ class TestHostile:
         put_together(projected, header, arrays)
         with pytest.raises(CorruptError):
             read_moments(projected)
+
+
+@pytest.mark.parametrize("field", ["name", "preprocessing", "weights", "license"])
+def test_long_texts_of_the_encoder_are_refused(field, tmp_path):
+    path = tmp_path / "m"
+    write_moments(path, made())
+    header, arrays = taken_apart(path)
+    header["encoder"][field] = "x" * (moments_file.MAX_TEXT + 1)
+    put_together(path, header, arrays)
+    message = f"{field} of the encoder has 1,001 characters; up to 1,000 are read"
+    with pytest.raises(CorruptError, match=message) as refused:
+        read_moments(path)
+    assert "curate moments" in refused.value.hint
+
+
+def test_long_names_of_classes_are_refused_both_ways(tmp_path):
+    path, long = tmp_path / "m", "x" * (moments_file.MAX_TEXT + 1)
+    write_moments(path, made())
+    header, arrays = taken_apart(path)
+    header["classes"] = ["cat", long]
+    put_together(path, header, arrays)
+    with pytest.raises(CorruptError, match="a class name of 1,001 characters"):
+        read_moments(path)
+    classes = ClassMoments.of(np.random.default_rng(0).normal(size=(300, D)), {long: np.arange(300)})
+    with pytest.raises(UsageError, match="A name of 1,001 characters"):
+        write_moments(tmp_path / "n", replace(made(), classes=classes))
+
+
+def test_a_huge_header_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
+    path = tmp_path / "m"
+    write_moments(path, made())
+    monkeypatch.setattr(moments_file, "MAX_HEADER", 100)
+    monkeypatch.setattr(moments_file, "load", None)
+    with pytest.raises(CorruptError, match="a header of more than 100 bytes"):
+        read_moments(path)
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=2000),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=5,
+)
+
+
+def told(path):
+    """What is read, or why nothing is."""
+    try:
+        return f"{len(read_moments(path))} images"
+    except CorruptError as error:
+        return error.message
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_any_header_reads_or_is_refused_in_a_few_words(rank, tmp_path):
+    path = tmp_path / "m"
+    write_moments(path, made(rank=rank))
+    kept, arrays = taken_apart(path)
+
+    @settings(max_examples=100, deadline=None)
+    @given(field=st.sampled_from(sorted(kept)), inner=st.sampled_from(["", *kept["encoder"]]), value=ANY_JSON)
+    def refused_or_read(field, inner, value):
+        header = json.loads(json.dumps(kept))
+        if inner:
+            header["encoder"][inner] = value
+        else:
+            header[field] = value
+        put_together(path, header, arrays)
+        assert told(path) == "300 images" or 0 < len(told(path)) < 400 + len(str(path))
+
+    refused_or_read()

@@ -187,5 +187,13 @@ def test_no_matrix_is_larger_than_the_blocks(monkeypatch):
 
 def test_an_engine_without_faiss_is_chosen_where_it_is_missing(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert not Engine().uses_faiss
-    assert Engine(faiss=True).uses_faiss
+    assert not Engine().uses_faiss(1280)
+    assert Engine(faiss=True).uses_faiss(1280)
+
+
+def test_short_vectors_are_searched_by_products_where_faiss_is_installed(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert [Engine().uses_faiss(d) for d in (64, 256, 257, 1280)] == [False, False, True, True]
+    assert Engine(faiss=True).uses_faiss(64)
+    assert not Engine(faiss=False).uses_faiss(1280)
+    assert Engine().block_rows(1280) > Engine().block_rows(64)

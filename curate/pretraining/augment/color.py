@@ -10,6 +10,7 @@ import torch
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
 SOLARIZE_FROM = 128 / 255
+TINY = 1e-20  # below every difference of two channels that is not zero
 
 
 def jitter(images: torch.Tensor, factors: np.ndarray, order: np.ndarray) -> torch.Tensor:
@@ -34,7 +35,7 @@ def adjust_brightness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tenso
 
 def adjust_contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     """Away from or towards the image's mean gray, clipped; factor [n]."""
-    return _blend(images, luma(images).mean(dim=(2, 3), keepdim=True), factor)
+    return _blend(images, luma(images.mean(dim=(2, 3), keepdim=True)), factor)
 
 
 def adjust_saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
@@ -45,13 +46,14 @@ def adjust_saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tenso
 def adjust_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     """Turns the color wheel at constant HSV saturation and value; turns [n] in -0.5..0.5.
 
-    With value V, chroma C = max - min and hue h in sixths of a turn, channel k of (red, green, blue) is
-    ``V - C clip(min(k + h, 4 - k - h), 0, 1)`` for k = 5, 3, 1, sums modulo 6.
+    With chroma C = max - min and hue h in sixths of a turn, 0 <= h < 6, a channel is ``min + C clip(x, 0, 1)`` with
+    x = |h - 3| - 1 for red, 2 - |h - 2| for green and 2 - |h - 4| for blue.
     """
-    value, chroma, hue = _hue(images)
-    k = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
-    angle = torch.remainder(hue + k + 6 * turns.view(-1, 1, 1, 1), 6)
-    return value - chroma * torch.minimum(angle, 4 - angle).clamp_(0, 1)
+    least, chroma, hue = _hue(images)
+    hue += 6 * turns.view(-1, 1, 1)
+    hue -= 6 * torch.floor(hue / 6)
+    weights = (hue - 3).abs_().sub_(1), (hue - 2).abs_().neg_().add_(2), (hue - 4).abs_().neg_().add_(2)
+    return torch.stack([torch.addcmul(least, chroma, weight.clamp_(0, 1)) for weight in weights], dim=1)
 
 
 def to_gray(images: torch.Tensor) -> torch.Tensor:
@@ -75,11 +77,13 @@ def _blend(images: torch.Tensor, anchor: torch.Tensor, factor: torch.Tensor) -> 
 
 
 def _hue(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Value, chroma and hue (sixths of a turn, 0 where there is no color), each [n, 1, S, S]."""
-    red, green, blue = torch.split(images, 1, dim=1)
-    value = images.amax(dim=1, keepdim=True)
-    chroma = value - images.amin(dim=1, keepdim=True)
-    scale = torch.where(chroma > 0, chroma, 1)
-    from_red, from_green, from_blue = (green - blue) / scale, 2 + (blue - red) / scale, 4 + (red - green) / scale
-    hue = torch.where(value == red, from_red, torch.where(value == green, from_green, from_blue))
-    return value, chroma, hue
+    """Smallest channel, chroma and hue (sixths of a turn, 0 where there is no color), each [n, S, S]."""
+    red, green, blue = images.unbind(dim=1)
+    value, least = torch.maximum(red, green), torch.minimum(red, green)
+    value, least = torch.maximum(value, blue, out=value), torch.minimum(least, blue, out=least)
+    chroma = value - least
+    is_red, is_green = value == red, value == green
+    hue = torch.where(is_red, green - blue, torch.where(is_green, blue - red, red - green))
+    hue /= chroma.clamp(min=TINY)
+    hue += torch.where(is_red, 0.0, torch.where(is_green, 2.0, 4.0))
+    return least, chroma, hue

@@ -7,7 +7,7 @@ training, and the loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
 
@@ -32,23 +32,31 @@ class Entry(NamedTuple):
 
 
 METHODS = {
+    "barlow": Entry("curate.pretraining.methods.barlow"),
+    "byol": Entry("curate.pretraining.methods.byol"),
+    "dino": Entry("curate.pretraining.methods.dino"),
+    "distill": Entry("curate.pretraining.methods.distill"),
+    "mae": Entry("curate.pretraining.methods.mae", backbone="tiny-vit", tokens=True),
+    "mocov3": Entry("curate.pretraining.methods.mocov3"),
     "simclr": Entry("curate.pretraining.methods.simclr"),
+    "vicreg": Entry("curate.pretraining.methods.vicreg"),
 }
 
 
 class Encoded(NamedTuple):
     """What a learner makes of b images."""
 
-    parts: tuple[torch.Tensor, ...]  # what the loss is computed from; the first axis of each is the b images
+    parts: Sequence[torch.Tensor]  # what the heads take; the first axis of each is the b images
     features: torch.Tensor  # [b or views x b, d] of the backbone
 
 
 class Learner(Protocol):
     """An ``nn.Module`` whose state dict holds all that the method learns.
 
-    ``loss(encode(seen).parts, share=...)`` is the mean over the images. Where ``coupled`` is True it compares images of
-    one batch with each other, so it is always given a whole batch, whatever ran on which device; else the mean of parts
-    of a batch, weighted by their images, is that of the batch.
+    ``loss(project(encode(seen).parts), share=...)`` is the mean over the images. ``encode`` is the costly part, the
+    backbone's, and looks at each image by itself, batch norms apart. Where ``coupled`` is True, heads or loss look at
+    several images at once, as a head with batch norm does: they then get a whole batch at a time, in however many
+    chunks it was encoded. Else the means over chunks of a batch, weighted by their images, add up to that of the batch.
 
     A learner may also define ``after_backward(share)``, called before each optimizer step (to drop gradients), and
     ``after_step(share)``, called after it (to move a teacher).
@@ -58,7 +66,13 @@ class Learner(Protocol):
     coupled: bool
 
     def encode(self, seen: Seen) -> Encoded:
-        """What the loss compares."""
+        """What the backbone, and a teacher's, make of the views."""
+
+    def project(self, parts: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """What the heads make of that, which is what the loss compares; the first axis of each is the b images."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """As of every ``nn.Module``."""
 
     def loss(self, parts: Sequence[torch.Tensor], *, share: float) -> torch.Tensor:
         """Scalar loss, at least float32, at a share of C in [0, 1]."""

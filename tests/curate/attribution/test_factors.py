@@ -108,7 +108,8 @@ class TestPlanted:
         assert found.kind == "none"
         assert found.best is None
         assert found.content == found.index
-        assert found["gray"].fall.reason == "nothing to match"
+        assert not found["gray"].differs
+        assert found["gray"].fall.value is None
         assert notes == [*((i, len(FACTORS), name) for i, name in enumerate(FACTORS)), (len(FACTORS), len(FACTORS), "")]
 
     def test_other_contents_are_content(self, split):

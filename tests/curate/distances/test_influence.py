@@ -34,7 +34,7 @@ def left_out(target, pool, k=DIRECTIONS):
     return np.array([whole - distance(frame, np.delete(pool, i, axis=0)) for i in range(len(pool))])
 
 
-@pytest.mark.parametrize(("n", "m"), [(1000, 1000), (300, 300), (100, 100), (60, 60), (60, 400)])
+@pytest.mark.parametrize(("n", "m"), [(1000, 400), (300, 300), (100, 100), (60, 60), (60, 400)])
 def test_agrees_with_leaving_each_image_out(n, m):
     rng = np.random.default_rng(n)
     x, y = sample(n, 32, rng), sample(m, 32, rng, 1.1, 0.05)

@@ -78,6 +78,7 @@ def test_block_size_and_row_order_change_nothing(monkeypatch):
     shuffled = EmbeddingStore.from_vectors(y[order], keys=[keys[i] for i in order])
     monkeypatch.setattr(module, "BLOCK", 17)
     monkeypatch.setattr(module, "HITS", 50)
+    monkeypatch.setattr(module, "HELD_BYTES", 2 * 4 * 17 * x.shape[1])
     assert prdc(x, shuffled) == whole
 
 

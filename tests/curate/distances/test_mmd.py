@@ -72,11 +72,13 @@ class TestValue:
         x, y = rng.normal(size=(7, 30)), rng.normal(size=(19, 30)) + 0.5
         assert mmd(x, y, kernel="poly3").value == pytest.approx(brute_force(x, y, polynomial(3)), rel=1e-5)
 
-    def test_tiles_cover_every_pair_once(self, monkeypatch):
+    @pytest.mark.parametrize("held", [1, 3 * 4 * 4 * 7])  # bytes: of no tile, which holds one, and of seven
+    def test_tiles_cover_every_pair_once(self, monkeypatch, held):
         rng = np.random.default_rng(2)
         x, y = rng.normal(size=(150, 4)), rng.normal(size=(90, 4)) + 0.5
         whole = mmd(x, y, kernel="gaussian").value
         monkeypatch.setattr("curate.distances._kernels.TILE_ROWS", 3)
+        monkeypatch.setattr("curate.distances._kernels.HELD_BYTES", held)
         assert mmd(x, y, kernel="gaussian").value == pytest.approx(whole, rel=1e-6)
 
     def test_published_cubic_value(self):

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
-from curate.distances._roots import covariance_root, principal_directions, root_trace, spectrum
+from curate.distances._roots import covariance_root, nuclear_norm, principal_directions, root_trace, spectrum
 
 
 @pytest.mark.parametrize(("n", "d"), [(5, 12), (40, 12), (12, 12), (2, 3)])
@@ -21,11 +22,22 @@ def test_root_spectrum_and_directions_agree_with_the_eigendecomposition(n, d):
     np.testing.assert_allclose(abs(np.sum(basis * vectors[:, -kept:], axis=0)), 1, atol=1e-8)
 
 
-def test_the_trace_term_agrees_with_a_matrix_square_root():
+@pytest.mark.parametrize("d", [6, 80])
+def test_the_trace_term_agrees_with_a_matrix_square_root(d):
     rng = np.random.default_rng(0)
-    a, b = (np.cov(rng.normal(size=(d, 30))) for d in (6, 6))
+    x, y = (rng.normal(size=(d, 5 * d)) for _ in "xy")
+    a, b = np.cov(x), np.cov(y)
     values = np.linalg.eigvals(a @ b).real
-    assert root_trace(covariance_root(a, 30), b) == pytest.approx(np.sqrt(values).sum(), rel=1e-10)
+    before = threadpool_info()
+    assert root_trace(covariance_root(a, 5 * d), b) == pytest.approx(np.sqrt(values).sum(), rel=1e-10)
+    assert threadpool_info() == before  # one thread meanwhile, no longer
+
+
+def test_a_nuclear_norm_is_that_of_either_side():
+    matrix = np.random.default_rng(1).normal(size=(70, 90))
+    root = np.sqrt(np.maximum(np.linalg.eigvalsh(matrix @ matrix.T), 0)).sum()
+    assert nuclear_norm(matrix) == pytest.approx(root, rel=1e-12)
+    assert nuclear_norm(matrix.T) == pytest.approx(root, rel=1e-12)
 
 
 def test_constant_features_have_an_empty_root():

@@ -4,9 +4,10 @@ from typing import get_args
 import pytest
 
 from curate import cli
+from curate.comparison import Comparison
 from curate.config import load_config
 from curate.experiments import Study, _study, evaluation_parts, steps
-from embeddings.errors import ConfigError, ForeignFolderError, UnknownNameError
+from embeddings.errors import ConfigError, ForeignFolderError, UnknownNameError, UsageError
 
 ARM = '[[arms]]\nname = "{}"\nselect = "{}"\nbackbone = "tiny-resnet"\nsamples = {}\n'
 
@@ -28,7 +29,7 @@ def file_of_arms(tmp_path, image_folder, pictures):
 
 
 def study(config, tmp_path, **options):
-    return Study(config=config, out=tmp_path / "out", encoder="lite0@32", **options)
+    return Study(config=config, out=tmp_path / "out", encoder="color-texture", **options)
 
 
 def test_a_study_runs_through_and_a_second_time_does_nothing_new(file_of_arms, tmp_path):
@@ -37,8 +38,8 @@ def test_a_study_runs_through_and_a_second_time_does_nothing_new(file_of_arms, t
     written = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").rglob("*")}
     assert [t.title for t in first][-1] == "Accuracy (95% interval)"
     assert [row[0] for row in first[-1].rows] == [
-        "kinds / frozen:lite0@32",
-        "kinds / untrained:lite0@32",
+        "kinds / frozen:color-texture",
+        "kinds / untrained:random",
         "kinds / near",
         "kinds / chance",
     ]
@@ -46,6 +47,17 @@ def test_a_study_runs_through_and_a_second_time_does_nothing_new(file_of_arms, t
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").rglob("*")} == written
     held_out = json.loads((tmp_path / "out" / "selections" / "random" / "selection.json").read_text())["facts"]
     assert "excluded" in json.dumps(held_out)
+    for method in ("near-first", "random"):
+        found = Comparison.open(tmp_path / "out" / "selections" / method)
+        assert {contender.method for contender in found.contenders} in ({method, "random"}, set())
+        assert found.reason or {judge.name for judge in found.judges} == {"color-texture", "random"}
+
+
+def test_a_wish_that_the_sources_cannot_carry_is_refused_before_anything_is_embedded(file_of_arms, tmp_path):
+    with pytest.raises(UsageError, match="The budget is 500 images, but the sources list 120"):
+        study(file_of_arms(("a", "random", 80), budget=500), tmp_path).execute(work=tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_steps_are_named_in_one_place_and_nothing_public_is_taken_for_a_test():
@@ -57,7 +69,7 @@ def test_steps_are_named_in_one_place_and_nothing_public_is_taken_for_a_test():
 def test_the_parts_evaluated_on_are_those_given_and_those_held_out(file_of_arms, tmp_path):
     text = (tmp_path / "c.toml").read_text() if file_of_arms(("a", "random", 80)) else ""
     (tmp_path / "c.toml").write_text(text + '[evaluate.given]\ntrain = "mine"\ntest = "web"\n')
-    parts = evaluation_parts(load_config(tmp_path / "c.toml"), encoder="lite0@32", work=tmp_path / "work")
+    parts = evaluation_parts(load_config(tmp_path / "c.toml"), encoder="color-texture", work=tmp_path / "work")
     assert parts[1] == str(tmp_path / "web")
     assert 0 < len(parts[0]) < 30
 

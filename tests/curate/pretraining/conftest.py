@@ -37,3 +37,26 @@ def select():
 def selection(select, image_folder, pictures):
     """Sixteen small images in a folder."""
     return select(image_folder(pictures(16, size=(24, 20))))
+
+
+@pytest.fixture
+def tiny_teacher(monkeypatch):
+    """Distillation learns from a small random network at 8 pixels instead of a real encoder, whatever its name."""
+    import torch
+    from torch import nn
+
+    from curate.pretraining.methods import distill
+    from embeddings.encoders.torch_encoder import Placement, TorchEncoder
+    from embeddings.encoders.transform import Transform
+    from embeddings.spec import EncoderSpec
+
+    def make(name, **_):
+        generator = torch.Generator().manual_seed(len(name))
+        module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 7), nn.BatchNorm1d(7), nn.ReLU())
+        for parameter in module[1].parameters():
+            nn.init.normal_(parameter, std=0.1, generator=generator)
+        spec = EncoderSpec(name=name, dim=7, size=8, preprocessing="", weights="")
+        transform = Transform(size=8, mean=127.0, std=128.0)
+        return TorchEncoder(module, spec=spec, transform=transform, placement=Placement.choose("cpu"))
+
+    monkeypatch.setattr(distill, "get_encoder", make)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from curate import pretraining
-from curate.pretraining import budget
+from curate.pretraining import budget, measure
+from curate.pretraining.execution import Execution
 from curate.pretraining.methods import simclr
 from curate.pretraining.settings import resolve_settings
 from curate.pretraining.trainer import Trainer
@@ -54,9 +55,9 @@ def test_planning_writes_nothing_and_reads_no_image(selection, tmp_path):
 
 def test_the_estimate_leaves_trainer_and_random_state_alone(selection):
     settings = resolve_settings(selection, samples=100)
-    trainer, state = Trainer(settings, "cpu"), torch.get_rng_state()
+    trainer, state = Trainer(settings, Execution(device="cpu")), torch.get_rng_state()
     before = {name: tensor.clone() for name, tensor in trainer.learner.state_dict().items()}
-    assert budget.measure_seconds_per_sample(trainer, batch=4) > 0
+    assert measure.measure_cost(trainer, batch=4).seconds > 0
     assert torch.equal(torch.get_rng_state(), state)
     assert not trainer.optimizer.state_dict()["state"]
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.learner.state_dict().items())

@@ -19,6 +19,7 @@ from curate.pretraining import loop, pretrain
 from curate.pretraining.augment.draws import VIEW_DRAWS, draw, uniforms
 from curate.pretraining.augment.views import augment
 from curate.pretraining.curves import read_curves
+from curate.pretraining.execution import Execution
 from curate.pretraining.heap import resident_heap
 from curate.pretraining.images import load_images
 from curate.pretraining.methods import simclr
@@ -131,11 +132,11 @@ def test_neither_the_row_order_nor_where_the_images_lie_changes_the_run(whole, s
 def interrupt(monkeypatch, at, error):
     plain, calls = Trainer.step, []
 
-    def step(self, sample, *, share, batch):
+    def step(self, sample, *, share, **sizes):
         calls.append(share)
         if share and len([c for c in calls if c]) == at:  # the steps that estimate the time have share 0
             raise error
-        return plain(self, sample, share=share, batch=batch)
+        return plain(self, sample, share=share, **sizes)
 
     monkeypatch.setattr(Trainer, "step", step)
 
@@ -291,7 +292,7 @@ def test_after_step_is_called_with_the_share_of_the_budget(selection, tmp_path, 
 def naive_run(selection, folder, seed=0):
     """The same training written out plainly; shares only the views, the network and torch's AdamW with it."""
     settings = resolve_settings(selection, samples=SAMPLES, batch=4, seed=seed)
-    config, learner = settings.recipe, Trainer(settings, "cpu").learner
+    config, learner = settings.recipe, Trainer(settings, Execution(device="cpu")).learner
     block = load_images(selection.rows(), open_sources(selection), folder, edge=40, progress=silent)
     weights = [p for p in learner.parameters() if p.ndim > 1]
     others = [p for p in learner.parameters() if p.ndim < 2]

@@ -1,15 +1,17 @@
-"""It learns: stripes at four angles under random tints, told apart by their neighbors better than before training."""
+"""It learns: stripes at four angles under random tints, told apart by their neighbors better than before training.
+
+Before training means: by a network that took steps at a learning rate of nothing. Its batch norms have seen the views,
+which alone moves the share of neighbors that agree from .49 to .61.
+"""
 
 import numpy as np
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
 from curate.pretraining import pretrain
-from curate.pretraining.backbones import save_backbone
 from curate.pretraining.methods import simclr
 from curate.pretraining.recipe import Training
 from embeddings.encoders import get_encoder
-from embeddings.encoders.networks import build_network
 
 EDGE = 40
 
@@ -44,13 +46,14 @@ def accuracy(folder, train, test):
 def test_neighbors_name_the_pattern_better_after_training(select, image_table, encode, tmp_path):
     train, test = stripes(512, seed=0), stripes(256, seed=1)
     chosen = select(image_table({f"{i:03d}.png": encode(p) for i, p in enumerate(train[0])}))
-    training = Training(optimizer="adamw", learning_rate=6e-3, weight_decay=1e-4, batch=16)
-    config = simclr.Config(training=training, temperature=0.1, augmentation="natural")
-    run = pretrain(chosen, samples=1920, out=tmp_path / "run", device="cpu", config=config)
-    save_backbone(tmp_path / "untrained", build_network("tiny-resnet", seed=0), size=32)
-    before, after = accuracy(tmp_path / "untrained", train, test), accuracy(run.path, train, test)
-    assert before < 0.65
-    assert after > before + 0.12
+    found = {}
+    for name, rate, samples in (("before", 1e-9, 640), ("after", 6e-3, 1920)):
+        training = Training(optimizer="adamw", learning_rate=rate, weight_decay=1e-4, batch=16)
+        config = simclr.Config(training=training, temperature=0.1, augmentation=("natural",))
+        run = pretrain(chosen, samples=samples, out=tmp_path / name, device="cpu", config=config)
+        found[name] = accuracy(run.path, train, test)
+    assert found["before"] < 0.65
+    assert found["after"] > found["before"] + 0.06, found
     assert run.facts["health"]["verdict"] in ("healthy", "too early")
 
 

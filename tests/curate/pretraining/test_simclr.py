@@ -108,7 +108,7 @@ def test_learner_gives_the_loss_of_its_own_projections():
     pair = [torch.randn(8, 3, 2, 2) for _ in range(2)]
     output = learner.encode(Seen(pair, None, seed=0))
     first, second = learner.head(backbone(torch.cat(pair))).chunk(2)
-    found = learner.loss(output.parts, share=0.5)
+    found = learner.loss(learner.project(output.parts), share=0.5)
     assert found.item() == pytest.approx(nt_xent(first, second, temperature=0.2).item())
     assert torch.equal(output.features, backbone(torch.cat(pair)))
     assert learner.backbone is backbone
@@ -139,6 +139,32 @@ def test_impossible_configs_are_refused():
     with pytest.raises(UsageError):
         simclr.Config(training=training, temperature=0)
     with pytest.raises(UnknownNameError):
-        simclr.Config(training=training, augmentation="none")
+        simclr.Config(training=training, augmentation=("none",))
+    with pytest.raises(UsageError, match="width"):
+        simclr.Config(training=training, width=0)
     with pytest.raises(UnknownNameError):
         Training(optimizer="adam", learning_rate=0.1, weight_decay=0.0)
+
+
+def test_head_is_as_wide_as_the_features_unless_told():
+    network = Network("toy", nn.Linear(12, 6), dim=6, mean=0.0, std=1.0)
+    for name, width in (("scratch", 6), ("paper", 2048)):
+        head = simclr.build(network, simclr.RECIPES[name]).head
+        assert [type(layer) for layer in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d]
+        assert (head[0].out_features, head[3].out_features) == (width, 128)
+        assert head[0].bias is None
+        assert head[3].bias is None
+
+
+def test_published_recipes():
+    paper, root, code, small = (simclr.RECIPES[name] for name in ("paper", "paper-sqrt", "code", "small-batch"))
+    for batch in (256, 1024, 4096):
+        assert paper.training.peak(batch) == pytest.approx(0.3 * batch / 256)
+        assert root.training.peak(batch) == pytest.approx(0.075 * math.sqrt(batch))
+    assert paper.training.peak(4096) == pytest.approx(4.8)
+    assert root.training.peak(4096) == pytest.approx(4.8)
+    assert (paper.temperature, paper.training.weight_decay, paper.scale) == (0.1, 1e-6, 1)
+    assert (code.training.weight_decay, code.scale) == (1e-4, 2)
+    assert simclr.chance_loss(code, 100) == 2 * math.log(199)
+    assert (small.temperature, small.training.peak(512), small.training.weight_decay) == (0.5, 2.0, 1e-4)
+    assert [preset.blur for preset in simclr.views(small)] == [0, 0]

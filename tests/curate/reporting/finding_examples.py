@@ -27,7 +27,7 @@ def factor(name: str, index: float, fall: float, *, step: str = "", fact: str = 
     """A step that was tried; without ``step`` one that was not needed."""
     if not step:
         nothing = dict.fromkeys(("after", "index", "fall", "repaired"), NOTHING)
-        return Factor(name=name, step="", side="", fact=fact, **nothing)
+        return Factor(name=name, step="", side="", fact=fact, differs=False, **nothing)
     at = estimate(index, n=(n, 250))
     return Factor(
         name=name, step=step, side="both", fact=fact, after=at, index=at, fall=estimate(fall), repaired=estimate(0.2)

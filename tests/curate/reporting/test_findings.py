@@ -28,11 +28,12 @@ from report_examples import pool_score, shift_report
 from curate.attribution._results import Factors, Repair
 from curate.reporting import findings as explained
 from curate.reporting import headline, render_html, render_markdown, summarize, write_report
-from curate.reporting.findings import PARTS, not_needed, repair_words, steps_tried, telling_words
+from curate.reporting.findings import PARTS, not_needed, steps_tried, telling_words
 from curate.reporting.measures import MEASURES, measured
 from curate.reporting.sentences import judge_sentence
 from curate.results import Estimate, ShiftReport
 from curate.scoring.measures import MEASURES as TAKEN
+from curate.scoring.repairs import repair_words
 
 EVIL = "<script>alert('x')</script>\"&'|"
 
@@ -130,7 +131,7 @@ def test_reasons_stand_where_findings_would(tmp_path: Path) -> None:
     assert [a["id"] for a in page.all("section")] == ["pools", *PARTS, "target", "notes"]
     assert page.text.count("web is a file of moments") == 8
     markdown = render_markdown(summarize(shift=report))
-    assert markdown.count("web is a file of moments") == 4
+    assert markdown.count("web is a file of moments") == 8
     assert "not asked" not in headline(summarize(shift=report))[2]
     assert write_report(tmp_path, summarize(shift=report)).is_file()
 
@@ -184,7 +185,7 @@ def test_the_same_bytes_and_a_plain_document(report: ShiftReport, tmp_path: Path
 def test_markdown_has_the_short_tables(report: ShiftReport) -> None:
     markdown = render_markdown(summarize(shift=report))
     heads = [line for line in markdown.splitlines() if line.startswith("## ")]
-    assert heads == ["## Pools", "## Kind of shift", "## Slices", "## Second encoder", "## Delivery"]
+    assert heads == ["## Pools", *(f"## {title}" for title in PARTS.values())]
     assert "| web | 31.0 (30.0 to 32.0) | 26.4 (25.4 to 27.4) | Convert both to gray: index 31 → 26" in markdown
     assert "| Flags | 80 | unserved | 10% | 10% | web |" in markdown
     assert "| web | 1 | 2 | 8.0 near | 50.0 far |" in markdown

@@ -15,7 +15,8 @@ import pytest
 from html_page import Page
 from report_examples import comparison_of, selection_of
 
-from curate.comparison import Comparison
+from curate import terminal
+from curate.comparison import Comparison, Judge
 from curate.reporting import render_html, render_markdown, summarize
 from curate.reporting.figures import comparison_chart, supply_chart
 from curate.reporting.text import comparison_lines, comparison_table
@@ -173,7 +174,7 @@ def test_methods_are_told_side_by_side() -> None:
         "Coverage its null",
         "near-first is nearer than random (index 8.0 against 20.0, settled); under judge color-texture: not settled",
         "broken chose nothing on half the target: no labels here.",
-        "random could not judge: the images are gone.",
+        "untrained network could not judge: the images are gone.",
         "web 60%, open 40%",
         "stopped: the pools are used up",
         "near-first web 60%, open 40% 34.0 31.0 to 37.0 12 1",  # 12 points for 12
@@ -209,18 +210,58 @@ def test_markdown_and_terminal_tell_the_same() -> None:
     markdown = render_markdown(summarize(comparisons={"near": comparison_of()}))
     assert "| near-first | 100 | 8.0 (6.0 to 10.0) | 9.0 (7.0 to 11.0) | −12.0 (−15.0 to −9.0) |" in markdown
     table = comparison_table(comparison_of())
-    assert table.header[2:4] == ["index ±95% by lite0", "by judge color-texture"]
-    assert table.rows[0] == [
-        "near-first (nearest, settled)",
-        "100",
-        "8.0 ±2.0",
-        "9.0 ±2.0",
-        "−12.0 (−15.0 to −9.0), nearer",
-        "8.0 ± 1.0",
-        "80% (97%)",
+    assert table.title.endswith("nearest by lite0 first; *: settled")
+    assert table.rows[0] == ["near-first *", "100", "8.0 ±2.0", "−12.0 ±3.0, nearer", "80% (97%)"]
+    assert table.rows[1] == ["  color-texture", "", "9.0 ±2.0", "−1.5 ±2.5, not settled", "80% (97%)"]
+    assert table.rows[2][3] == "the control"
+    assert any("untrained network could not judge" in line for line in comparison_lines(comparison_of()))
+
+
+def test_the_table_of_methods_fits_100_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    made, judge = comparison_of(), "timm:vit_base_patch14_reg4_dinov2.lvd142m"
+    contenders = [
+        replace(c, method="cluster-balanced", n=500_000, readings={"lite0": c.readings["lite0"], judge: reading})
+        for c in made.contenders
+        if (reading := c.readings.get("color-texture"))
     ]
-    assert table.rows[1][4] == "the control"
-    assert any("random could not judge" in line for line in comparison_lines(comparison_of()))
+    made = replace(made, contenders=tuple(contenders), judges=(Judge(name=judge),))
+    terminal.print_rows(comparison_table(made))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 100
+    assert any("timm:vit_base_pa…g4_dinov2.lvd142m" in line for line in lines)
+
+
+def test_the_untrained_network_is_never_called_as_the_method_is() -> None:
+    made = comparison_of()
+    contenders = tuple(
+        replace(c, readings={("random" if name == "color-texture" else name): r for name, r in c.readings.items()})
+        for c in made.contenders
+    )
+    summary = summarize(comparisons={"near": replace(made, contenders=contenders, judges=(Judge(name="random"),))})
+    page, markdown = Page(render_html(summary)).text, render_markdown(summary)
+    for text in (page, markdown):
+        assert "index by untrained network" in text.lower() or "index by judge untrained network" in text.lower()
+        assert "under the untrained network: not settled against random" in text
+    assert "near-first not so under untrained network" in summary["headline"][2]
+
+
+def test_a_selection_comes_first_in_its_own_report_and_a_study_begins_with_its_score(
+    demo_shift: Any, study: dict[str, Any]
+) -> None:
+    alone = {"shift": demo_shift, "selections": study["selections"], "thumbnails": False}
+    for given, parts in ((alone, ["selections", "pools"]), ({**alone, "runs": study["runs"]}, ["pools", "selections"])):
+        summary = summarize(**given)
+        html, markdown = render_html(summary), render_markdown(summary)
+        assert sorted(parts, key=lambda part: html.index(f'<section id="{part}">')) == parts
+        assert sorted(parts, key=lambda part: html.index(f'<a href="#{part}">')) == parts
+        assert sorted(parts, key=lambda part: markdown.index(f"## {part.capitalize()}")) == parts
+
+
+def test_the_supply_figure_names_its_axes() -> None:
+    selection = selection_of([("web", "a", "a")], {"web": ""}, supply=SUPPLY)
+    html = render_html(summarize(selections={"near": selection}, thumbnails=False))
+    assert '<div class="yname">distance to the target</div>' in html
+    assert '<div class="xname">images taken' in html
 
 
 def test_names_are_escaped_here_too() -> None:

@@ -53,6 +53,29 @@ def test_measures_that_agree_or_are_missing_say_nothing(scored):
     assert remarks(scored) == []
 
 
+def parts(share, *, rest):
+    """The finding on a far part, two points to each side of its share."""
+    estimates = {
+        "share": Estimate(value=share, low=share - 0.02, high=min(share + 0.02, 1.0)),
+        "far": Estimate(value=39.0),
+        "rest": Estimate(value=rest),
+    }
+    return {"parts": {name: estimate.to_json() for name, estimate in estimates.items()}}
+
+
+def test_a_far_part_is_told_with_its_share_and_what_to_do():
+    mixed = replace(pool("a", verdict="near"), findings=parts(0.43, rest=5))
+    said = remarks(mixed)[0]
+    assert said == (
+        "About 43% of its images (41% to 45%) are far from the target: as a set of their own they read 39, the others "
+        "5. Select from it; do not take it whole."
+    )
+    small = remarks(replace(mixed, findings=parts(0.14, rest=5)))[0]
+    assert small.endswith("they read 39, the others 5.")
+    for nothing in (parts(0.03, rest=5), parts(0.43, rest=22), parts(1.0, rest=None)):
+        assert not any("as a set of their own" in note for note in remarks(replace(mixed, findings=nothing)))
+
+
 def test_settled_orders_that_another_measure_turns_round_are_told():
     a = pool("a", distance=50.0, coverage=coverage(0.2))
     b = pool("b", distance=90.0, rank=2, coverage=coverage(0.8))
@@ -73,6 +96,13 @@ def test_settled_orders_that_another_measure_turns_round_are_told():
         ("unclear", (36, 34, 38), 0.3, {}, "far"),
         ("unclear", (19, 5, 30), 0.9, {}, "too few"),
         ("copies", (1, -1, 2), 0.9, {}, "copies"),
+        ("near", (12, 10, 14), 0.1, parts(0.43, rest=5), "use part"),
+        ("same", (1, -1, 2), 0.9, parts(0.43, rest=0), "use part"),
+        ("near", (12, 10, 14), 0.1, parts(0.14, rest=9), "use"),
+        ("middle", (25, 22, 28), 0.3, parts(0.75, rest=5), "use part"),
+        ("middle", (32, 31, 34), 0.3, parts(0.28, rest=31), "use last"),
+        ("far", (45, 44, 46), 0.3, parts(1.0, rest=None), "far"),
+        ("near", (12, 10, 14), 0.1, {"parts": {"reason": "needs vectors"}}, "use"),
         ("near", (1, -1, 2), 0.9, {"memorized": {"suspicious": True}}, "copies"),
     ],
 )

@@ -218,7 +218,7 @@ def test_every_measure_and_explanation_is_given_or_says_why_not():
         absent = {name: e.reason for name, e in pool.metrics.items() if e.value is None}
         assert set(absent) == {"kid", "otdd"}  # too few images, no labels
         assert all(absent.values())
-        assert set(pool.findings) == {"factors", "images", "memorized", "delivery"}
+        assert set(pool.findings) == {"parts", "factors", "images", "memorized", "delivery"}
         assert "without images" in pool.findings["factors"]["reason"]
         assert not pool.findings["memorized"]["suspicious"]
     assert {s["name"] for s in report.findings["diversity"]["sets"]} == {"target", "a", "b", "all pools"}

@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from curate.reporting.sentences import judge_sentence
 from curate.results import Estimate, PoolScore, ShiftReport
 from curate.scoring import score
 from curate.scoring.second_encoder import rank_agreement, second_opinion
 from embeddings.errors import UsageError
+from embeddings.pipeline import as_store
 
 
 def report(distances, se=1.0):
@@ -44,7 +46,34 @@ def test_the_interval_is_narrow_where_distances_are_sharp_and_wide_where_they_ar
 
 def test_two_pools_have_no_order_to_agree_on():
     found = rank_agreement(report({"a": 1, "b": 9}).pools, report({"a": 1, "b": 9}).pools)
-    assert (found.value, found.reason) == (None, "2 pools are too few to agree on an order; 3 are needed")
+    assert (found.value, found.reason) == (None, "2 of 3 pools that an agreement on orders needs")
+
+
+def test_what_two_pools_say_is_said_without_a_number():
+    first, blurred = report({"a": 1, "b": 9}), report({"a": 5, "b": 4})
+    alike = judge_sentence(second_opinion(first, report({"a": 2, "b": 7})))
+    assert alike.startswith("x puts a before b, too. Two pools have one order only, on which two encoders agree half")
+    turned = judge_sentence(second_opinion(first, report({"a": 9, "b": 1})))
+    assert turned == (
+        "x puts b before a, and surely so: it turns round what is settled here. That order is in the encoder."
+    )
+    open_order = judge_sentence(second_opinion(first, blurred))
+    assert open_order == "x puts b before a, not as here, but the errors leave that open."
+    one = judge_sentence(second_opinion(report({"a": 1}), report({"a": 2})))
+    assert one == "x scored the one pool, too: index 2, near. There is no order to agree on."
+
+
+def test_images_that_are_gone_are_counted_and_told(image_folder, pictures, tmp_path):
+    target = image_folder(pictures(40, seed=1), "target")
+    pools = {name: image_folder(pictures(30, seed=seed), name) for name, seed in (("a", 1), ("b", 5))}
+    how = {"encoder": "encoder_weights:pooled", "work": None}
+    stores = {name: as_store(folder, name=name, **how) for name, folder in pools.items()}
+    for path in sorted(pools["b"].rglob("*.png"))[:4]:
+        path.unlink()
+    judge = score(target, stores, judge="color-texture", **how).findings["judge"]
+    assert judge["gone"] == {"b": 4}
+    said = " It did not see 4 images of b: they are not where they were embedded from."
+    assert judge_sentence(judge).endswith(said)
 
 
 def test_only_pairs_that_both_settle_are_called_turned():
@@ -55,7 +84,7 @@ def test_only_pairs_that_both_settle_are_called_turned():
 def test_images_are_judged_with_their_groups_and_only_those_that_were_scored(image_folder, pictures, tmp_path):
     target = image_folder(pictures(40, seed=1), "target")
     pools = {name: image_folder(pictures(30, seed=seed), name) for name, seed in (("a", 1), ("b", 5), ("c", 9))}
-    found = score(target, pools, encoder="lite0@32", judge="color-texture", work=tmp_path / "work")
+    found = score(target, pools, encoder="encoder_weights:pooled", judge="color-texture", work=tmp_path / "work")
     judge = found.findings["judge"]
     assert judge["encoder"]["name"] == "color-texture"
     assert sorted(p["name"] for p in judge["pools"]) == ["a", "b", "c"]

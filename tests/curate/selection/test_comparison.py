@@ -8,14 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from encoder_weights import Weights
 from selection_data import MODES, make_store, make_world, near_modes
 
+import curate.selection._comparison as comparison_module
 import curate.selection._judges as judges_module
 from curate.comparison import Comparison, Contender, Judge, Reading
 from curate.results import LEFT_OUT, Estimate
 from curate.selection import METHODS
 from curate.selection._candidates import Choice, drawn
-from curate.selection._comparison import compare
+from curate.selection._comparison import audited, compare
 from curate.selection._select import open_selector
 from curate.selection._trial import Trial, _judging_half
 from curate.selection._yardstick import Yardstick, _fold_shares, index_difference, readings
@@ -378,6 +380,38 @@ def test_a_large_selection_is_judged_by_a_sample(photos, monkeypatch):
     found = judged(photos)["near-first"].readings
     assert found["color-texture"].distance.n == (30, 30)
     assert found["another"].distance.n[0] == 40
+
+
+# in a folder
+
+
+def test_a_comparison_is_kept_until_another_judge_is_meant(photos, monkeypatch, tmp_path):
+    weights, made = Weights(tmp_path / "weights", monkeypatch), []
+
+    def counting(*args, **kwargs):
+        made.append(kwargs["judges"])
+        return compare(*args, **kwargs)
+
+    monkeypatch.setattr(comparison_module, "compare", counting)
+    judge, selector = weights.run(seed=1), selector_of(photos, 40, encoder=None)
+
+    def again(*judges):
+        return audited(selector, "random", tmp_path / "out", judges=judges)[1].to_json()
+
+    first = again(judge)
+    assert (again(judge), len(made)) == (first, 1)
+    weights.run(seed=2)  # other weights under the same name
+    assert again(judge)["contenders"] != first["contenders"]
+    again("color-texture")
+    assert len(made) == 3
+
+
+def test_that_a_target_is_too_small_is_kept_too(photos, monkeypatch, tmp_path):
+    small = SimpleNamespace(target=photos.target.take(np.arange(30)), pools=photos.pools, exclude=())
+    first = audited(selector_of(small, 20, encoder=None), "random", tmp_path, judges=["color-texture"])[1]
+    assert "both need 20" in first.reason
+    monkeypatch.setattr(comparison_module, "compare", None)
+    assert audited(selector_of(small, 20, encoder=None), "random", tmp_path, judges=["color-texture"])[1] == first
 
 
 # the type

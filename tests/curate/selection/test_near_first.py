@@ -295,7 +295,7 @@ def test_faiss_does_not_matter(modes, pools, monkeypatch):
     candidates = make_candidates(modes[0], pools, report=report_of(b="near", c="far", a="far"), far=0.1)
     found = []
     for faiss in (False, True):
-        monkeypatch.setattr(Engine, "uses_faiss", property(lambda _, faiss=faiss: faiss))
+        monkeypatch.setattr(Engine, "uses_faiss", lambda _, d, faiss=faiss: faiss)
         found.append(choose(candidates, images(candidates, 200), seed=0))
     assert np.array_equal(found[0].rows, found[1].rows)
     assert np.array_equal(found[0].scores, found[1].scores)

@@ -98,7 +98,7 @@ def test_far_pools_have_no_supply():
     curve = supply_curve(sample(target), taken(images[~near][:300]), center=center)
     knee = find_knee(curve)
     assert (knee.n, knee.low, knee.high, knee.from_pools) == (0, 0, 0, 0)
-    assert describe(curve, knee).startswith("No pool has images near the target, there are no near images: of what")
+    assert describe(curve, knee).startswith("No pool has images near the target, there are no near images: 0% of pool")
 
 
 def test_own_images_are_near_and_come_on_top():
@@ -170,14 +170,19 @@ def test_curve_ends_with_the_selection_and_names_its_sizes():
 def test_words_of_a_knee():
     knee = Knee(n=1100, low=990, high=1340, from_pools=1100)
     words = describe(pool_curve(), knee)
-    assert words.startswith("Near images run out at about N = 1,100 [990, 1,340]: of what was taken next, 0% of images")
+    assert words.startswith(
+        "Near images run out at about N = 1,100 [990, 1,340]: 1,100 from the pools. The first stretch"
+    )
+    assert "not near: 0% of pool images " in words
+    with_own = describe(pool_curve(), Knee(n=1150, low=990, high=1340, from_pools=1100))
+    assert "N = 1,150 [990, 1,340]: the target's own 50 and 1,100 from the pools." in with_own
 
 
 def test_words_of_a_knee_tell_of_the_window_after_it_not_of_the_last_near_one():
     curve = pool_curve()
     near, after = curve.points[3:5]
     knee = Knee(n=near.stop - 1, low=near.stop - 2, high=near.stop, from_pools=near.stop - 1)
-    assert f"of images {after.start + 1:,} to {after.stop:,} from the pools" in describe(curve, knee)
+    assert f"of pool images {after.start + 1:,} to {after.stop:,} in the order taken" in describe(curve, knee)
 
 
 def test_reads_few_images_whatever_the_size():

@@ -93,5 +93,5 @@ def test_without_the_package_the_command_that_mends_it_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError) as caught:
         get_encoder("open_clip:ViT-B-32/openai")
-    assert caught.value.hint == "pip install 'curate-pretraining[clip]'"
+    assert caught.value.hint == "pip install 'open-clip-torch>=2.30'"
     assert not encoder_names("open_clip:*")

@@ -1,0 +1,184 @@
+"""How much a run's features say of the target's labels while it trains, beside the frozen public encoder.
+
+The probe is linear: ridge regression on one-hot labels behind a batch norm without weights (features standardized over
+all images; MAE's need it), cross-fitted: every image is named by a classifier that saw neither it, nor its copies, nor
+its group. One eigendecomposition serves all folds and penalties, because leaving a fold F out is a closed form,
+
+    y_F - p_F = (I - H_FF)^-1 (y_F - h_F),   H = 1/n + U diag(s^2 / (s^2 + n penalty)) U'
+
+with h the fit to all images, U, s the singular vectors and values of the features, p the prediction. The penalty of a
+fold is the one under which the other folds are named best.
+
+It is read before training and at TIMES equal shares of C, on at most MOST images. It watches a run and does not
+judge it: these are training images, and ``curate evaluate`` has test images and tunes its classifiers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.pretraining.augment.draws import image_hash
+from curate.pretraining.features import features_of
+from curate.pretraining.images import load_images
+from embeddings import files
+from embeddings.encoders.networks import Network
+from embeddings.encoders.torch_encoder import Placement
+from embeddings.errors import SourceError, TooFewImagesError, UsageError
+from embeddings.moments import fold_of
+from embeddings.pipeline import as_store
+from embeddings.progress import Progress
+from embeddings.sources import open_source
+
+FROZEN = "lite0"
+NAME = "probe"
+TIMES = 10
+MOST = 2_000  # images
+LEAST = 20
+PENALTIES = (10.0, 1.0, 0.1, 0.01, 1e-3)  # strongest first; ties go to the stronger one
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Share of n images that are named rightly."""
+
+    accuracy: float
+    n: int
+
+    @property
+    def se(self) -> float:
+        """Binomial standard error."""
+        return float(np.sqrt(self.accuracy * (1 - self.accuracy) / self.n))
+
+    def to_json(self) -> dict[str, float]:
+        """Plain JSON object."""
+        return {"accuracy": self.accuracy, "se": self.se}
+
+
+class Probe:
+    """Labeled images, and what the frozen public encoder makes of them."""
+
+    def __init__(self, address: str, *, placement: Placement, progress: Progress) -> None:
+        """Embeds the images with the frozen encoder.
+
+        Raises:
+            SourceError: no such source.
+            UsageError: vectors instead of images, or labels of a single class.
+            TooFewImagesError: fewer than LEAST labeled images, or all in one fold.
+        """
+        device = str(placement.device)
+        store = as_store(address, name=NAME, encoder=FROZEN, work=None, device=device, progress=progress)
+        if not store.source:
+            raise UsageError(f"{address} holds vectors; the probe needs images.", hint="Give a labeled image source.")
+        kept = _kept(store.rows())
+        self._rows = store.rows().take(kept)
+        self._source, self._placement, self._progress = open_source(store.source), placement, progress
+        self._labels = np.unique(self._rows["label"].to_pylist(), return_inverse=True)[1]
+        self._folds = fold_of(self._rows) // 2
+        self._require_enough()
+        self.frozen = self._reading(store.vectors()[kept])
+
+    def read(self, network: Network, *, size: int, folder: Path) -> Reading:
+        """The accuracy on the features of a network at this edge in pixels; ``folder`` keeps the decoded images.
+
+        Raises:
+            SourceError: an image has changed since it was embedded.
+        """
+        place = folder / f"{NAME}-{files.digest(self._rows['key'].to_pylist())[:16]}"
+        table = _table(self._rows)
+        block = load_images(table, {NAME: self._source}, place, edge=size, progress=lambda *_: None)
+        if len(block.errors):
+            first = block.errors.slice(0, 1).to_pylist()[0]
+            raise SourceError(
+                f"{first['key']} of the probe's source does not read as it did: {first['reason']}.",
+                hint="Leave the probe's images alone while a run is on, or go on without a probe.",
+            )
+        return self._reading(features_of(network, block.read(np.arange(len(block))), self._placement))
+
+    def facts(self) -> dict[str, Any]:
+        """What was probed, without its place."""
+        columns = [self._rows[name].to_pylist() for name in ("key", "sha256", "label")]
+        digest = files.digest(list(zip(*columns, strict=True)))
+        classes = int(self._labels.max()) + 1
+        return {"images": len(self._rows), "classes": classes, "digest": digest, "encoder": FROZEN}
+
+    def _reading(self, features: np.ndarray) -> Reading:
+        hits = cross_fitted(features, self._labels, self._folds) == self._labels
+        return Reading(float(hits.mean()), len(hits))
+
+    def _require_enough(self) -> None:
+        n, folds = len(self._rows), len(np.unique(self._folds))
+        if n < LEAST or folds < 2:
+            raise TooFewImagesError(
+                f"The probe has {n} labeled images in {folds} parts that can be left out; it takes {LEAST} in 2.",
+                hint="Label more images, or leave out the probe.",
+            )
+        if self._labels.max() < 1:
+            raise UsageError("The probe's images have one label only.", hint="Give images of two classes or more.")
+
+
+def cross_fitted(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Class of every image by the ridge classifier that has not seen its fold, int64 [n].
+
+    Args:
+        features: [n, d], any scale and offset.
+        labels: class numbers int [n], 0 to C - 1.
+        folds: int [n], two different ones at least.
+    """
+    basis, squares = _singular(_standardized(features))
+    hot = np.eye(int(labels.max()) + 1)[labels]
+    named = np.stack([_left_out(basis, squares / (squares + len(hot) * p), hot, folds) for p in PENALTIES])
+    hits = named == labels
+    chosen = np.empty(len(labels), np.int64)
+    for fold in np.unique(folds):
+        others = folds != fold
+        chosen[~others] = named[hits[:, others].sum(axis=1).argmax(), ~others]
+    return chosen
+
+
+def _left_out(basis: np.ndarray, shrink: np.ndarray, hot: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Class int64 [n] of every image without its fold, under one penalty."""
+    residuals = hot - hot.mean(axis=0) - basis @ (shrink[:, None] * (basis.T @ hot))
+    named = np.empty(len(hot), np.int64)
+    for fold in np.unique(folds):
+        rows = np.flatnonzero(folds == fold)
+        seen = 1 / len(hot) + (basis[rows] * shrink) @ basis[rows].T
+        named[rows] = (hot[rows] - np.linalg.solve(np.eye(len(rows)) - seen, residuals[rows])).argmax(axis=1)
+    return named
+
+
+def _singular(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Left singular vectors [n, r] and squared singular values [r] of x, by the smaller Gram matrix."""
+    wide = len(x) < x.shape[1]
+    squares, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
+    kept = squares > 1e-12 * max(squares[-1], np.finfo(np.float64).tiny)
+    squares, vectors = squares[kept], vectors[:, kept]
+    return (vectors if wide else x @ vectors / np.sqrt(squares)), squares
+
+
+def _standardized(features: np.ndarray) -> np.ndarray:
+    """Each feature with mean 0 and deviation 1, float64 [n, d]; constant ones are 0."""
+    x = features.astype(np.float64)
+    x -= x.mean(axis=0)
+    deviation = x.std(axis=0)
+    return x / np.where(deviation > 1e-6 * deviation.max(initial=0.0), deviation, np.inf)
+
+
+def _kept(rows: pa.Table) -> np.ndarray:
+    """Row numbers of at most MOST labeled images, the same ones whatever the order of the files; ascending."""
+    labeled = np.flatnonzero(pc.is_valid(rows["label"]).to_numpy(zero_copy_only=False))
+    hashes: Sequence[int] = [image_hash(NAME, key) for key in rows["key"].take(pa.array(labeled)).to_pylist()]
+    return np.sort(labeled[np.argsort(hashes, kind="stable")[:MOST]])
+
+
+def _table(rows: pa.Table) -> pa.Table:
+    """The rows as those of a selection."""
+    n = len(rows)
+    columns = {"source": pa.array([NAME] * n)} | {name: rows[name] for name in ("key", "uri", "sha256")}
+    return pa.table({**columns, "repeats": pa.array([1] * n), "stage": pa.array([0] * n)})

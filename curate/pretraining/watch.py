@@ -1,0 +1,173 @@
+"""What is looked at while a run trains: its curves, its health, the probe; and whether to stop it.
+
+None of it touches the training: a run with a probe and one without end with the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from curate.pretraining import ranks
+from curate.pretraining.checkpoint import KEPT, Mark
+from curate.pretraining.curves import Curves
+from curate.pretraining.features import features_of
+from curate.pretraining.health import Health, feature_spread, judge, should_stop
+from curate.pretraining.probe import TIMES, Probe, Reading
+from curate.pretraining.schedule import Batch, Schedule
+from curate.pretraining.settings import Options
+from curate.pretraining.supply import FOLDER, TrainingImages
+from curate.pretraining.trackers import Guarded, find_tracker
+from curate.pretraining.trainer import Measured, Trainer
+from embeddings.errors import TrainingError, UsageError
+from embeddings.progress import Progress, silent
+
+PICTURES = 64  # images that are also seen without augmentation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What ``pretrain`` takes about watching; the weights do not depend on it, unless it stops the run."""
+
+    abort: bool = False  # stop a run that has been ill for long
+    probe: str = ""  # address of labeled images
+    tracker: str = ""  # beside curves.jsonl
+    keep: int = KEPT  # checkpoints
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise UsageError(f"A run cannot keep {self.keep} checkpoints.", hint="Keep 1 or more.")
+        if self.tracker:
+            find_tracker(self.tracker)
+
+
+def resolve_watch(**options: Unpack[Options]) -> Watch:
+    """What is looked at in a run with these options.
+
+    Raises:
+        UnknownNameError: no such tracker.
+        MissingExtraError: it is not installed.
+        UsageError: no checkpoint to be kept.
+    """
+    names = Watch.__dataclass_fields__
+    return Watch(**{name: value for name, value in options.items() if name in names})  # type: ignore[arg-type]
+
+
+class Monitor:
+    """Looks at a run after each step. In all processes but the first it looks at nothing."""
+
+    def __init__(self, trainer: Trainer, watch: Watch, *, progress: Progress = silent) -> None:
+        """Makes the probe ready.
+
+        Raises:
+            UsageError: its source does not do; see ``Probe``.
+        """
+        self.trainer, self.watch, self.progress = trainer, watch, progress
+        self._first = ranks.rank() == 0
+        self._probe: Probe | None = None
+        if watch.probe and self._first:
+            self._probe = Probe(watch.probe, placement=trainer.placement, progress=progress)
+        self._start: Reading | None = None
+        self._last: Reading | None = None
+        self.curves = Curves(None, steps=1)
+
+    def begin(self, folder: Path, images: TrainingImages, schedule: Schedule) -> None:
+        """Reads the probe before the first step; the weights are those that the run starts from."""
+        self._folder, self._schedule = folder, schedule
+        rows = np.unique(np.linspace(0, len(images.facts) - 1, PICTURES).astype(np.int64))
+        self.pictures = squeezed(images.read(rows), self.trainer.settings.backbone.size)
+        if self._probe:
+            self._start = self._last = self._read_probe(self._probe)
+
+    @contextmanager
+    def going_on(self, mark: Mark) -> Iterator[None]:
+        """Opens the curves where the run stands, and closes them."""
+        path = self._folder / "curves.jsonl" if self._first else None
+        name = self.watch.tracker
+        tracker = None
+        if name and self._first:
+            tracker = Guarded(name, lambda: find_tracker(name)(self._folder, mark.samples_seen))
+        self.curves = Curves(path, steps=self._schedule.steps, samples_seen=mark.samples_seen, tracker=tracker)
+        try:
+            yield
+        finally:
+            self.curves.close()
+
+    def see(self, batch: Batch, measured: Measured) -> bool:
+        """Logs a step; True if the run had better stop.
+
+        Raises:
+            TrainingError: the loss is not finite.
+            StorageError: no space for the curves.
+        """
+        row = {"samples_seen": batch.end, "step": batch.step + 1}
+        if not np.isfinite(measured.loss):
+            raise TrainingError(
+                f"The run diverged. {judge([row | {'loss': measured.loss}]).detail}",
+                hint="Lower the learning rate (--set learning_rate=...) and choose a new folder; the last checkpoints "
+                "are kept.",
+            )
+        looks = self._first and crosses(batch, self._schedule.samples, TIMES)
+        if self._first and (looks or self.curves.wants(batch.step)):
+            self.curves.append(row | measured.to_json() | (self._look() if looks else {}))
+            return self.watch.abort and should_stop(self.health(), self.curves.rows, samples=self._schedule.samples)
+        return False
+
+    def note(self, loss: float) -> str:
+        """What progress shows of a step."""
+        if self._last is None or self._probe is None:
+            return f"loss {loss:.3f}"
+        return f"loss {loss:.3f}, probe {self._last.accuracy:.1%} (frozen {self._probe.frozen.accuracy:.1%})"
+
+    def health(self) -> Health:
+        """The verdict so far."""
+        start = {"probe": self._start.accuracy, "probe_se": self._start.se} if self._start else None
+        return judge(self.curves.rows, method=self.trainer.settings.method, start=start)
+
+    def facts(self, mark: Mark) -> dict[str, Any]:
+        """What run.json says: health, probe, and where it was stopped."""
+        health, samples = self.health(), self._schedule.samples
+        stopped = None
+        if mark.samples_seen < samples:
+            reason = f"{health.verdict} since step {health.step}. {health.detail}"
+            stopped = {"reason": reason, "at": mark.samples_seen, "saved": 1 - mark.samples_seen / samples}
+        return {"health": asdict(health), "probe": self._probe_facts(), "stopped": stopped}
+
+    def _look(self) -> dict[str, float]:
+        """What is looked at in some steps only: a few images without augmentation, and the probe."""
+        trainer = self.trainer
+        features = features_of(trainer.network, self.pictures, trainer.placement)
+        row = {"picture_spread": feature_spread(torch.from_numpy(features))}
+        if self._probe:
+            self._last = self._read_probe(self._probe)
+            row |= {"probe": self._last.accuracy, "probe_se": self._last.se}
+        return row
+
+    def _read_probe(self, probe: Probe) -> Reading:
+        backbone = self.trainer.settings.backbone
+        return probe.read(self.trainer.network, size=backbone.size, folder=self._folder / FOLDER)
+
+    def _probe_facts(self) -> dict[str, Any] | None:
+        if self._probe is None or self._start is None or self._last is None:
+            return None
+        readings = {"frozen": self._probe.frozen, "start": self._start, "end": self._last}
+        return {**self._probe.facts(), **{name: reading.to_json() for name, reading in readings.items()}}
+
+
+def squeezed(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Images uint8 [n, 3, S, S] at another edge in pixels."""
+    small = F.interpolate(torch.from_numpy(pixels).float(), size=(size, size), mode="bilinear", antialias=True)
+    return small.round().to(torch.uint8).numpy()
+
+
+def crosses(batch: Batch, samples: int, times: int) -> bool:
+    """True if the batch crosses one of so many equal shares of C."""
+    before, after = (seen * times // samples for seen in (batch.start, batch.end))
+    return after > before
