@@ -377,6 +377,7 @@ def pretrain(
 
     with open_session(shared) as session:
         options = {"method": method, "backbone": backbone, "init": init, "seed": session.seed, "device": session.device}
+        options |= {"workers": session.shared.workers}
         wanted: dict[str, Any] = options | pretraining.read_knobs(knobs or [], method=method, init=init)
         if explain:
             found = pretraining.explain(selection, samples=samples, **wanted)
@@ -435,6 +436,43 @@ def evaluate(
             report.save(out)
             lines.append(f"Report: {reporting.refresh(out)}")
     session.show(report.to_json(), lines, [text.evaluation_table(report)])
+
+
+@app.command
+def augmentations(
+    *,
+    labeled: Sources = None,
+    out: Path | None = None,
+    encoder: Encoder = None,
+    shared: Shared | None = None,
+) -> None:
+    """Tell what each augmentation would destroy of the labels, and which preset to pretrain with.
+
+    Args:
+        labeled: NAME=TRAIN, repeated: a labeled set; of TRAIN::TEST only the first part is looked at.
+        out: Folder for augmentations.json.
+        encoder: The frozen encoder that looks at the views (default lite0; lite0@64 is four times as fast).
+        shared: Flags of every command.
+    """
+    from curate.evaluation import audit_augmentations
+    from curate.reporting.text import TextTable
+    from embeddings import files
+
+    with open_session(shared) as session:
+        sets, name = session.labeled(labeled), session.encoder(encoder)
+        if session.shared.dry_run:
+            session.show_sources({title: _parts(address)["train"] for title, address in sets.items()})
+            return
+        _refuse_foreign(out, "augmentations.json")
+        audits = [
+            audit_augmentations(address, name=title, encoder=name, seed=session.seed, **session.embedding)
+            for title, address in sets.items()
+        ]
+    document = {"schema": "curate.augmentations/1", "sets": [audit.to_json() for audit in audits]}
+    if out is not None:
+        files.write_json(out / "augmentations.json", document)
+    tables = [TextTable(f"Labels of {audit.name}", audit.header(), audit.rows()) for audit in audits]
+    session.show(document, [line for audit in audits for line in audit.lines()], tables)
 
 
 @app.command

@@ -89,6 +89,7 @@ class ArmConfig:
     samples: int
     backbone: str | None = None
     init: str = "scratch"
+    set: tuple[str, ...] = ()  # NAME=VALUE of knobs, as `curate pretrain --set` takes them
 
     def __post_init__(self) -> None:
         _require(self.samples > 0, f"samples of arm {self.name!r}", self.samples, "a positive number of samples seen")

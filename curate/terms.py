@@ -3,7 +3,7 @@
     Budget.parse("5000")                                          5,000 unique images
     Budget.parse("images=5000,bytes=2GB,money=200")               whatever is reached first
     Budget.parse("hours=3,rate=450,epochs=100")                   3 GPU-hours at 450 images/s, each image seen 100 times
-    Budget.parse("5000,max-per-label=100,licenses=cc0+cc-by")     caps, floors, licences
+    Budget.parse("5000,max-per-label=100,licenses=cc0+cc-by")     caps, floors, licenses
     split_terms("web/#half=B,price:0.02,license:cc-by,cap:500")   ("web/#half=B", Terms(price="0.02", ...))
 
 In a file the same names stand in [budget] and [pools.NAME].
@@ -125,7 +125,7 @@ class Terms:
     """On which conditions the images of one source are to be had."""
 
     price: str = ""  # money per image, or the column that holds it; "" is free
-    license: str = ""  # licence class, or the column that holds it
+    license: str = ""  # license class, or the column that holds it
     cap: int | None = None  # images at most
     floor: int = 0  # images at least
     of: int | None = None  # the source is a sample of a delivery of so many images

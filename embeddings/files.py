@@ -280,7 +280,7 @@ def require_same_config(folder: Path, found: dict[str, Any], wanted: dict[str, A
     Raises:
         ForeignFolderError: names the first field that differs and both values.
     """
-    theirs, ours = _flat(found), _flat(wanted)
+    theirs, ours = _flat(found), _flat(json.loads(json.dumps(wanted)))  # as it reads back: no tuples
     for field in sorted(theirs.keys() | ours.keys()):
         if theirs.get(field) != ours.get(field):
             raise ForeignFolderError(

@@ -65,7 +65,17 @@ class TestWheel:
     def test_metadata(self, metadata: Message) -> None:
         assert metadata["Name"] == "curate-pretraining"
         assert metadata["Requires-Python"] == ">=3.11"
-        assert metadata.get_all("Provides-Extra") == ["all", "clip", "cpu", "gcs", "gpu", "hf", "http", "s3"]
+        assert metadata.get_all("Provides-Extra") == [
+            "all",
+            "clip",
+            "cpu",
+            "gcs",
+            "gpu",
+            "hf",
+            "http",
+            "s3",
+            "tensorboard",
+        ]
         assert set(metadata.get_all("License-File", [])) == {"LICENSE", "curate/demo/ATTRIBUTION.md"}
         assert "curate" in metadata.get_payload()  # the README
 

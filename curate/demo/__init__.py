@@ -1,4 +1,4 @@
-"""A small real data set and the file of arms that ``curate demo`` runs; licences in ATTRIBUTION.md beside it."""
+"""A small real data set and the file of arms that ``curate demo`` runs; licenses in ATTRIBUTION.md beside it."""
 
 from __future__ import annotations
 

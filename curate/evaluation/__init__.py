@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from curate.evaluation._split import split_labeled, split_store
     from curate.evaluation._verdict import verdict, verdicts
     from curate.evaluation.arms import evaluate
+    from curate.evaluation.augmentations import audit_augmentations
 
 _HOME = {
+    "audit_augmentations": "augmentations",
     "evaluate": "arms",
     "knn_probe": "_knn",
     "label_equivalents": "_label_equivalents",
@@ -32,6 +34,7 @@ _HOME = {
 }
 
 __all__ = [
+    "audit_augmentations",
     "evaluate",
     "knn_probe",
     "label_equivalents",

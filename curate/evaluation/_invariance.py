@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -114,6 +114,21 @@ class Judge:
         self.hits = hits[self._penalty]  # [n]
         self.largest_class = float(np.bincount(labels).max() / len(labels))
 
+    def facts(self) -> dict[str, Any]:
+        """What is known of the images as they are."""
+        classes, n = len(np.unique(self.labels)), len(self.labels)
+        return {"n": n, "classes": classes, "largest_class": self.largest_class, "accuracy": self.accuracy}
+
+    @property
+    def signal(self) -> float:
+        """What the probe on images has above naming the largest class."""
+        return float(self.hits.mean()) - self.largest_class
+
+    @property
+    def has_signal(self) -> bool:
+        """True if that is more than noise: three errors, since the penalty was chosen on the same images."""
+        return self.signal > 3 * (self.accuracy.se or 0.0)
+
     @property
     def accuracy(self) -> Estimate:
         """On the images as they are, 0..1."""
@@ -125,10 +140,9 @@ class Judge:
         unadapted = held_out_hits(self._models, views, self.labels, self.folds)
         return adapted[_best(adapted)], unadapted[self._penalty]
 
-    def lost(self, hits: np.ndarray, against: np.ndarray | None = None) -> Estimate:
-        """Accuracy that is lost from one state to another, paired; by default from the images as they are."""
-        before = self.hits if against is None else against
-        return self._estimate(before - hits, unit="accuracy lost", null=0.0)
+    def lost(self, hits: np.ndarray) -> Estimate:
+        """Accuracy on the images as they are less that of hits [n], paired."""
+        return self._estimate(self.hits - hits, unit="accuracy lost", null=0.0)
 
     def _estimate(self, values: np.ndarray, **facts: object) -> Estimate:
         """The mean of [n] values with the error of independent units."""

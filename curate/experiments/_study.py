@@ -19,6 +19,7 @@ from curate import evaluation, pretraining, scoring, selection
 from curate.comparison import Comparison
 from curate.config import ArmConfig, Config
 from curate.experiments.steps import STEPS, Step
+from curate.pretraining.knobs import read_knobs
 from curate.pretraining.methods import METHODS
 from curate.reporting.text import (
     TextTable,
@@ -30,7 +31,7 @@ from curate.reporting.text import (
 )
 from curate.results import Run, Selection, ShiftReport, check_pool_names
 from embeddings import files
-from embeddings.encoders.networks import BUILDERS
+from embeddings.encoders.networks import require_network
 from embeddings.encoders.registry import encoder_spec
 from embeddings.errors import ConfigError, UnknownNameError
 from embeddings.pipeline import as_store
@@ -167,8 +168,8 @@ class Study:
             init=self._init(arm),
             seed=self.seed,
             out=self.out / "runs" / arm.name,
-            device=device,
             progress=named,
+            **{"device": device, **read_knobs(arm.set, method=arm.method, init=arm.init)},
         )
 
     def _evaluate(self, runs: dict[str, Run], embedding: dict[str, Any]) -> TextTable:
@@ -200,8 +201,9 @@ class Study:
                 raise UnknownNameError("selection method", arm.select, selection.METHODS)
             if arm.method not in METHODS:
                 raise UnknownNameError("pretraining method", arm.method, METHODS)
-            if arm.backbone is not None and arm.backbone not in BUILDERS:
-                raise UnknownNameError("backbone", arm.backbone, BUILDERS)
+            if arm.backbone is not None:
+                require_network(arm.backbone)
+            read_knobs(arm.set, method=arm.method, init=arm.init)
             if arm.init not in INITS and not arm.init.startswith("run:"):
                 raise UnknownNameError("init", arm.init, (*INITS, "run:DIR"))
         samples = {arm.samples for arm in self.config.arms}

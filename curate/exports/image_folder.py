@@ -10,6 +10,7 @@ same file: who edits one edits both. What lies in an archive or table, behind a 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,25 +36,26 @@ def write_folder(out: Path, originals: Originals, settings: Settings) -> list[st
     rows = originals.table.to_pylist()
     groups = [(row["label"] or UNLABELED) if settings.label else row["source"] for row in rows]
     folders = safe_names(groups, reserved=(MANIFEST, *MARKS))
-    names = _found(out, originals)
+    stems = [f"{folders[group]}/{row:0{ROW_DIGITS}d}-{safe_stem(rows[row]['key'])}" for row, group in enumerate(groups)]
+    names = _found(out, originals, stems)
     for image in originals.read(originals.remaining()):
-        folder = out / folders[groups[image.row]]
-        folder.mkdir(exist_ok=True)
-        target = folder / f"{image.row:0{ROW_DIGITS}d}-{safe_stem(rows[image.row]['key'])}{image.suffix}"
+        names[image.row] = stems[image.row] + image.suffix
+        target = out / names[image.row]
+        target.parent.mkdir(exist_ok=True)
         _put(target, image, settings.link)
-        names[image.row] = target.relative_to(out).as_posix()
     in_order = [name for _, name in sorted(names.items())]
     write_rows(out / MANIFEST, originals.kept().add_column(0, "file", pa.array(in_order, pa.string())))
     return []
 
 
-def _found(out: Path, originals: Originals) -> dict[int, str]:
+def _found(out: Path, originals: Originals, stems: Sequence[str]) -> dict[int, str]:
     """Files of an export that was interrupted, by row; those that are not what was selected are deleted."""
-    names = {}
+    names, rows = {}, {stem: row for row, stem in enumerate(stems)}
     for path in sorted(out.glob("*/*")):
-        row = int(path.name[:ROW_DIGITS])
-        if path.exists() and originals.holds(row, path.read_bytes()):
-            names[row] = path.relative_to(out).as_posix()
+        name = path.relative_to(out).as_posix()
+        row = rows.get(name.removesuffix(path.suffix))  # none where a label is another one by now
+        if row is not None and path.exists() and originals.holds(row, path.read_bytes()):
+            names[row] = name
         else:
             path.unlink()
     return names

@@ -71,13 +71,17 @@ def _last_row(path: Path, first: int, originals: Originals) -> int | None:
                 (name, data), (_, told) = image, facts
                 before, row = row, int(name[:ROW_DIGITS])
                 lacking = np.arange(before + 1, row)
-                if row <= before or told != _facts(originals, row) or not originals.holds(row, data):
+                if (
+                    not before < row < len(originals)
+                    or told != _facts(originals, row)
+                    or not originals.holds(row, data)
+                ):
                     return None
                 if next(originals.read(lacking), None) is not None:  # it could not be read then
                     return None
                 size += _size([image, facts])
                 digest.update(b"".join(_blocks(member) for member in (image, facts)))
-    except (OSError, ValueError, EOFError, tarfile.TarError):
+    except (OSError, ValueError, KeyError, EOFError, tarfile.TarError):
         return None
     digest.update(bytes(_archive_size(size) - size))
     return row if row >= first and files.digest_file(path) == digest.hexdigest() else None

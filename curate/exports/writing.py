@@ -173,7 +173,9 @@ def _require_some(originals: Originals) -> None:
 
 
 def _require_place(path: Path) -> None:
-    """Refuses a path below what is no folder."""
+    """Refuses the root, and a path below what is no folder."""
+    if not path.name:
+        raise UsageError(f"{path} is no place for an export.", hint="Choose another --out.")
     above = next(parent for parent in path.parents if os.path.lexists(parent))
     if not above.is_dir():
         raise UsageError(f"{path} cannot be made: {above} is no folder.", hint="Choose another --out.")

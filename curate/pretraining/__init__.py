@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curate.pretraining.budget import Plan, plan
-    from curate.pretraining.explain import Explanation, explain
+    from curate.pretraining.explanation import Explanation, explain
     from curate.pretraining.knobs import read_knobs
     from curate.pretraining.loop import pretrain
     from curate.pretraining.run_folder import require_most_images
 
 __all__ = ["Explanation", "Plan", "explain", "plan", "pretrain", "read_knobs", "require_most_images"]
 _HOMES = {
-    "Explanation": "explain",
+    "Explanation": "explanation",
     "Plan": "budget",
-    "explain": "explain",
+    "explain": "explanation",
     "plan": "budget",
     "pretrain": "loop",
     "read_knobs": "knobs",

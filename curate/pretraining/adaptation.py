@@ -3,8 +3,8 @@
 all       everything
 last:N    the last N stages; those before keep their weights and their batch norms' statistics
 lora:R    W + B A in place of every weight W of a Linear or an undivided convolution, with A [R, in] random and
-          B [out, R] zero at the start; W itself, and all else, stays. What is written is an ordinary network again, with
-          the change inside its weights.
+          B [out, R] zero at the start; W itself, and all else, stays. What is written is an ordinary network again,
+          with the change inside its weights.
 
 A stage is a child of the network that has parameters, or a member of a child that is a list of such (the blocks of a
 transformer). Heads of the method are always trained.

@@ -1,8 +1,9 @@
 """Is it learning? A verdict in words from the curves of a run, with the step at which it began and what to do.
 
-diverged       a loss or gradient that is not finite, or a loss far above where it began and above its chance value
+diverged       a loss or gradient that is not finite, a loss far above where it began and above its chance value, or
+               gradients that vanish behind batch norms long before the loss is low
 collapsed      the features do not tell images apart
-overfitting    the probe, or the loss of images held out, gets worse while the loss of the training images falls
+overfitting    the probe gets worse while the loss of the training images falls
 forgetting     the same from the first step on: the weights it began with were better
 not learning   the loss does not move, or sits at its chance value, that of a network that tells nothing apart
 too early      the loss is above its chance value and falls
@@ -34,13 +35,14 @@ TOLERANCE = 0.02  # share of the chance loss that counts as no difference
 ERRORS = 3.0  # standard errors that count as no difference
 BLOWN_UP = 2.0  # times the larger of chance loss and first loss
 TAIL = 0.1  # share of the logged steps that is averaged
-LEAST_ROWS = 10  # of them
+LEAST_ROWS, LEAST_SHARES = 10, 24  # of them, if that is not more than half
 RANK_ROWS = 1_024  # images that RankMe looks at
 VANISHED = 3e-3  # of the first gradients' norm: weights that are far too large
 
 Row = Mapping[str, float]
 Found = tuple[str, int, str] | None  # verdict, the step at which it began, why
 
+TELLS_NOTHING = "It is that of a network which tells nothing apart."
 PATIENCE = {"diverged": 0.0, "collapsed": 0.1, "not learning": 0.2}  # shares of C that a verdict must last
 NEVER_BEFORE = 0.2  # share of C
 
@@ -55,7 +57,7 @@ REMEDIES = {
 OF_METHODS = {
     ("barlow", "collapsed"): "Raise off_diagonal or the batch: the projections vary together.",
     ("byol", "collapsed"): "Let the teacher move more slowly (momentum), and lower the learning rate.",
-    ("dino", "collapsed"): "If teacher_entropy is near 0, raise teacher_temperature; if near ln K, lower it.",
+    ("dino", "collapsed"): "Lower the learning rate, or let the prototypes stand still for longer (freeze).",
     ("dino", "not learning"): "Lower teacher_temperature, or let the prototypes stand still for longer (freeze).",
     ("distill", "not learning"): "Raise the learning rate, or choose a teacher that knows such images.",
     ("mae", "not learning"): "Raise the learning rate or C: it paints patches in their mean for long at first.",
@@ -140,10 +142,16 @@ def judge(curves: Sequence[Row], *, method: str = "", start: Row | None = None) 
         start: ``probe`` and ``probe_se`` before the first step.
     """
     found = (
-        _diverged(curves) or _collapsed(curves) or _worse_probe(curves, start) or _unmoved(curves) or _too_early(curves)
+        _diverged(curves)
+        or _collapsed(curves)
+        or _blown_up(curves)
+        or _worse_probe(curves, start)
+        or _unmoved(curves)
+        or _too_early(curves)
     )
     if not found:
-        return Health("healthy", _path(curves))
+        blind = "" if any("probe" in row for row in curves) else " No probe was read, so overfitting would not show."
+        return Health("healthy", _path(curves) + blind)
     verdict, step, detail = found
     return Health(verdict, detail, step, OF_METHODS.get((method, verdict), REMEDIES[verdict]))
 
@@ -167,7 +175,7 @@ def _diverged(rows: Sequence[Row]) -> Found:
             if not math.isfinite(row.get(name, 0.0)):
                 words = f"The {name.replace('_', ' ')} was {row[name]} after {row['samples_seen']:,} samples."
                 return "diverged", int(row["step"]), words
-    loss, window = _smooth(rows, "loss"), _window(rows)
+    loss = _smooth(rows, "loss")
     limit = BLOWN_UP * max(_first(rows), rows[-1]["chance_loss"])
     return ("diverged", _onset(rows, [x > limit for x in loss]), _path(rows)) if loss[-1] > limit else None
 
@@ -178,11 +186,24 @@ def _collapsed(rows: Sequence[Row]) -> Found:
         if spread[-1] < COLLAPSED_SPREAD:
             words = f"{images} give nearly the same features (spread {spread[-1]:.3f} of at most 1)."
             return "collapsed", _onset(rows, [x < COLLAPSED_SPREAD for x in spread]), words
-    shares = _smooth(rows, "image_share")
-    if shares[-1] + 2 * _error([row.get("image_share", math.inf) for row in rows[-_window(rows) :]]) >= TOLD_APART:
+    shares, few = _smooth(rows, "image_share", LEAST_SHARES), rows[-_window(rows, LEAST_SHARES) :]
+    if shares[-1] + 2 * _error([row.get("image_share", math.inf) for row in few]) >= TOLD_APART:
         return None
     words = f"Views of one image are no more alike than those of different images (share {shares[-1]:.2f} of 1)."
+    words += _teacher(rows)
     return "collapsed", _onset(rows, [x < TOLD_APART for x in shares]), words
+
+
+def _blown_up(rows: Sequence[Row]) -> Found:
+    """Batch norms hide weights that are far too large: only the gradients vanish, long before the loss is low."""
+    norms = _smooth(rows, "gradient_norm")
+    limit = VANISHED * rows[0].get("gradient_norm", 0.0)
+    if norms[-1] >= limit or _smooth(rows, "loss")[-1] < rows[-1]["chance_loss"] / 2:
+        return None
+    words = (
+        f"The gradients shrank to {norms[-1] / rows[0]['gradient_norm']:.0e} of the first ones: the weights blew up."
+    )
+    return "diverged", _onset(rows, [x < limit for x in norms]), f"{words} {_path(rows)}"
 
 
 def _worse_probe(rows: Sequence[Row], start: Row | None) -> Found:
@@ -204,7 +225,7 @@ def _unmoved(rows: Sequence[Row]) -> Found:
     loss, chance = _smooth(rows, "loss"), _smooth(rows, "chance_loss")
     there = [abs(x - c) <= TOLERANCE * c for x, c in zip(loss, chance, strict=True)]
     if there[-1]:
-        return "not learning", _onset(rows, there), f"{_path(rows)} It is that of a network which tells nothing apart."
+        return "not learning", _onset(rows, there), f"{_path(rows)} {TELLS_NOTHING}{_teacher(rows)}"
     return (
         ("not learning", int(rows[0]["step"]), f"{_path(rows)} That is no fall beyond noise.") if _still(rows) else None
     )
@@ -230,6 +251,14 @@ def _too_early(rows: Sequence[Row]) -> Found:
     return "too early", 0, f"{_path(rows)} It is still on its way there."
 
 
+def _teacher(rows: Sequence[Row]) -> str:
+    """What a teacher's entropy says of a collapse to uniform targets, or to a single one."""
+    entropy, most = rows[-1].get("teacher_entropy"), rows[-1]["chance_loss"]
+    return (
+        "" if entropy is None else f" The teacher's entropy is {entropy:.2f}; {most:.2f} is uniform, 0 one prototype."
+    )
+
+
 def _path(rows: Sequence[Row]) -> str:
     loss, chance = _smooth(rows, "loss")[-1], _smooth(rows, "chance_loss")[-1]
     return f"The loss went from {_first(rows):.3f} to {loss:.3f}; its chance value is {chance:.3f}."
@@ -240,13 +269,13 @@ def _first(rows: Sequence[Row]) -> float:
     return _mean([row["loss"] for row in rows[: max(1, _window(rows) // 4)]])
 
 
-def _window(rows: Sequence[Row]) -> int:
-    return max(1, min(len(rows) // 2, max(LEAST_ROWS, round(TAIL * len(rows)))))
+def _window(rows: Sequence[Row], least: int = LEAST_ROWS) -> int:
+    return max(1, min(len(rows) // 2, max(least, round(TAIL * len(rows)))))
 
 
-def _smooth(rows: Sequence[Row], name: str) -> list[float]:
+def _smooth(rows: Sequence[Row], name: str, least: int = LEAST_ROWS) -> list[float]:
     """Mean of each row and those just before it; infinite where nothing is known."""
-    window = _window(rows)
+    window = _window(rows, least)
     values = [row.get(name, math.inf) for row in rows]
     return [_mean(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))]
 

@@ -1,9 +1,10 @@
 """The selected images as one memory-mapped block of small squares, read and decoded once.
 
 Images are squashed to a square with Pillow's BICUBIC, as the encoders do, a quarter larger than the views so that crops
-have something to cut. The block is written in shards of 64 MB; a shard that is there and whole is not made again, and
-several processes map the same ones. Reading a batch copies that batch alone. Images that cannot be read or decoded, or
-changed since they were selected, are left out and listed with their reason in errors.parquet of the run folder.
+have something to cut; JPEGs of four times that size or more are decoded at a half, a quarter or an eighth unless their
+source says ``decode:exact``. The block is written in shards of 64 MB; a shard that is there and whole is not made
+again, and several processes map the same ones. Reading a batch copies that batch alone. Images that cannot be read or
+decoded, or changed since they were selected, are left out and listed with their reason in errors.parquet of the run.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from curate.pretraining.augment.draws import image_hash
 from curate.pretraining.schedule import Images
 from embeddings import files
 from embeddings.errors import CorruptError, ImageError, StorageError, TrainingError
-from embeddings.pictures.views import load_image
+from embeddings.pictures.decode import decode_scaled
+from embeddings.pictures.views import decode_part, read_file_of
 from embeddings.pipeline.batches import core_count
 from embeddings.progress import Progress
 from embeddings.sources import Source
@@ -97,8 +99,13 @@ def in_order(table: pa.Table) -> pa.Table:
 
 def square(source: Source, uri: str, sha256: str | None, *, edge: int) -> np.ndarray | str:
     """uint8 [3 S S] of one image, or the reason why there is none."""
+    view = source.address.view
     try:
-        image = load_image(source, uri, sha256=sha256)
+        data, box = read_file_of(source, uri, sha256=sha256)
+        if box or view.decode == "exact":
+            image = decode_part(data, box, view=view)
+        else:
+            image = decode_scaled(data, edge=edge, white=view.white).image
     except ImageError as error:
         return error.message
     small = image.resize((edge, edge), Image.Resampling.BICUBIC)

@@ -1,7 +1,7 @@
 """A run's folder: whose it is, and what it says when the run is done.
 
 config.json           what was asked for, fully resolved; written first, so that the folder has an owner
-images/               the decoded images; deleted at the end
+images/               the decoded images, or which of them failed while they were streamed; deleted at the end
 errors.parquet        selected images that could not be read, with the reason
 curves.jsonl          one line per logged step
 tensorboard/          the same as event files, if that was asked for

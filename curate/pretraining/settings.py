@@ -39,7 +39,7 @@ class Settings:
         return {
             "schema": "curate.pretrain/1",
             "method": self.method,
-            "recipe": json.loads(json.dumps(asdict(self.recipe))),  # as it reads back: no tuples
+            "recipe": json.loads(json.dumps(asdict(self.recipe))),  # no tuples
             "backbone": backbone.network,
             "size": backbone.size,
             "init": backbone.init,

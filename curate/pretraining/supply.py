@@ -63,7 +63,7 @@ class Footprint:
 
     def __str__(self) -> str:
         power = max(0, min(3, (len(str(self.bytes)) - 1) // 3))
-        size = f"{self.bytes / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB')[power]}"
+        size = f"{self.bytes / 1000**power:.1f} {('bytes', 'kB', 'MB', 'GB')[power]}"
         if self.streamed:
             return f"images decoded at each visit ({size} in all, more than cache={self.cache:g})"
         return f"{size} of decoded images on disk meanwhile"

@@ -115,6 +115,22 @@ def loss_chart(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return {"x": x, "y": y, "lines": lines, "chances": [{"value": c, "at": round(100 - y.at(c), 2)} for c in chances]}
 
 
+def probe_chart(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Probe's accuracy against samples seen, one line per run, and the frozen encoder's; None if no run has a probe."""
+    drawn = [(number, run, run["probe"]) for number, run in enumerate(runs) if run.get("probe")]
+    if not drawn:
+        return None
+    frozen = {(probe["encoder"], round(probe["frozen"]["accuracy"], 4)) for _, _, probe in drawn}
+    x = fitted_scale([0.0, *(seen for _, _, probe in drawn for seen, _ in probe["points"])], steps=4)
+    y = fitted_scale([*(v for _, v in frozen), *(v for _, _, probe in drawn for _, v in probe["points"])], steps=4)
+    lines = [
+        {"name": run["name"], "color": color_class(number), "points": _points(x, y, probe["points"])}
+        for number, run, probe in drawn
+    ]
+    levels = [{"name": name, "value": v, "at": round(100 - y.at(v), 2)} for name, v in sorted(frozen)]
+    return {"x": x, "y": y, "lines": lines, "frozen": levels}
+
+
 def supply_chart(supply: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Distance to the target as images are taken, with its 95% band and the knee; None without two known points."""
     told = supply or {}

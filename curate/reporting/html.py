@@ -19,6 +19,7 @@ def render_html(summary: dict[str, Any]) -> str:
     drawn = {
         "pools": figures.pool_chart(shift, summary["limits"]) if shift and shift["pools"] else None,
         "loss": figures.loss_chart(summary["runs"]),
+        "probe": figures.probe_chart(summary["runs"]),
         "sources": {name for s in summary["selections"] for name in s["counts"]},
         "accuracy": [
             figures.accuracy_chart(labeled) for labeled in (summary["evaluation"] or {"labeled": []})["labeled"]

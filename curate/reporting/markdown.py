@@ -200,10 +200,15 @@ def _runs(runs: Sequence[dict[str, Any]]) -> str:
             number(r["samples_seen"]),
             number(r["diversity"], 3),
             r["health"]["verdict"] if r["health"] else "",
+            _probed(r.get("probe")),
         )
         for r in runs
     ]
-    return _table(("run", "method", "N", "E", "C", "D", "health"), rows)
+    return _table(("run", "method", "N", "E", "C", "D", "health", "probe (frozen)"), rows)
+
+
+def _probed(probe: dict[str, Any] | None) -> str:
+    return f"{percent(probe['end']['accuracy'])} ({percent(probe['frozen']['accuracy'])})" if probe else ""
 
 
 def _accuracies(labeled: dict[str, Any]) -> str:

@@ -6,7 +6,8 @@
     selections  [{name, n, counts, method, budget, stopped, by_source, parts, limits, wishes, left_out, supply, sheets,
                 rejected, digest, ...}]
     comparisons [{name, encoders, contenders, judges, words, notes, ...}]: Comparison as JSON, by folder
-    runs        [{name, method, unique_images N, epochs E, samples_seen C, diversity D, health, curve, chance, ...}]
+    runs        [{name, method, unique_images N, epochs E, samples_seen C, diversity D, health, curve, chance, stopped,
+                probe {images, classes, encoder, frozen, start, end, points}, ...}]
     evaluation  {labeled: [{name, facts, scores}], samples_seen}
     images      name -> data URI (not in report.json);  missing  name -> why there is none
 
@@ -119,8 +120,18 @@ def _run(name: str, run: Run) -> dict[str, Any]:
         "warnings": facts.get("warnings", []),
         "curve": _thinned(points, CURVE_POINTS),
         "chance": chances[-1] if chances else None,
+        "stopped": facts.get("stopped"),
+        "probe": _probe(facts.get("probe"), curve),
         "selection": facts.get("selection") or config.get("selection"),
     }
+
+
+def _probe(facts: Mapping[str, Any] | None, curve: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
+    """The probe's facts with its readings as points (samples seen, accuracy), the one before training first."""
+    if facts is None:
+        return None
+    read = [[row["samples_seen"], row["probe"]] for row in curve if "probe" in row]
+    return {**facts, "points": [[0, facts["start"]["accuracy"]], *read]}
 
 
 def _thinned(points: Sequence[Any], most: int) -> list[Any]:

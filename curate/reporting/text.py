@@ -153,9 +153,23 @@ def run_table(run: Run) -> TextTable:
         ["epochs E = C / N", number(facts["epochs_equivalent"], 1)],
         ["diversity D = N / C", number(facts["diversity"], 4)],
         ["loss", f"{number(facts['loss_first'], 3)} to {number(facts['loss_last'], 3)}"],
+        *([["probe", _probe_words(facts["probe"])]] if facts.get("probe") else []),
         ["health", f"{facts['health']['verdict']}: {facts['health']['detail']}"],
+        *([["what to do", facts["health"]["remedy"]]] if facts["health"].get("remedy") else []),
+        *([["stopped", _stop_words(facts["stopped"])]] if facts.get("stopped") else []),
     ]
     return TextTable(f"Run {run.path.name}", ["", ""], rows)
+
+
+def _probe_words(probe: Mapping[str, Any]) -> str:
+    start, end, frozen = (percent(probe[key]["accuracy"]) for key in ("start", "end", "frozen"))
+    return (
+        f"{start} to {end} (±{percent(probe['end']['se'])}) on {probe['images']:,}; {probe['encoder']} frozen {frozen}"
+    )
+
+
+def _stop_words(stopped: Mapping[str, Any]) -> str:
+    return f"at {stopped['at']:,} samples, {percent(stopped['saved'], 0)} of C saved; without abort=true it goes on"
 
 
 def evaluation_table(report: EvalReport) -> TextTable:

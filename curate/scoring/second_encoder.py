@@ -123,7 +123,7 @@ def rank_agreement(first: Sequence[PoolScore], second: Sequence[PoolScore], *, s
         null=0.0,
     )
     if len(names) < MIN_POOLS:
-        return replace(facts, reason=f"{len(names)} of {MIN_POOLS} pools that an agreement on orders needs")
+        return replace(facts, reason=f"{len(names)} pools are too few to agree on an order; {MIN_POOLS} are needed")
     rng = np.random.default_rng(seed)
     drawn = [rng.normal(value, error, size=(DRAWS, len(names))) for value, error in (a, b)]
     low, high = np.quantile(_tau(*drawn), [0.025, 0.975])

@@ -1,10 +1,10 @@
-"""From opened stores to candidates: exact duplicates, forbidden licences and excluded images out, whatever the method.
+"""From opened stores to candidates: exact duplicates, forbidden licenses and excluded images out, whatever the method.
 
 Two images are the same picture if their files or their decoded pixels are equal, or if both equal a third one. Of every
 picture one candidate stays: the target's own before a pool's, then the cheapest, pools by name, then by key; so a
 picture counts for the same source whatever the order of the arguments and whether or not the pools were scored. A
 picture that also occurs in an excluded source goes in every copy, and is not searched for either if it is the target's;
-so does every part of an image of which a part is excluded. A licence that is not allowed does not hide an allowed copy.
+so does every part of an image of which a part is excluded. A license that is not allowed does not hide an allowed copy.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CODES = {  # why an image was left out -> in words, before the image it was left
     "near-duplicate": "nearly the same as",
     "excluded": "also in excluded",
     "contaminated": "resembles excluded",
-    "license": "its licence is not among those allowed",
+    "license": "its license is not among those allowed",
 }
 
 
@@ -141,14 +141,14 @@ class _Everything:
 
     @cached_property
     def _licenses(self) -> np.ndarray:
-        """Licence class [n] of every image."""
+        """License class [n] of every image."""
         found = [
             value for name, store in self._inputs.stores.items() for value in licenses_of(store, self._terms[name])
         ]
         return np.array(found + [""] * (len(self.rows) - len(found)), object)
 
     def licensed(self, licenses: Sequence[str]) -> np.ndarray:
-        """True for images [n] whose licence is allowed; the target's are the user's own."""
+        """True for images [n] whose license is allowed; the target's are the user's own."""
         if not licenses:
             return np.ones(len(self.rows), bool)
         return np.asarray(are_licensed(self._licenses.tolist(), licenses) | (self.origin == 0))
@@ -176,7 +176,7 @@ class _Everything:
         return self._table(lost, code, [f"{CODES[code]} {name}" for name in names], names)
 
     def unlicensed(self, lost: np.ndarray, licenses: Sequence[str]) -> pa.Table:
-        """Rows of LEFT_OUT for images whose licence is not allowed."""
+        """Rows of LEFT_OUT for images whose license is not allowed."""
         wanted = ", ".join(licenses)
         held = self._licenses[lost] if lost.any() else []
         reasons = [f"{CODES['license']} ({wanted}): {value or 'none is known'}" for value in held]

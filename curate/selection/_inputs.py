@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from curate.results import TARGET, ShiftReport, check_pool_names
 from embeddings.errors import UsageError
 from embeddings.pipeline import Embeddable
-from embeddings.store import EmbeddingStore
+from embeddings.store import EmbeddingStore, digest_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +41,19 @@ class Inputs:
 
     def describe(self) -> dict[str, Any]:
         """Encoder, sizes and digests, as JSON."""
+        told = {name: _describe(store) | {"told": self._told[name]} for name, store in self.stores.items()}
         return {
             "encoder": asdict(self.target.spec),
-            "target": _describe(self.target),
-            "pools": {name: _describe(pool) for name, pool in self.pools.items()},
+            "target": told.pop(TARGET),
+            "pools": told,
             "excluded": [{"name": name, **_describe(store)} for name, store in self.excluded],
             "start": None if self.start is None else _describe(self.start),
         }
+
+    @cached_property
+    def _told(self) -> dict[str, str]:
+        """Digest of what each source says of its images: labels and groups, licenses and prices."""
+        return {name: digest_columns(s.rows(), ("label", "group", "meta")) for name, s in self.stores.items()}
 
     def require_report(self, report: ShiftReport) -> None:
         """Refuses a report that is not of these images.

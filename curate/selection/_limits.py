@@ -53,7 +53,7 @@ def prices_of(store: EmbeddingStore, name: str, terms: Terms) -> np.ndarray:
 
 
 def licenses_of(store: EmbeddingStore, terms: Terms) -> list[str]:
-    """Licence class [n] of each image of a source; "" where none is known."""
+    """License class [n] of each image of a source; "" where none is known."""
     column = terms.license or "license"
     if column not in store.column_names:
         return [terms.license] * len(store)
@@ -61,7 +61,7 @@ def licenses_of(store: EmbeddingStore, terms: Terms) -> list[str]:
 
 
 def are_licensed(held: Sequence[str], allowed: Sequence[str]) -> np.ndarray:
-    """True for the licence classes [n] that are allowed, written large or small."""
+    """True for the license classes [n] that are allowed, written large or small."""
     folded = {name.casefold() for name in allowed}
     return np.array([name.casefold() in folded for name in held], bool)
 

@@ -110,7 +110,9 @@ def near_duplicates(
         return NearDuplicates(kept_for=kept_for, cause=cause)
     images = Images(stores=stores, origin=places[0][rows], place=places[1][rows])
     parts = KeptParts(work, *_made_of(images, len(order), len(others))) if work is not None else NOTHING
-    found, kept, facts = _finished(images, parts) or _found(images, len(order), len(others), parts=parts, progress=progress)
+    found, kept, facts = _finished(images, parts) or _found(
+        images, len(order), len(others), parts=parts, progress=progress
+    )
     clean, hit = np.flatnonzero(found[: len(order)] < 0), np.flatnonzero(found >= 0)
     kept_for[rows[clean]], cause[rows[hit]] = rows[kept], rows[found[hit]]
     return NearDuplicates(kept_for=kept_for, cause=cause, facts=facts)

@@ -1,6 +1,6 @@
 """select(target, pools, budget=N): the path that every method takes, controls included.
 
-Open and embed -> forbidden licences, exact and near duplicates and excluded images out -> the method, under the ledger
+Open and embed -> forbidden licenses, exact and near duplicates and excluded images out -> the method, under the ledger
 of the budget -> the knee -> manifest. The Selection has the same bytes for any order of arguments, rows and shards,
 with and without FAISS.
 """
@@ -181,7 +181,7 @@ LOST = {  # code of what was left out -> of several, in words
     "near-duplicate": "near duplicates",
     "excluded": "excluded",
     "contaminated": "that resemble excluded ones",
-    "license": "of a licence that is not allowed",
+    "license": "of a license that is not allowed",
 }
 
 
@@ -192,7 +192,7 @@ def _require_enough(gathered: Gathered, images: int | None) -> None:
         raise UsageError(
             f"The budget is {images:,}, but there are {n:,} candidates"
             + (f": of {n + sum(dropped.values()):,} images these were left out: {lost}." if lost else "."),
-            hint=f"Ask for at most {n:,}, or add pools." if n else "Add pools, or allow more licences and higher caps.",
+            hint=f"Ask for at most {n:,}, or add pools." if n else "Add pools, or allow more licenses and higher caps.",
         )
 
 

@@ -49,13 +49,13 @@ def require_possible(
         target: As in ``select``, like the rest.
         pools: Name -> what to select from.
         budget: What may be taken.
-        terms: Source -> price, licence, cap, floor.
+        terms: Source -> price, license, cap, floor.
         weights: Label or group of the target -> how much its images count.
         methods: Names of the methods that will be asked.
         exclude: Images never to be chosen.
 
     Raises:
-        UsageError: a floor, cap, price, licence or budget that cannot be met, or labels that a method needs.
+        UsageError: a floor, cap, price, license or budget that cannot be met, or labels that a method needs.
         UnknownNameError: a weight for a label, or terms for a source, that is not there.
         SourceError: a source that is not there, or a column of prices that is not.
     """
@@ -130,13 +130,14 @@ def _offered(stores: Mapping[str, EmbeddingStore], budget: Budget, terms: Mappin
 
 
 def _require_licenses(held: Sequence[str], allowed: Sequence[str]) -> None:
-    """Refuses a class that no image has, where it is another one misspelt or where it leaves no image at all."""
+    """Refuses a class that no pool has, where it is another one misspelt or where it leaves the target's own images."""
     stated = sorted({name for name in held if name})
     if not allowed:
         return
     absent = [name for name in allowed if not are_licensed([name], stated)[0]]
     for name in absent:
-        same = [other for other in stated if _letters(other) == _letters(name)]
+        unasked = [other for other in stated if not are_licensed([other], allowed)[0]]
+        same = [other for other in unasked if _letters(other) == _letters(name)]
         near = same or difflib.get_close_matches(name, stated, n=3, cutoff=0.5)
         if same or len(absent) == len(allowed):
             known = f"Stated are: {', '.join(stated)}." if stated else "Say it in a pool's address: #license:NAME."
@@ -153,7 +154,7 @@ def _require_enough(candidates: Candidates, budget: Budget) -> None:
     if most is not None and most > n:
         raise UsageError(
             f"The budget is {most:,} images, but the sources list {n:,} that may be chosen.",
-            hint=f"Ask for at most {n:,}, or add pools." if n else "Add pools, or allow more licences and higher caps.",
+            hint=f"Ask for at most {n:,}, or add pools." if n else "Add pools, or allow more licenses and higher caps.",
         )
 
 

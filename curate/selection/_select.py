@@ -53,7 +53,7 @@ def select(  # noqa: PLR0913 - the public face is flat; inside, what belongs tog
         method: A name in METHODS.
         exclude: Images never to be chosen (validation, test): one or several of the same kinds.
         include_target: Whether the target's own images may be chosen, as source ``target``.
-        terms: Source -> price, licence, cap, floor.
+        terms: Source -> price, license, cap, floor.
         weights: Label or group of the target, or COLUMN:VALUE -> how much its images count; 1 if not named.
         past_knee: Go on where near images have run out.
         near_duplicates: Whether near duplicates go, and what resembles excluded images.

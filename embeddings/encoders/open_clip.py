@@ -76,7 +76,7 @@ def make_open_clip(name: str, placement: Placement) -> TorchEncoder:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Size in pixels, dimension and licence of a name, without its weights."""
+    """Size in pixels, dimension and license of a name, without its weights."""
     architecture, tag = name.removeprefix(PREFIX).split("/")
     config = _open_clip().get_model_config(architecture)
     weights = _open_clip().pretrained.get_pretrained_cfg(architecture, tag)

@@ -61,13 +61,13 @@ def make_timm(name: str, placement: Placement) -> TorchEncoder:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Size in pixels and licence of a name, without its weights; its dimension is not known before it is built."""
+    """Size in pixels and license of a name, without its weights; its dimension is not known before it is built."""
     config = _configs()[name.removeprefix(PREFIX)]
     return {"size": config.input_size[1], "dim": None, "license": config.license or UNKNOWN_LICENSE}
 
 
 def license_of(network: str) -> str:
-    """What timm knows of the licence of a network's weights; ``unknown`` where it has no such network."""
+    """What timm knows of the license of a network's weights; ``unknown`` where it has no such network."""
     config = _configs().get(network)
     return (config and config.license) or UNKNOWN_LICENSE
 

@@ -64,7 +64,7 @@ def make_torchvision(name: str, placement: Placement) -> TorchEncoder:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Size in pixels and licence of a name, without its weights; its dimension is not known before it is built."""
+    """Size in pixels and license of a name, without its weights; its dimension is not known before it is built."""
     weights = import_torchvision().models.get_model_weights(name.removeprefix(PREFIX)).DEFAULT
     return {"size": weights_transform(weights).size, "dim": None, "license": weights.meta.get("license", LICENSE)}
 

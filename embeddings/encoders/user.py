@@ -14,7 +14,7 @@ the ``Transform`` that feeds it; everything else is done here:
 
     $ PYTHONPATH=. curate embed photos/ --encoder my_encoders:pooled --out stores/photos
 
-Or it gives a whole ``embeddings.encoders.Encoder``, of torch or not, with a spec (and licence) of its own.
+Or it gives a whole ``embeddings.encoders.Encoder``, of torch or not, with a spec (and license) of its own.
 
 A plugin is a package with an entry point of the group ``curate.encoders`` that leads to such a function. The entry
 point's name is the encoder's, and it may go on after a colon (``acme``, ``acme:large``). Plugins are looked for only

@@ -215,8 +215,8 @@ def test_a_license_that_is_not_allowed_never_appears(world, method):
     assert set(selection.counts()) == {"web"}
     left_out = {row["source"]: row["reason"] for row in selection.left_out.to_pylist() if row["code"] == "license"}
     assert left_out == {
-        "open": "its licence is not among those allowed (cc-by, cc0): cc-by-nc",
-        "far": "its licence is not among those allowed (cc-by, cc0): none is known",
+        "open": "its license is not among those allowed (cc-by, cc0): cc-by-nc",
+        "far": "its license is not among those allowed (cc-by, cc0): none is known",
     }
 
 

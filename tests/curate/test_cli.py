@@ -23,6 +23,7 @@ FLAGS = {
     | {"encoder", "judge"},
     "pretrain": {"selection", "samples", "out", "method", "backbone", "init", "set", "explain"},
     "evaluate": {"labeled", "arm", "out", "encoder", "allow-unequal"},
+    "augmentations": {"labeled", "out", "encoder"},
     "export": {"folder", "to", "out", "first", "link", "label", "shard-size"},
     "run": {"file", "out", "until", "encoder"},
     "demo": {"out", "until", "encoder"},
@@ -489,3 +490,16 @@ def test_explain_tells_of_the_chosen_the_left_out_and_those_that_others_came_bef
     code, _, err = curate("explain", "chosen", "no/such.png")
     assert code == 2
     assert "Unknown image of this selection's sources 'no/such.png'" in words_of(err)
+
+
+def test_what_augmentations_would_destroy(curate, folders):
+    words = ["augmentations", "--labeled", f"mine={folders['target']}", "--quiet"]
+    code, out, _ = curate(*words, "--out", "audit", "--json")
+    document = json.loads(out)
+    assert (code, document["schema"]) == (0, "curate.augmentations/1")
+    (found,) = document["sets"]
+    assert (found["name"], found["n"], found["encoder"]) == ("mine", 40, "color-texture")
+    assert json.loads(Path("audit/augmentations.json").read_text()) == document
+    code, out, _ = curate(*words, "--dry-run")
+    assert "mine: 40 images" in out
+    assert curate("augmentations")[0] == 2

@@ -537,6 +537,25 @@ def test_an_interrupted_export_goes_on_and_trusts_nothing_half_written(world, mo
     assert trees[0] == trees[1]
 
 
+def test_files_that_belong_elsewhere_by_now_are_made_again(world, image_table, pictures, monkeypatch, tmp_path):
+    chosen, _, _ = world
+    with monkeypatch.context() as patched:
+        interrupt(patched, 8)
+        with pytest.raises(KeyboardInterrupt):
+            export(chosen, to="folder", label=True, workers=1, out=tmp_path / "e")
+    (part,) = tmp_path.glob(".e.*.part")
+    (part / "made" / "cat" / "Thumbs.db").write_bytes(b"of a file manager")
+    renamed = {name.replace("cat/", "lynx/"): data for name, data in pictures(3, seed=3).items()}
+    image_table(
+        renamed, "open.parquet", license=["CC-BY 4.0", "CC0", None], author=["=1+1", "b", "c"], key=[*pictures(3)]
+    )
+    for name in ("e", "straight"):
+        export(chosen, to="folder", label=True, out=tmp_path / name)
+    trees = [sorted(str(p.relative_to(tmp_path / n)) for p in (tmp_path / n).rglob("*")) for n in ("e", "straight")]
+    assert trees[0] == trees[1]
+    assert len(list((tmp_path / "e" / "lynx").iterdir())) == 2
+
+
 def test_an_image_that_can_be_read_again_gets_into_its_shard(world, monkeypatch, tmp_path):
     chosen, _, _ = world
     options = {"to": "webdataset", "workers": 1, "shard_size": 0.02}
@@ -560,6 +579,8 @@ def test_a_place_below_a_file_is_refused(world, curate, tmp_path, to):
     code, _, err = curate("chosen", "--to", to, "--out", "file/deep/e")
     assert (code, "is no folder" in err) == (2, True)
     assert (tmp_path / "file").read_text() == "mine"
+    code, _, err = curate("chosen", "--to", to, "--out", "/")
+    assert (code, "is no place for an export" in err) == (2, True)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

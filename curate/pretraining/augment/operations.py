@@ -61,7 +61,7 @@ def _of(name: str) -> list[Operation]:
         (
             whole.crop_area != NOTHING.crop_area,
             "crop",
-            "from {:g} of the area".format(whole.crop_area[0]),
+            f"from {whole.crop_area[0]:g} of the area",
             replace(NOTHING, crop_area=whole.crop_area, crop_ratio=whole.crop_ratio),
         ),
         (whole.flip, "flip", "", replace(NOTHING, flip=0.5)),
@@ -74,7 +74,7 @@ def _of(name: str) -> list[Operation]:
         (
             whole.blur,
             "blur",
-            "sigma to {:g} in 224".format(whole.blur_sigma[1]),
+            f"sigma to {whole.blur_sigma[1]:g} in 224",
             replace(NOTHING, blur=1.0, blur_sigma=whole.blur_sigma),
         ),
         (whole.solarize, "solarize", "", replace(NOTHING, solarize=1.0)),

@@ -51,7 +51,7 @@ class Config:
     temperature: float = 0.2
     dim: int = 256  # of the projections that are compared
     hidden: int = 4096  # width of the layers before them
-    momentum: float = 0.99  # of the teacher at the start
+    teacher_momentum: float = 0.99  # of the teacher at the start
     augmentation: tuple[str, ...] = ("natural-first", "natural-second")
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class Config:
             raise UsageError(
                 f"temperature {self.temperature}, dim {self.dim} and hidden {self.hidden} must be positive."
             )
-        require_momentum(self.momentum)
+        require_momentum(self.teacher_momentum)
         views(self)
 
 
@@ -73,7 +73,7 @@ class MoCoV3(Siamese):
         inner = [config.hidden] * (2 if deep else 1)
         projector = mlp([network.dim, *inner, config.dim], bias=False, last_norm="plain")
         predictor = mlp([config.dim, config.hidden, config.dim], bias=False, last_norm="plain" if deep else None)
-        super().__init__(network.module, projector, predictor, start=config.momentum)
+        super().__init__(network.module, projector, predictor, start=config.teacher_momentum)
         self._temperature = config.temperature
 
     def loss(self, parts: Sequence[torch.Tensor], *, share: float) -> torch.Tensor:
@@ -119,6 +119,9 @@ def info_nce(predictions: torch.Tensor, keys: torch.Tensor, *, temperature: floa
         return 2 * temperature * F.cross_entropy(queries @ keys.mT / temperature, own)
 
 
+# "scratch" and "continued" are starting points, not tuned: rate, decay and batch are SimCLR's; the teacher starts at
+# .9 because their runs have hundreds of steps, in which one that starts at .99 hardly moves. They are not yet shown to
+# learn in so few: expect to need more images than SimCLR.
 RECIPES = {
     "paper": Config(  # ResNet-50, 300 epochs
         training=Training(optimizer="lars", learning_rate=0.3, weight_decay=1e-6, batch=4096, warmup=1 / 30),
@@ -130,11 +133,13 @@ RECIPES = {
         ),
     ),
     "scratch": Config(
-        training=Training(optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2, batch=128), hidden=512, momentum=0.9
+        training=Training(optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2, batch=128),
+        hidden=512,
+        teacher_momentum=0.9,
     ),
     "continued": Config(
         training=Training(optimizer="adamw", learning_rate=3e-4, weight_decay=1e-2, batch=64, keep_statistics=True),
         hidden=512,
-        momentum=0.9,
+        teacher_momentum=0.9,
     ),
 }

@@ -33,7 +33,16 @@ def train(method, precision):
     """The weights after some steps, and the losses of each."""
     recipe, network = default_recipe(method, "scratch"), METHODS[method].backbone
     backbone = resolve_backbone(network, init="scratch", size=32)
-    settings = Settings(method=method, recipe=recipe, backbone=backbone, samples=1, order=Order(), adapt=Adaptation(), seed=0, selection="")
+    settings = Settings(
+        method=method,
+        recipe=recipe,
+        backbone=backbone,
+        samples=1,
+        order=Order(),
+        adapt=Adaptation(),
+        seed=0,
+        selection="",
+    )
     trainer = Trainer(settings, Execution(device="cpu", precision=precision))
     losses = []
     for number in range(STEPS):

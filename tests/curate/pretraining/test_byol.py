@@ -156,7 +156,7 @@ def test_biases_and_norms_neither_decay_nor_adapt_in_the_papers_recipe():
 )
 def test_published_recipes_by_length(name, wanted):
     recipe = byol.RECIPES[name]
-    assert (recipe.training.learning_rate, recipe.momentum, recipe.training.weight_decay) == wanted
+    assert (recipe.training.learning_rate, recipe.teacher_momentum, recipe.training.weight_decay) == wanted
     assert (recipe.training.optimizer, recipe.training.batch, recipe.training.peak(4096)) == (
         "lars",
         4096,
@@ -165,7 +165,7 @@ def test_published_recipes_by_length(name, wanted):
 
 
 def test_twenty_steps_are_those_of_a_plain_loop():
-    ours = toy(momentum=0.8).train()
+    ours = toy(teacher_momentum=0.8).train()
     theirs = copy.deepcopy(ours)
     optimizer = torch.optim.SGD([p for p in ours.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
     for step in range(20):

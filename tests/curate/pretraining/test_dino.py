@@ -270,7 +270,7 @@ def test_diagnostics_add_up_to_the_loss():
 
 
 def test_twenty_steps_are_those_of_a_plain_loop():
-    ours = toy(momentum=0.8)
+    ours = toy(teacher_momentum=0.8)
     theirs = copy.deepcopy(ours)
     optimizer = torch.optim.SGD([p for p in ours.parameters() if p.requires_grad], lr=0.5, momentum=0.9)
     for step in range(20):

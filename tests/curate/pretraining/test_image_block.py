@@ -1,3 +1,4 @@
+import errno
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,9 @@ from curate.pretraining import images
 from curate.pretraining.augment.draws import image_hash
 from curate.pretraining.images import load_images
 from embeddings import files
-from embeddings.errors import SourceError, TrainingError, UsageError
+from embeddings.errors import SourceError, StorageError, TrainingError, UsageError
 from embeddings.pictures.decode import decode
 from embeddings.pictures.tiles import Box, tile_sha256, tile_uri
-from embeddings.pictures.views import load_image
 from embeddings.progress import silent
 
 
@@ -108,11 +108,89 @@ def test_shards_that_are_there_are_not_made_again(tmp_path, select, image_folder
     chosen = select(root)
     first = load(chosen, tmp_path / "block").pixels[:]
     (tmp_path / "block" / "00001.npy").unlink()
-    calls = []
-    monkeypatch.setattr(images, "load_image", lambda *at, **row: calls.append(1) or load_image(*at, **row))
+    calls, plain = [], images.square
+    monkeypatch.setattr(images, "square", lambda *at, **row: calls.append(1) or plain(*at, **row))
     again = load(chosen, tmp_path / "block")
     assert len(calls) == 4
     assert np.array_equal(again.pixels[:], first)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("name", ["00001.npy", "00001.parquet"])
+@pytest.mark.parametrize("damage", [cut, lambda path: path.write_bytes(b""), lambda path: path.unlink()])
+def test_a_shard_that_is_not_whole_is_made_again(tmp_path, select, image_folder, pictures, monkeypatch, name, damage):
+    monkeypatch.setattr(images, "SHARD_BYTES", 3 * 10 * 10 * 4)
+    root = image_folder(pictures(8, classes=("",)))
+    chosen = select(root)
+    (root / "006.png").write_bytes(b"broken")
+    first = load(chosen, tmp_path / "block").pixels[:]
+    damage(tmp_path / "block" / name)
+    again = load(chosen, tmp_path / "block")
+    assert np.array_equal(again.pixels[:], first)
+    assert again.errors["key"].to_pylist() == ["006.png"]
+
+
+def test_no_space_is_told_before_anything_is_written(tmp_path, select, image_folder, pictures, monkeypatch):
+    monkeypatch.setattr(images, "SHARD_BYTES", 3 * 10 * 10 * 4)
+    chosen = select(image_folder(pictures(8)))
+    free = [1000]
+    monkeypatch.setattr(images.shutil, "disk_usage", lambda _: images.shutil._ntuple_diskusage(0, 0, free[0]))
+    with pytest.raises(StorageError, match=r"need 0\.00 GB in .*block; 0\.00 GB are free") as caught:
+        load(chosen, tmp_path / "a" / "block")
+    assert "--set cache=0" in caught.value.hint
+    assert not (tmp_path / "a").exists()
+    free[0] = 8 * 300
+    assert len(load(chosen, tmp_path / "block")) == 8
+    free[0] = 4 * 300  # enough for the one that is missing
+    (tmp_path / "block" / "00000.npy").unlink()
+    assert len(load(chosen, tmp_path / "block")) == 8
+
+
+def test_no_space_on_the_way_keeps_the_shards_made_so_far(tmp_path, select, image_folder, pictures, monkeypatch):
+    monkeypatch.setattr(images, "SHARD_BYTES", 3 * 10 * 10 * 4)
+    chosen, plain = select(image_folder(pictures(8))), np.save
+    first = tmp_path / "block" / "00000.npy"
+
+    def save(file, array):
+        if first.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(file, array)
+
+    monkeypatch.setattr(images.np, "save", save)
+    with pytest.raises(
+        StorageError, match=r"No space left to write .*00001\.npy\. The decoded images of this"
+    ) as caught:
+        load(chosen, tmp_path / "block")
+    assert "Free some space" in caught.value.hint
+    assert "--set cache=0" in caught.value.hint
+    assert sorted(path.name for path in first.parent.glob("*.npy")) == ["00000.npy"]
+    monkeypatch.undo()
+    assert len(load(chosen, tmp_path / "block")) == 8
+
+
+def test_a_batch_is_copied_and_nothing_else(tmp_path, select, image_folder, pictures, monkeypatch):
+    monkeypatch.setattr(images, "SHARD_BYTES", 3 * 10 * 10 * 4)
+    block = load(select(image_folder(pictures(8))), tmp_path / "block")
+    assert all(isinstance(shard, np.memmap) for shard in block.pixels._shards)
+    batch = block.read(np.array([6, 1]))
+    assert batch.base is None or batch.base.nbytes == batch.nbytes == 2 * 300
+    assert not np.shares_memory(batch, block.pixels._shards[0])
+
+
+def test_large_jpegs_are_decoded_smaller_unless_exactly(tmp_path, select, image_folder, encode):
+    x = np.linspace(0, 255, 120).astype(np.uint8)
+    picture = np.stack(np.broadcast_arrays(x[:, None], x[None], 128), -1).astype(np.uint8)
+    data = encode(picture, "JPEG", quality=95)
+    root = image_folder({"a.jpg": data})
+    exact = select(f"{root}#decode:exact")
+    assert np.array_equal(load(exact, tmp_path / "exact").read(np.array([0]))[0], square(data, 10))
+    scaled = load(select(root), tmp_path / "scaled").read(np.array([0]))[0]
+    whole = square(data, 10).astype(int)
+    assert not np.array_equal(scaled, whole)
+    assert np.abs(scaled - whole).max() <= 8
 
 
 def test_all_bad_says_so_with_a_reason(tmp_path, select, image_folder, pictures):

@@ -161,7 +161,7 @@ def test_each_view_has_its_own_batch_statistics():
 
 
 def test_twenty_steps_are_those_of_a_plain_loop():
-    ours = toy(momentum=0.8).train()
+    ours = toy(teacher_momentum=0.8).train()
     theirs = copy.deepcopy(ours)
     optimizer = torch.optim.SGD([p for p in ours.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
     for step in range(20):

@@ -72,7 +72,7 @@ def _few_checkpoints(monkeypatch):
 
 
 def test_what_a_run_writes(whole, selection):
-    names = "backbone.json backbone.safetensors checkpoints config.json curves.jsonl errors.parquet run.json"
+    names = "README.md backbone.json backbone.safetensors checkpoints config.json curves.jsonl errors.parquet run.json"
     assert sorted(p.name for p in whole.path.iterdir()) == names.split()
     facts = Run.open(whole.path).facts
     assert facts == whole.facts
@@ -318,7 +318,7 @@ def naive_run(selection, folder, seed=0):
             mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
             batches.append((255 * pixels - mean) / std)
         optimizer.zero_grad()
-        learner.loss(learner.encode(Seen(batches, None, seed)).parts, share=share).backward()
+        learner.loss(learner.project(learner.encode(Seen(batches, None, seed)).parts), share=share).backward()
         optimizer.step()
     return learner.backbone.state_dict()
 

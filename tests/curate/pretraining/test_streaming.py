@@ -1,8 +1,11 @@
 """Images decoded at every visit: the same run as from kept ones, stand-ins for those that fail, and what is kept."""
 
-import io
 import json
 import logging
+import os
+import socket
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -146,7 +149,29 @@ def arrays_of(root, made):
     return f"torchvision:ImageFolder@{root}"
 
 
-@pytest.mark.parametrize("make", [files_of, tar_of, parquet_of, list_of, saved_of, arrays_of])
+KINDS = pytest.mark.parametrize("make", [files_of, tar_of, parquet_of, list_of, saved_of, arrays_of])
+
+
+@KINDS
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"x" * 3000)])
+def test_a_source_of_any_kind_that_goes_away_is_told_in_words(select, pictures, tmp_path, make, damage):
+    root = tmp_path / "data"
+    root.mkdir()
+    found = stream(select(make(root, pictures(N, classes=("",), size=(24, 20)))), tmp_path / "s")
+    wanted = found.read(np.array([3]))
+    for path in [path for path in root.rglob("*") if path.is_file()]:
+        damage(path)
+    try:
+        again = found.read(np.array([3]))
+    except TrainingError as error:
+        told = error.message
+    else:
+        told = "16 images in a row cannot be read" if np.array_equal(again, wanted) else ""  # the file is still open
+    assert "16 images in a row cannot be read" in told
+    assert len(found.errors) == 0
+
+
+@KINDS
 def test_every_kind_of_source_trains(select, pictures, tmp_path, make):
     root = tmp_path / "data"
     root.mkdir()
@@ -300,6 +325,51 @@ def test_killed_with_bad_images_it_goes_on_bit_for_bit(breakable, tmp_path, monk
     assert whole.facts["errors"] == 1
 
 
+def test_a_run_whose_source_went_away_goes_on_when_it_is_back(chosen, kept, breakable, tmp_path, monkeypatch):
+    _, root = breakable
+    one_stage = replace(chosen, sources={"pool": str(root)})
+    monkeypatch.setattr(loop, "CHECKPOINTS", 4)
+    break_at(monkeypatch, 7, lambda: root.rename(tmp_path / "away"))
+    with pytest.raises(TrainingError, match="16 images in a row cannot be read"):
+        run(one_stage, tmp_path / "run")
+    (tmp_path / "away").rename(root)
+    assert any((tmp_path / "run" / "checkpoints").iterdir())
+    monkeypatch.undo()
+    again = run(one_stage, tmp_path / "run")
+    assert again.facts["errors"] == 0
+    assert_equal_weights(again, kept)
+
+
+TOGETHER = """
+import sys, torch
+from curate.pretraining import pretrain
+torch.set_num_threads(1)
+wishes = {"samples": 24, "batch": 4, "device": "cpu", "precision": "float64", "order": "mixed"}
+pretrain(sys.argv[1], out=sys.argv[2], cache=float(sys.argv[3]), **wishes)
+"""
+
+
+@pytest.mark.parametrize(("cache", "bad"), [(0, (2, 5)), (1, ())])
+def test_two_processes_train_as_one(breakable, tmp_path, cache, bad):
+    chosen, root = breakable
+    for row in bad:
+        (root / f"{row:03d}.png").write_bytes(b"broken")
+    alone = run(chosen, tmp_path / "alone", cache=cache, samples=24, precision="float64", order="mixed")
+    chosen.save(tmp_path / "chosen")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    command = [sys.executable, "-c", TOGETHER, str(tmp_path / "chosen"), str(tmp_path / "both"), str(cache)]
+    running = [subprocess.Popen(command, env=os.environ | shared | {"RANK": str(rank)}) for rank in range(2)]
+    assert [process.wait(timeout=300) for process in running] == [0, 0]
+    both = Run.open(tmp_path / "both")
+    assert (both.facts["errors"], both.facts["unique_images"]) == (len(bad), N - len(bad))
+    assert both.facts["loss_last"] == pytest.approx(alone.facts["loss_last"], abs=1e-9)
+    errors = [pq.read_table(one.path / "errors.parquet") for one in (both, alone)]
+    assert errors[0].equals(errors[1])
+
+
 def test_failures_survive_a_crash_in_the_middle_of_a_line(tmp_path, caplog):
     row = {"source": "pool", "key": "é\u2028.png", "uri": "a.png", "reason": "gone"}
     other = {**row, "key": "b.png"}
@@ -327,10 +397,10 @@ def test_what_fits_is_kept(cache, streamed):
 def test_the_plan_says_how_much_will_be_kept_and_reads_no_image(chosen, tmp_path):
     gone = replace(chosen, sources={"pool": str(tmp_path / "gone")})
     found = plan(gone, samples=100, batch=4)
-    assert str(found).endswith("77 kB of decoded images on disk meanwhile")
+    assert str(found).endswith("76.8 kB of decoded images on disk meanwhile")
     assert (found.to_json()["decoded_bytes"], found.to_json()["streamed"]) == (N * 3 * 40 * 40, False)
     streamed = plan(gone, samples=100, batch=4, cache=0)
-    assert str(streamed).endswith("images decoded at each visit (77 kB in all, more than cache=0)")
+    assert str(streamed).endswith("images decoded at each visit (76.8 kB in all, more than cache=0)")
     assert streamed.to_json()["streamed"]
 
 

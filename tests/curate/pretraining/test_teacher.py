@@ -147,7 +147,7 @@ def test_batch_norms_use_the_batch_and_keep_statistics_of_their_own():
 @pytest.mark.parametrize("name", METHODS)
 def test_impossible_momenta_are_refused(name, start):
     with pytest.raises(UsageError, match="momentum"):
-        config(name, momentum=start)
+        config(name, teacher_momentum=start)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -187,7 +187,7 @@ def test_features_are_those_of_the_online_backbone(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_moves_the_teacher_towards_the_new_weights(name):
-    module = learner(name, momentum=0.75)
+    module = learner(name, teacher_momentum=0.75)
     before = [p.clone() for p in module.teacher.parameters()]
     train(module, adamw(module), [0], name=name)
     head = module.head if name == "dino" else module.projector

@@ -46,7 +46,7 @@ def test_the_interval_is_narrow_where_distances_are_sharp_and_wide_where_they_ar
 
 def test_two_pools_have_no_order_to_agree_on():
     found = rank_agreement(report({"a": 1, "b": 9}).pools, report({"a": 1, "b": 9}).pools)
-    assert (found.value, found.reason) == (None, "2 of 3 pools that an agreement on orders needs")
+    assert (found.value, found.reason) == (None, "2 pools are too few to agree on an order; 3 are needed")
 
 
 def test_what_two_pools_say_is_said_without_a_number():

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
 from encoder_weights import Weights
+from PIL import Image
 from selection_data import MODES, make_store, make_world, near_modes
 
 import curate.selection._comparison as comparison_module
@@ -408,10 +408,11 @@ def test_a_comparison_is_kept_until_another_judge_is_meant(photos, monkeypatch, 
 
 def test_that_a_target_is_too_small_is_kept_too(photos, monkeypatch, tmp_path):
     small = SimpleNamespace(target=photos.target.take(np.arange(30)), pools=photos.pools, exclude=())
-    first = audited(selector_of(small, 20, encoder=None), "random", tmp_path, judges=["color-texture"])[1]
+    asked = (selector_of(small, 20, encoder=None), "random", tmp_path / "out")
+    first = audited(*asked, judges=["color-texture"])[1]
     assert "both need 20" in first.reason
     monkeypatch.setattr(comparison_module, "compare", None)
-    assert audited(selector_of(small, 20, encoder=None), "random", tmp_path, judges=["color-texture"])[1] == first
+    assert audited(*asked, judges=["color-texture"])[1] == first
 
 
 # the type

@@ -13,7 +13,7 @@ from test_near_duplicates import clumpy, copies, face, picture_store, run, store
 from curate.selection import _near_duplicates as near
 from curate.selection import _near_pairs, select
 from curate.selection._folder import PARTS
-from curate.selection._kept_parts import NOTHING, KeptParts
+from curate.selection._kept_parts import NAMES, NOTHING, KeptParts
 from curate.selection._near_pairs import NearPairs
 
 N, LAST = 600, np.arange(560, 600)
@@ -191,8 +191,9 @@ def test_a_part_that_holds_objects_is_not_read(tmp_path):
     parts = KeptParts(tmp_path, "a")
     parts.write("part", {"a": np.arange(3)})
     (path,) = tmp_path.rglob("part.npz")
-    np.savez(path, a=np.array([{"b": 1}], object))
-    assert parts.read("part") is None
+    for value, is_read in ((np.arange(3), True), (np.array([{"b": 1}], object), False)):
+        np.savez(path, **{NAMES: np.array(["a"]), "a": value})
+        assert (parts.read("part") is not None) == is_read
 
 
 def test_a_changed_byte_anywhere_is_noticed_or_harmless(tmp_path):

@@ -7,13 +7,14 @@ from curate import selection
 from curate.selection import _preflight, require_possible
 from curate.selection._limits import are_licensed
 from curate.terms import Budget, Terms, split_terms
-from embeddings.errors import SourceError, UsageError
+from embeddings.errors import CorruptError, SourceError, UsageError
 from embeddings.pipeline import entry
+from embeddings.pipeline.shards import CLAIM
 
 
 @pytest.fixture
 def sources(image_folder, image_table, pictures, monkeypatch):
-    """A target of 12 in two classes, and a pool of 9 with licences and prices; embedding is impossible."""
+    """A target of 12 in two classes, and a pool of 9 with licenses and prices; embedding is impossible."""
 
     def never(*args, **kwargs):
         raise AssertionError("something was embedded")
@@ -59,6 +60,7 @@ def test_refused_before_anything_is_embedded(sources, budget, terms, options, sa
 
 def test_what_may_be_possible_passes(sources):
     ask(sources, "21", weights={"cat": 3}, methods=["label-aware"])
+    ask(sources, "5,licenses=CC-BY+CC BY+cc-0+cc0")  # spelled in every way
     ask(sources, "5,licenses=CC0+cc-by-sa")  # one of them is there; the other may be meant for other pools
     ask(sources, "bytes=1,max-per-label=3", terms={"web": Terms(floor=2)})  # sizes are known only after reading
     ask({**sources, "target": f"{sources['target']}#tiles:8"}, "5000")  # how many tiles is not known
@@ -74,9 +76,13 @@ def test_labels_that_a_method_needs_are_asked_for(sources):
 def test_an_unfinished_store_and_a_missing_pool_say_what_they_are(sources, tmp_path):
     with pytest.raises(SourceError, match="No folder or file"):
         ask({**sources, "web": str(tmp_path / "absent")}, "5")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / CLAIM).write_text("{}")
+    with pytest.raises(CorruptError, match="is an unfinished store"):
+        ask({**sources, "web": str(tmp_path / "half")}, "5")
 
 
-def test_licences_compare_without_case():
+def test_licenses_compare_without_case():
     assert are_licensed(["CC0", "cc-by", "", "mit"], ["cc0", "CC-BY"]).tolist() == [True, True, False, False]
 
 

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from selection_data import labeled, make_store, make_world, near_modes
@@ -13,7 +14,7 @@ from curate.selection import select
 from curate.terms import Terms
 from embeddings.encoders.registry import encoder_spec
 from embeddings.errors import EncoderMismatchError, ForeignFolderError, UnknownNameError, UsageError
-from embeddings.store import EmbeddingStore
+from embeddings.store import ROWS, EmbeddingStore
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +132,8 @@ def test_facts_tell_the_whole_request_and_its_outcome(world):
     assert json.loads(json.dumps(facts)) == facts
     assert (facts["method"], facts["budget"], facts["seed"], facts["terms"]) == ("uniform", 100, 3, {})
     assert facts["encoder"]["name"] == "vectors"
-    assert facts["target"] == {"n": 80, "digest": world.target.digest}
-    assert facts["pools"]["web"] == {"n": 220, "digest": world.pools["web"].digest}
+    for store, found in ((world.target, facts["target"]), (world.pools["web"], facts["pools"]["web"])):
+        assert (found["n"], found["digest"]) == (len(store), store.digest)
     assert facts["candidates"] == {"target": 78, "far": 199, "open": 177, "web": 217}
     assert facts["chosen"] == {"target": 25, "far": 25, "open": 25, "web": 25}
     assert {code: n for code, n in facts["dropped"].items() if n} == {"duplicate": 5, "excluded": 4}
@@ -201,6 +202,17 @@ def test_another_selections_folder_is_refused_by_the_field_that_differs(world, t
     with pytest.raises(ForeignFolderError, match=field):
         pick(world, out=tmp_path / "a", **options)
     assert len(Selection.open(tmp_path / "a")) == 20
+
+
+def test_a_selection_by_other_labels_or_licenses_is_another_one(world, tmp_path):
+    pick(world, out=tmp_path / "a")
+    with pytest.raises(ForeignFolderError, match="holds another selection: target is"):
+        pick(world.labeled(), out=tmp_path / "a")
+    web = world.pools["web"]
+    told = web.rows().set_column(ROWS.get_field_index("meta"), "meta", pa.array(['{"license": "cc0"}'] * len(web)))
+    pools = world.pools | {"web": EmbeddingStore(spec=web.spec, rows=told, vectors=web.vectors(), facts=web.facts)}
+    with pytest.raises(ForeignFolderError, match="holds another selection: pools is"):
+        pick(world, out=tmp_path / "a", pools=pools)
 
 
 def test_a_truncated_selection_is_another_one(world, tmp_path):

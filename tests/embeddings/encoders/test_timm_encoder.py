@@ -67,7 +67,7 @@ def test_features_are_timm_s_own_without_a_classifier(weights, name):
 
 
 def test_dinov2_by_its_name_at_a_size_of_its_own(weights):
-    """Positions made for 518 px are interpolated; the spec says so, with the licence."""
+    """Positions made for 518 px are interpolated; the spec says so, with the license."""
     name = weights.timm("vit_small_patch14_dinov2.lvd142m")
     encoder = get_encoder(f"{name}@56", device="cpu")
     assert (encoder.spec.name, encoder.spec.dim, encoder.spec.size) == (f"{name}@56", 384, 56)
