@@ -22,6 +22,7 @@ from curate.pretraining.stages import Order
 from curate.pretraining.trainer import Trainer
 
 BATCH, EDGE, SIZE = 6, 40, 32
+CHEAP: dict[str, dict[str, object]] = {"distill": {"teacher": "lite0@32"}}
 pytestmark = pytest.mark.parametrize("method", METHODS)
 
 
@@ -31,7 +32,7 @@ def sample(n=BATCH, visit=0):
 
 
 def trainer(method, network=None, *, precision="float64", chunks=1, **knobs):
-    recipe = with_knobs(default_recipe(method, "scratch"), knobs)
+    recipe = with_knobs(default_recipe(method, "scratch"), CHEAP.get(method, {}) | knobs)
     backbone = resolve_backbone(network or METHODS[method].backbone, init="scratch", size=SIZE)
     settings = Settings(
         method=method,

@@ -428,7 +428,7 @@ def test_explanations_are_asked_for_by_name(curate, folders):
     code, out, _ = curate(*words, "--also", "memorized", "--also", "diversity,c2st", "--pool-size", "1000")
     document = json.loads(out)
     (pool,) = document["pools"]
-    assert (code, sorted(pool["findings"])) == (0, ["delivery", "memorized"])
+    assert (code, sorted(pool["findings"])) == (0, ["delivery", "memorized", "parts"])
     assert "auc" in pool["metrics"]
     assert document["findings"]["diversity"]["at"] == 30
     code, _, err = curate(*words, "--also", "diverse")

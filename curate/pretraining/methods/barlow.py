@@ -132,10 +132,10 @@ _CODE = replace(_PAPER, weight_decay=1e-6)
 _SMALL = replace(_CODE, learning_rate=0.4, batch=256, warmup=1 / 30)
 _BYOL = ("natural-first", "natural-second")
 
-# Not tuned: with tiny-resnet@32 at C = 2,000 to 3,000, batches of 16 to 128, widths of 64 to 512, lambdas of .005 to .1
-# and learning rates of 5e-4 to 4e-3, neighbors named the angles of tinted stripes no better than with a network whose
-# batch norms alone had seen the views. Such runs are too short for this loss; SimCLR is the choice there.
-_SCRATCH = Training(optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, batch=128)
+# Measured with tiny-resnet@32 on 1,024 gray gratings of eight kinds under noise ("natural-half"), by neighbors: .93 at
+# C = 2,048 (batch 32), where a network whose batch norms alone have seen the views has .77 (se .02). Where tints tell
+# images apart, runs of 2,000 to 3,000 samples end below that at every rate, width and lambda tried; SimCLR does not.
+_SCRATCH = Training(optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2, batch=128)
 _CONTINUED = replace(_SCRATCH, learning_rate=3e-4, batch=64, keep_statistics=True)
 
 RECIPES = {

@@ -1,6 +1,6 @@
 """Trains every method for a few steps, alone or as one of several processes, and saves what it learned.
 
-python rank_worker.py OUT.safetensors METHOD ...   with RANK and WORLD_SIZE as torchrun sets them
+python rank_worker.py OUT.safetensors PRECISION METHOD:STEPS ...   with RANK and WORLD_SIZE as torchrun sets them
 """
 
 import sys
@@ -13,13 +13,15 @@ from curate.pretraining import ranks
 from curate.pretraining.adaptation import Adaptation
 from curate.pretraining.backbones import resolve_backbone
 from curate.pretraining.execution import Execution
+from curate.pretraining.knobs import with_knobs
 from curate.pretraining.methods import METHODS, default_recipe
 from curate.pretraining.sample import Sample
 from curate.pretraining.settings import Settings
 from curate.pretraining.stages import Order
 from curate.pretraining.trainer import Trainer
 
-STEPS, BATCH, EDGE = 20, 13, 40
+BATCH, EDGE = 9, 40
+CHEAP = {"distill": {"teacher": "lite0@32"}}
 
 
 def batch(step):
@@ -29,9 +31,10 @@ def batch(step):
     return Sample(pixels.astype(np.uint8), np.arange(BATCH, dtype=np.uint64), np.full(BATCH, step))
 
 
-def train(method, precision):
+def train(method, steps, precision):
     """The weights after some steps, and the losses of each."""
-    recipe, network = default_recipe(method, "scratch"), METHODS[method].backbone
+    recipe = with_knobs(default_recipe(method, "scratch"), CHEAP.get(method, {}))
+    network = METHODS[method].backbone
     backbone = resolve_backbone(network, init="scratch", size=32)
     settings = Settings(
         method=method,
@@ -45,9 +48,9 @@ def train(method, precision):
     )
     trainer = Trainer(settings, Execution(device="cpu", precision=precision))
     losses = []
-    for number in range(STEPS):
+    for number in range(steps):
         sample = batch(number).part(ranks.own(BATCH))
-        losses.append(trainer.step(sample, share=number / STEPS, batch=BATCH, images=BATCH).loss)
+        losses.append(trainer.step(sample, share=number / steps, batch=BATCH, images=BATCH).loss)
     state = {f"{method}.{name}": value.contiguous().clone() for name, value in trainer.learner.state_dict().items()}
     return state | {f"{method}.losses": torch.tensor(losses, dtype=torch.float64)}
 
@@ -57,8 +60,8 @@ def main(out, precision, *methods):
     torch.set_num_threads(1)
     with ranks.joined(torch.device("cpu")):
         found = {}
-        for method in methods:
-            found |= train(method, precision)
+        for method, steps in (word.split(":") for word in methods):
+            found |= train(method, int(steps), precision)
         if ranks.rank() == 0:
             save_file(found, out)
 

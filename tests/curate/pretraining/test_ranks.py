@@ -17,31 +17,53 @@ from curate.pretraining.methods import METHODS
 WORKER = Path(__file__).with_name("rank_worker.py")
 
 
-def start(out, count, precision="float64"):
+FEW = [f"{method}:{20 if method == 'simclr' else 3}" for method in METHODS]
+MANY = [f"{method}:20" for method in METHODS]
+
+
+def start(out, count, methods, precision="float64"):
     """Runs the worker in some processes; returns what it saved."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(WORKER), str(out), precision, *METHODS]
+    command = [sys.executable, str(WORKER), str(out), precision, *methods]
     running = [subprocess.Popen(command, env=os.environ | together | {"RANK": str(rank)}) for rank in range(count)]
     assert [process.wait(timeout=300) for process in running] == [0] * count
     return load_file(out)
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    return start(tmp_path_factory.mktemp("alone") / "out.safetensors", 1)
-
-
-@pytest.mark.parametrize("count", [2, 4])
-def test_every_method_takes_the_same_steps(alone, tmp_path, count):
-    together = start(tmp_path / "out.safetensors", count)
-    assert together.keys() == alone.keys()
-    for method in METHODS:
+def compare(folder, counts, methods, *, precision="float64", tolerance=1e-6):
+    alone = start(folder / "alone.safetensors", 1, methods, precision)
+    for method in (word.split(":")[0] for word in methods):
         assert (alone[f"{method}.losses"][:-1] != alone[f"{method}.losses"][1:]).any()
-    for name, tensor in alone.items():
-        torch.testing.assert_close(together[name], tensor, atol=1e-6, rtol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+    for count in counts:
+        together = start(folder / f"{count}.safetensors", count, methods, precision)
+        assert together.keys() == alone.keys()
+        for name, tensor in alone.items():
+            said = f"{name} of {count}"
+            torch.testing.assert_close(
+                together[name], tensor, atol=tolerance, rtol=tolerance, msg=lambda m, n=said: f"{n}: {m}"
+            )
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    """Twenty steps of one method, three of each other one."""
+    compare(tmp_path, [2], FEW)
+
+
+def test_four_processes_take_the_steps_of_one(tmp_path):
+    compare(tmp_path, [4], ["barlow:3"])
+
+
+@pytest.mark.slow
+def test_twenty_steps_of_every_method(tmp_path):
+    compare(tmp_path, [2, 4], MANY)
+
+
+@pytest.mark.slow
+def test_in_single_precision(tmp_path):
+    compare(tmp_path, [2], MANY, precision="float32", tolerance=1e-4)
 
 
 def test_alone_nothing_changes():

@@ -349,7 +349,7 @@ pretrain(sys.argv[1], out=sys.argv[2], cache=float(sys.argv[3]), **wishes)
 """
 
 
-@pytest.mark.parametrize(("cache", "bad"), [(0, (2, 5)), (1, ())])
+@pytest.mark.parametrize(("cache", "bad"), [(0, (2, 5)), pytest.param(1, (), marks=pytest.mark.slow)])
 def test_two_processes_train_as_one(breakable, tmp_path, cache, bad):
     chosen, root = breakable
     for row in bad:

@@ -251,5 +251,5 @@ def test_a_name_that_cannot_be_loaded_says_how_to_get_it(tmp_path: Path) -> None
 
 def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embeddings.sources.huggingface.find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match=r"curate-pretraining\[hf\]"):
+    with pytest.raises(MissingExtraError, match="pip install 'datasets"):
         open_source("hf:mnist")
