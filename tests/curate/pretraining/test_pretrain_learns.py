@@ -73,7 +73,9 @@ def test_neighbors_name_the_pattern_better_after_training(select, image_table, e
     assert run.facts["health"]["verdict"] in ("healthy", "too early")
 
 
-@pytest.mark.parametrize(("method", "rise"), [pytest.param("mocov3", 0.06, marks=pytest.mark.slow), ("vicreg", 0.1), ("barlow", 0.08)])
+@pytest.mark.parametrize(
+    ("method", "rise"), [pytest.param("mocov3", 0.06, marks=pytest.mark.slow), ("vicreg", 0.1), ("barlow", 0.08)]
+)
 def test_other_methods_learn_where_color_tells_nothing(select, image_table, encode, tmp_path, method, rise):
     """Against batch norms that have seen the views: to see them alone changes what neighbors say."""
     train, test = gratings(1024, seed=0), gratings(512, seed=1)
