@@ -12,16 +12,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from curate.eval_report import EvalReport
     from curate.evaluation import evaluate
     from curate.pretraining import plan, pretrain
-    from curate.results import Estimate, EvalReport, Run, Selection, ShiftReport
+    from curate.results import Estimate, Run, Selection, ShiftReport
     from curate.scoring import score
     from curate.selection import select
 
 # Loaded on first use: importing torch takes seconds, and `curate --help` should not.
 _HOMES = {
     "Estimate": "curate.results",
-    "EvalReport": "curate.results",
+    "EvalReport": "curate.eval_report",
     "Run": "curate.results",
     "Selection": "curate.results",
     "ShiftReport": "curate.results",

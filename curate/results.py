@@ -130,7 +130,7 @@ class ShiftReport:
         Raises:
             CorruptError: missing, or of an unknown schema.
         """
-        return cls.from_json(_read(Path(folder) / "score.json", "curate.score/1"))
+        return cls.from_json(read_document(Path(folder) / "score.json", "curate.score/1"))
 
     def __getitem__(self, name: str) -> PoolScore:
         return next(p for p in self.pools if p.name == name)
@@ -260,7 +260,7 @@ class Selection:
                 f"No selection in {str(folder)!r}: selection.json is missing.",
                 hint="Give the folder that `curate select` wrote.",
             )
-        document = _read(folder / "selection.json", "curate.selection/2")
+        document = read_document(folder / "selection.json", "curate.selection/2")
         table, left_out = (files.read_table(folder / f"{name}.parquet") for name in ("selection", "left_out"))
         facts, sources = document["facts"], document["sources"]
         selection = cls(table=_whole(table), left_out=left_out, facts=facts, sources=sources, path=folder)
@@ -302,7 +302,7 @@ class Run:
             CorruptError: the run is not finished or does not read back.
         """
         folder = Path(path)
-        return cls(path=folder, facts=_read(folder / "run.json", "curate.run/1"))
+        return cls(path=folder, facts=read_document(folder / "run.json", "curate.run/1"))
 
     def curves(self) -> list[dict[str, float]]:
         """One entry per logged step: samples_seen, loss, learning rate, feature spread."""
@@ -312,76 +312,6 @@ class Run:
         f = self.facts
         size = f"N={f['unique_images']:,}, C={f['samples_seen']:,}"
         return f"Run({f['config']['method']}, {size}, {f['health']['verdict']})\n  .path .curves() .facts"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArmScore:
-    """One arm on one labelled set."""
-
-    arm: str
-    labeled: str
-    kind: str  # frozen, untrained or run
-    metrics: dict[str, Estimate]  # knn, linear, linear_balanced, ...; higher is better
-    against_frozen: dict[str, Estimate] = field(default_factory=dict)  # paired differences, same keys
-    label_equivalents: Estimate | None = None  # labels the frozen encoder needs for this linear accuracy
-    facts: dict[str, Any] = field(default_factory=dict)  # chosen settings, encoder fingerprint, samples_seen
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON object."""
-        estimates = {
-            "metrics": {k: v.to_json() for k, v in self.metrics.items()},
-            "against_frozen": {k: v.to_json() for k, v in self.against_frozen.items()},
-            "label_equivalents": self.label_equivalents.to_json() if self.label_equivalents else None,
-        }
-        return {"arm": self.arm, "labeled": self.labeled, "kind": self.kind, "facts": self.facts, **estimates}
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> ArmScore:
-        """Reads what ``to_json`` wrote."""
-        equivalents = document["label_equivalents"]
-        estimates = {
-            k: {name: Estimate.from_json(e) for name, e in document[k].items()} for k in ("metrics", "against_frozen")
-        }
-        return cls(
-            **{**document, **estimates, "label_equivalents": Estimate.from_json(equivalents) if equivalents else None}
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalReport:
-    """Accuracies with intervals: the frozen public encoder first, its untrained twin second, then the runs."""
-
-    scores: tuple[ArmScore, ...]
-    labeled: dict[str, dict[str, Any]]  # per labelled set: n train, n test, classes, how it was split
-    seed: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON object, schema curate.evaluate/1."""
-        scores = [s.to_json() for s in self.scores]
-        return {"schema": "curate.evaluate/1", "scores": scores, "labeled": self.labeled, "seed": self.seed}
-
-    def save(self, folder: Path) -> None:
-        """Writes evaluate.json."""
-        files.write_json(folder / "evaluate.json", self.to_json())
-
-    @classmethod
-    def open(cls, folder: Path | str) -> EvalReport:
-        """Reads what ``save`` wrote.
-
-        Raises:
-            CorruptError: missing, or of an unknown schema.
-        """
-        return cls.from_json(_read(Path(folder) / "evaluate.json", "curate.evaluate/1"))
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> EvalReport:
-        """Reads what ``to_json`` wrote."""
-        scores = tuple(ArmScore.from_json(s) for s in document["scores"])
-        return cls(scores=scores, labeled=document["labeled"], seed=document["seed"])
-
-    def __repr__(self) -> str:
-        lines = [f"{s.labeled} {s.arm}: " + ", ".join(f"{k} {v}" for k, v in s.metrics.items()) for s in self.scores]
-        return "\n".join([f"EvalReport({len(self.scores)} scores)", *lines[:6]])
 
 
 def check_pool_names(pools: Iterable[str]) -> None:
@@ -405,7 +335,7 @@ def _whole(table: pa.Table) -> pa.Table:
     return table
 
 
-def _read(path: Path, schema: str) -> dict[str, Any]:
+def read_document(path: Path, schema: str) -> dict[str, Any]:
     """A JSON document of ours with the schema it must have."""
     document: dict[str, Any] = files.read_json(path)
     if document.get("schema") != schema:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from curate.evaluation._intervals import Measured, Resamples, accuracy, balanced_accuracy
 from curate.evaluation._knn import knn_probe
 from curate.evaluation._label_equivalents import Curve, label_equivalents, learning_curve
-from curate.evaluation._linear import linear_probe, predict, standardized
+from curate.evaluation._linear import fitted, linear_probe, standardized
 from curate.evaluation._split import Split
 from curate.results import Estimate
 
@@ -23,12 +24,19 @@ UNITS = {
 }
 
 
+# The linear head on other features [k, d] of the test images ``at`` int64 [k], positions in the test part ->
+# probabilities [k, C]
+Classifier = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Probed:
     """One arm's figures on the test images, and what was chosen on held-out training images."""
 
     measured: dict[str, Measured]  # by metric
     chosen: dict[str, dict[str, float]]  # by probe: settings and held-out accuracy
+    probabilities: np.ndarray  # [m, C] by the linear head, of every test image
+    classify: Classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,38 +60,55 @@ class Comparison:
         penalty = self.frozen.chosen["linear"]["penalty"]
 
         def fit(rows: np.ndarray) -> np.ndarray:
-            return predict(train[rows], labels[rows], test, penalty)
+            return fitted(train[rows], labels[rows], penalty).predict(test)
 
-        return learning_curve(fit, labels, test_labels, self._resamples)
+        return learning_curve(fit, labels, test_labels, self.resamples)
 
     def probe(self, features: np.ndarray) -> Probed:
         """Fits both probes on features [n, d] and measures them."""
         train, test = self._parts(features)
-        labels, test_labels = self._parts(self.split.labels)
-        probes = {
-            "linear": linear_probe(train, labels, test, self.split.held_out),
-            "knn": knn_probe(train, labels, test, self.split.held_out),
-        }
+        labels, _ = self._parts(self.split.labels)
+        n_classes = self.split.n_classes
+        linear = linear_probe(train, labels, test, self.split.held_out, n_classes=n_classes)
+        knn = knn_probe(train, labels, test, self.split.held_out, n_classes=n_classes)
+        probes = {"linear": linear, "knn": knn}
+        return self.judge(
+            {name: probe.probabilities for name, probe in probes.items()},
+            {name: {**probe.settings, "held_out_accuracy": probe.validation} for name, probe in probes.items()},
+            lambda features, _: linear.classify(features),
+        )
+
+    def judge(
+        self, probabilities: dict[str, np.ndarray], chosen: dict[str, dict[str, float]], classify: Classifier
+    ) -> Probed:
+        """Measures classifiers by what they say of the test images.
+
+        Args:
+            probabilities: [m, C] by classifier; ``linear`` is among them.
+            chosen: Settings of each, and its held-out accuracy.
+            classify: The linear one, for other features.
+        """
+        _, truth = self._parts(self.split.labels)
         metrics = {}
-        for name, probe in probes.items():
-            correct = probe.predicted == test_labels
+        for name, said in probabilities.items():
+            correct = said.argmax(axis=1) == truth
             metrics[name] = accuracy(correct)
-            metrics[f"{name}_balanced"] = balanced_accuracy(correct, test_labels)
-        chosen = {name: {**probe.settings, "held_out_accuracy": probe.validation} for name, probe in probes.items()}
-        return Probed(measured=self._resamples.measure(metrics), chosen=chosen)
+            metrics[f"{name}_balanced"] = balanced_accuracy(correct, truth)
+        measured = self.resamples.measure(metrics)
+        return Probed(measured=measured, chosen=chosen, probabilities=probabilities["linear"], classify=classify)
 
     def metrics(self, probed: Probed) -> dict[str, Estimate]:
         """Accuracies with their intervals."""
-        return {name: self._resamples.estimate(m, UNITS[name]) for name, m in probed.measured.items()}
+        return {name: self.resamples.estimate(m, UNITS[name]) for name, m in probed.measured.items()}
 
     def gains(self, probed: Probed) -> dict[str, Estimate]:
         """Paired differences against the frozen encoder."""
         frozen = self.frozen.measured
-        return {name: self._resamples.difference(m, frozen[name], UNITS[name]) for name, m in probed.measured.items()}
+        return {name: self.resamples.difference(m, frozen[name], UNITS[name]) for name, m in probed.measured.items()}
 
     def label_equivalents(self, probed: Probed) -> Estimate:
         """Labels with which the frozen encoder is as accurate."""
-        return label_equivalents(self.curve, probed.measured["linear"], self._resamples)
+        return label_equivalents(self.curve, probed.measured["linear"], self.resamples)
 
     def facts(self) -> dict[str, Any]:
         """How the set was split, and the frozen encoder's linear accuracy by number of labels."""
@@ -91,7 +116,8 @@ class Comparison:
         return {**self.split.facts, "frozen_curve": curve}
 
     @cached_property
-    def _resamples(self) -> Resamples:
+    def resamples(self) -> Resamples:
+        """Draws of the test images, the same for all arms."""
         units = self.split.units[self.split.test]
         return Resamples(units=units, n_train=len(self.split.train), seed=self.seed)
 

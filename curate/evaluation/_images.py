@@ -42,8 +42,10 @@ class LabeledImages:
     stores: Sequence[EmbeddingStore]
 
     @classmethod
-    def of(cls, name: str, thing: Labeled, embedding: Embedding, encoder: str) -> LabeledImages:
-        """Embeds SOURCE, ``TRAIN::TEST`` or a pair of sources.
+    def of(
+        cls, name: str, thing: Labeled, embedding: Embedding, encoder: str, *, split_by: str | None = None
+    ) -> LabeledImages:
+        """Embeds SOURCE, ``TRAIN::TEST`` or a pair of sources; ``split_by`` names the column of their groups.
 
         Raises:
             UsageError: vectors, of which no other encoder can embed the images.

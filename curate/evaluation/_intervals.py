@@ -70,13 +70,15 @@ class Resamples:
             for name, metric in metrics.items()
         }
 
-    def estimate(self, measured: Measured, unit: str) -> Estimate:
-        """A share of right images with its interval; higher is better, ``n`` is (training labels, test images).
+    def estimate(
+        self, measured: Measured, unit: str, *, is_share: bool = True, lower_is_better: bool = False
+    ) -> Estimate:
+        """A figure with its interval; ``n`` is (training labels, test images).
 
-        All right or all wrong has no spread to draw from; the far end is then Clopper and Pearson's.
+        All right or all wrong has no spread to draw from; the far end of a share is then Clopper and Pearson's.
         """
-        estimate = self._interval(measured, unit)
-        if estimate.low is None or measured.value not in (0.0, 1.0):
+        estimate = replace(self._interval(measured, unit), lower_is_closer=lower_is_better)
+        if estimate.low is None or not is_share or measured.value not in (0.0, 1.0):
             return estimate
         reach = 1 - TAILS[0] ** (1 / self.n_units)
         return replace(estimate, **({"low": 1 - reach} if measured.value else {"high": reach}))

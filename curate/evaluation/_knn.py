@@ -22,7 +22,9 @@ NEIGHBORS = (1, 3, 5, 10, 20, 50, 100)
 TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 0.5)
 
 
-def knn_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, held_out: Parts) -> Probe:
+def knn_probe(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, held_out: Parts, *, n_classes: int | None = None
+) -> Probe:
     """Predicts test images from their nearest training images, k and T chosen on held-out training images.
 
     Args:
@@ -30,18 +32,24 @@ def knn_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, held_out:
         labels: Class numbers int [n].
         test: Features [m, d].
         held_out: Parts of the training rows to choose on.
+        n_classes: C, if classes with higher numbers than those of the training images are to have a column.
     """
-    train, test = _unit(train), _unit(test)
+    train, n_classes = _unit(train), n_classes or int(labels.max()) + 1
     grid = _grid(min(len(fit) for fit, _ in held_out))
     correct, seen = np.zeros(len(grid)), 0
     for fit, held in held_out:
-        votes = _votes(train[fit], labels[fit], train[held], grid)
-        correct += [(predicted == labels[held]).sum() for predicted in votes]
+        votes = _votes(train[fit], labels[fit], train[held], grid, n_classes)
+        correct += [(scores.argmax(axis=1) == labels[held]).sum() for scores in votes]
         seen += len(held)
     best = int(correct.argmax())
-    predicted = _votes(train, labels, test, [grid[best]])[0]
+
+    def classify(features: np.ndarray) -> np.ndarray:
+        (scores,) = _votes(train, labels, _unit(features), [grid[best]], n_classes)
+        return np.asarray(scores / scores.sum(axis=1, keepdims=True))
+
     settings = dict(zip(("k", "temperature"), grid[best], strict=True))
-    return Probe(predicted=predicted, settings=settings, validation=float(correct[best] / seen))
+    validation = float(correct[best] / seen)
+    return Probe(probabilities=classify(test), classify=classify, settings=settings, validation=validation)
 
 
 def vote(cosines: np.ndarray, labels: np.ndarray, temperature: float, n_classes: int) -> np.ndarray:
@@ -53,12 +61,12 @@ def vote(cosines: np.ndarray, labels: np.ndarray, temperature: float, n_classes:
 
 
 def _votes(
-    base: np.ndarray, labels: np.ndarray, queries: np.ndarray, grid: list[tuple[int, float]]
+    base: np.ndarray, labels: np.ndarray, queries: np.ndarray, grid: list[tuple[int, float]], n_classes: int
 ) -> list[np.ndarray]:
-    """Predictions [m] under every setting, from one search."""
+    """Scores [m, C] under every setting, from one search."""
     distances, rows = nearest(queries, base, max(k for k, _ in grid))
-    cosines, near, n_classes = 1 - distances / 2, labels[rows], int(labels.max()) + 1
-    return [vote(cosines[:, :k], near[:, :k], t, n_classes).argmax(axis=1) for k, t in grid]
+    cosines, near = 1 - distances / 2, labels[rows]
+    return [vote(cosines[:, :k], near[:, :k], t, n_classes) for k, t in grid]
 
 
 def _grid(n: int) -> list[tuple[int, float]]:

@@ -6,9 +6,11 @@ is most accurate on held-out training images; equal accuracies go to the stronge
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from curate.evaluation._logistic import logistic_path
+from curate.evaluation._logistic import Logistic, logistic_path
 from curate.evaluation._probe import Probe
 from curate.evaluation._split import Parts
 from embeddings.store import blocks
@@ -19,7 +21,34 @@ FLOAT64_VALUES = 1 << 25  # larger features are fitted in float32, at half the m
 CONSTANT = 1e-9  # a deviation below this share of the mean is rounding
 
 
-def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, held_out: Parts) -> Probe:
+@dataclass(frozen=True)
+class Scaler:
+    """Takes the training part's mean and deviation out of features; those constant in training become 0."""
+
+    mean: np.ndarray  # float64 [d]
+    scale: np.ndarray  # float64 [d], infinite where constant
+    dtype: type
+
+    @classmethod
+    def of(cls, train: np.ndarray) -> Scaler:
+        """That of training features [n, d]."""
+        n = len(train)
+        mean = sum(block.sum(axis=0) for _, block in blocks(train, dtype=np.float64)) / n
+        variance = sum(np.square(block - mean).sum(axis=0) for _, block in blocks(train, dtype=np.float64)) / n
+        deviation = np.sqrt(variance)
+        varies = deviation > CONSTANT * np.abs(mean)
+        dtype = np.float64 if train.size <= FLOAT64_VALUES else np.float32
+        return cls(mean, np.where(varies, deviation, np.inf), dtype)
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Features [b, d], standardized."""
+        centered: np.ndarray = features.astype(self.dtype) - self.mean.astype(self.dtype)
+        return np.asarray((centered / self.scale).astype(self.dtype, copy=False))
+
+
+def linear_probe(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, held_out: Parts, *, n_classes: int | None = None
+) -> Probe:
     """Predicts test images by logistic regression, its penalty chosen on held-out training images.
 
     Args:
@@ -27,32 +56,36 @@ def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, held_o
         labels: Class numbers int [n].
         test: Features [m, d].
         held_out: Parts of the training rows to choose on.
+        n_classes: C, if classes with higher numbers than those of the training images are to have a column.
     """
-    train, test = standardized(train, test)
-    n_classes = int(labels.max()) + 1
+    scaler = Scaler.of(train)
+    train = scaler(train)
+    n_classes = n_classes or int(labels.max()) + 1
     correct, seen = np.zeros(len(PENALTIES)), 0
     for fit, held in held_out:
         models = logistic_path(train[fit], labels[fit], n_classes, PENALTIES, tolerance=ROUGHLY)
         correct += [(model.predict(train[held]) == labels[held]).sum() for model in models]
         seen += len(held)
     best = int(correct.argmax())
-    predicted = predict(train, labels, test, PENALTIES[best])
-    return Probe(predicted=predicted, settings={"penalty": PENALTIES[best]}, validation=float(correct[best] / seen))
+    model = fitted(train, labels, PENALTIES[best], n_classes=n_classes)
+
+    def classify(features: np.ndarray) -> np.ndarray:
+        return model.probabilities(scaler(features))
+
+    return Probe(
+        probabilities=classify(test),
+        classify=classify,
+        settings={"penalty": PENALTIES[best]},
+        validation=float(correct[best] / seen),
+    )
 
 
-def predict(train: np.ndarray, labels: np.ndarray, test: np.ndarray, penalty: float) -> np.ndarray:
-    """Class numbers int64 [m] of test features under one penalty; both standardized."""
-    return logistic_path(train, labels, int(labels.max()) + 1, [penalty])[0].predict(test)
+def fitted(train: np.ndarray, labels: np.ndarray, penalty: float, *, n_classes: int | None = None) -> Logistic:
+    """The model of standardized training features [n, d] under one penalty."""
+    return logistic_path(train, labels, n_classes or int(labels.max()) + 1, [penalty])[0]
 
 
 def standardized(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both parts with the training part's mean and deviation removed; features constant in training become 0."""
-    dtype = np.float64 if train.size <= FLOAT64_VALUES else np.float32
-    n = len(train)
-    mean = sum(block.sum(axis=0) for _, block in blocks(train, dtype=np.float64)) / n
-    variance = sum(np.square(block - mean).sum(axis=0) for _, block in blocks(train, dtype=np.float64)) / n
-    deviation = np.sqrt(variance)
-    varies = deviation > CONSTANT * np.abs(mean)
-    scale = np.where(varies, deviation, np.inf)
-    scaled = [((part.astype(dtype) - mean.astype(dtype)) / scale).astype(dtype, copy=False) for part in (train, test)]
-    return scaled[0], scaled[1]
+    scaler = Scaler.of(train)
+    return scaler(train), scaler(test)

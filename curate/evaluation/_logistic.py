@@ -19,6 +19,7 @@ from functools import cache
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import softmax
 from threadpoolctl import ThreadpoolController
 
 STRONG = 10.0  # with this penalty the curvature is that of zero weights
@@ -39,6 +40,10 @@ class Logistic:
         """Most probable class int64 [m] of ``features`` [m, d]."""
         best: np.ndarray = (features @ self.weights + self.bias).argmax(axis=1)
         return best
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Probability float64 [m, C] of every class; 0 for classes without a training image."""
+        return np.asarray(softmax((features @ self.weights + self.bias).astype(np.float64), axis=1))
 
 
 def logistic_path(

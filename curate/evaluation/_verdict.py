@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from curate.results import ArmScore, Estimate, EvalReport
+from curate.eval_report import ArmScore, EvalReport
+from curate.results import Estimate
 from embeddings.errors import UnknownNameError
 
 METRIC = "linear"

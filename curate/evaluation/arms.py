@@ -2,28 +2,45 @@
 
 Every arm embeds every labeled set once; split, resamples and grids are the same for all. Settings are chosen on
 held-out training images; test images are looked at once, for the final figures.
+
+Further examinations are asked for by name: ``also=("labels", "robustness")``; ``finetune`` adds arms instead, the
+frozen encoder and every run fine-tuned, and a network trained on the labels alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curate.evaluation._comparison import Comparison
+import numpy as np
+
+from curate.eval_report import ArmScore, EvalReport
+from curate.evaluation._comparison import Comparison, Probed
 from curate.evaluation._images import Embedding, Labeled, LabeledImages
 from curate.evaluation._split import split_labeled
-from curate.results import ArmScore, EvalReport, Run
+from curate.evaluation._view import View
+from curate.evaluation.examinations import ROWS, as_findings, examine, find_examinations
+from curate.evaluation.settings import Settings
+from curate.results import Run
+from embeddings.encoders import get_encoder
 from embeddings.errors import UsageError
 from embeddings.progress import Progress, silent
 
+FINETUNE = ROWS[0]
+REFERENCES = ("frozen:", "untrained:", "finetuned:", "supervised:")
 
-def evaluate(  # noqa: PLR0913 (the settings all commands share, and one of its own)
+
+def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its own)
     arms: Mapping[str, Run | str | Path],
     labeled: Mapping[str, Labeled],
     *,
     encoder: str = "lite0",
+    also: Sequence[str] = (),
+    settings: Settings | None = None,
+    split_by: str | None = None,
     allow_unequal: bool = False,
     seed: int = 0,
     work: Path | str | None = Path(".curate"),
@@ -38,6 +55,9 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and one of its 
         labeled: Name -> source with labels (30% of it is held out by group, else by key), ``TRAIN::TEST``, or a pair
             of sources. A store serves too if it knows its images, since every arm embeds those itself.
         encoder: The frozen public encoder.
+        also: Further examinations, or all: see ``EXAMINATIONS``; ``finetune`` adds arms.
+        settings: Knobs of the examinations.
+        split_by: Column whose values (a part, a lot, a camera) are never cut by a split.
         allow_unequal: Compare runs that saw unequal numbers of samples.
         seed: Draws test images and label subsets.
         work: Where embeddings are kept and reused; None keeps them in memory.
@@ -53,20 +73,23 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and one of its 
         UsageError: unequal samples seen, not a run, no labels, one class only, or vectors without images.
         TooFewImagesError: fewer than 10 labeled images in a part.
     """
+    names = find_examinations(also)
     compared = [*_references(encoder), *_runs(arms, allow_unequal)]
     if not labeled:
         raise UsageError("No labeled set was given.", hint="Give at least one: NAME=TRAIN[::TEST].")
     folder = None if work is None else Path(work)
     embedding = Embedding(work=folder, device=device, workers=workers, progress=progress)
     scores: list[ArmScore] = []
+    total = len(labeled) * len(compared) * (2 if FINETUNE in names else 1)
     facts: dict[str, dict[str, Any]] = {}
     for name, thing in labeled.items():
-        images = LabeledImages.of(name, thing, embedding, encoder)
+        images = LabeledImages.of(name, thing, embedding, encoder, split_by=split_by)
         split = split_labeled(images.rows, images.n_train)
         comparison = Comparison(split=split, frozen_features=images.own_features()[1], seed=seed)
+        bench = _Bench(images, comparison, embedding, settings or Settings(), names)
         for arm in compared:
-            progress("evaluate", len(scores), len(labeled) * len(compared), f"{arm.name} on {name}")
-            scores.append(_score(arm, images, comparison, embedding))
+            progress("evaluate", len(scores), total, f"{arm.name} on {name}")
+            scores += bench.scores(arm)
         facts[name] = comparison.facts()
     progress("evaluate", len(scores), len(scores))
     return EvalReport(scores=tuple(scores), labeled=facts, seed=seed)
@@ -80,19 +103,64 @@ class _Arm:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def _score(arm: _Arm, images: LabeledImages, comparison: Comparison, embedding: Embedding) -> ArmScore:
-    is_frozen = arm.kind == "frozen"
-    spec, features = images.own_features() if is_frozen else images.features(embedding, arm.encoder)
-    probed = comparison.frozen if is_frozen else comparison.probe(features)
-    return ArmScore(
-        arm=arm.name,
-        labeled=images.name,
-        kind=arm.kind,
-        metrics=comparison.metrics(probed),
-        against_frozen={} if is_frozen else comparison.gains(probed),
-        label_equivalents=None if is_frozen else comparison.label_equivalents(probed),
-        facts={"encoder": spec.name, "fingerprint": spec.fingerprint, "chosen": probed.chosen, **arm.facts},
-    )
+@dataclass
+class _Bench:
+    """One labeled set, on which arm after arm is measured, the frozen encoder first."""
+
+    images: LabeledImages
+    comparison: Comparison
+    embedding: Embedding
+    settings: Settings
+    names: tuple[str, ...]  # of the examinations
+    _frozen: dict[tuple[str, str, str], Any] | None = None  # its figures
+
+    def scores(self, arm: _Arm) -> Iterator[ArmScore]:
+        """The arm as it is, and fine-tuned."""
+        view, facts = self._seen(arm)
+        yield self._score(view, {**facts, **arm.facts})
+        if FINETUNE in self.names:
+            yield from self._tuned(view, arm)
+
+    def _seen(self, arm: _Arm) -> tuple[View, dict[str, Any]]:
+        is_frozen = arm.kind == "frozen"
+        images, comparison = self.images, self.comparison
+        spec, features = images.own_features() if is_frozen else images.features(self.embedding, arm.encoder)
+        probed = comparison.frozen if is_frozen else comparison.probe(features)
+        eye = partial(get_encoder, arm.encoder, device=self.embedding.device.partition(",")[0])
+        view = self._view(arm.name, arm.kind, eye, features, probed)
+        return view, {"encoder": spec.name, "fingerprint": spec.fingerprint}
+
+    def _tuned(self, view: View, arm: _Arm) -> Iterator[ArmScore]:
+        """The untrained network, trained on the labels alone; others fine-tuned on them."""
+        from curate.evaluation._finetune import finetune
+
+        is_scratch = arm.kind == "untrained"
+        kind = "supervised" if is_scratch else "finetuned"
+        tuned = finetune(view, arm.encoder, from_scratch=is_scratch)
+        name = f"{kind}:{tuned.network if is_scratch else arm.name.removeprefix('frozen:')}"
+        seen = self._view(name, kind, tuned.eye, tuned.features, tuned.probed)
+        yield self._score(seen, {**tuned.facts, **arm.facts})
+
+    def _view(self, arm: str, kind: str, eye: Callable[[], Any], features: np.ndarray, probed: Probed) -> View:
+        shared = {name: getattr(self, name) for name in ("comparison", "images", "embedding", "settings")}
+        return View(arm=arm, kind=kind, eye=eye, features=features, probed=probed, **shared)
+
+    def _score(self, view: View, facts: dict[str, Any]) -> ArmScore:
+        comparison, probed, is_frozen = self.comparison, view.probed, view.kind == "frozen"
+        figures = examine([name for name in self.names if name not in ROWS], view)
+        findings = as_findings(figures, self._frozen, comparison.resamples)
+        if is_frozen:
+            self._frozen = figures
+        return ArmScore(
+            arm=view.arm,
+            labeled=self.images.name,
+            kind=view.kind,
+            metrics=comparison.metrics(probed),
+            against_frozen={} if is_frozen else comparison.gains(probed),
+            label_equivalents=None if is_frozen else comparison.label_equivalents(probed),
+            findings=findings,
+            facts={**facts, "chosen": probed.chosen},
+        )
 
 
 def _references(encoder: str) -> list[_Arm]:
@@ -109,8 +177,8 @@ def _references(encoder: str) -> list[_Arm]:
 def _runs(arms: Mapping[str, Run | str | Path], allow_unequal: bool) -> list[_Arm]:
     runs = {name: arm if isinstance(arm, Run) else _open_run(Path(arm)) for name, arm in arms.items()}
     for name in runs:
-        if not name.strip() or name.startswith(("frozen:", "untrained:")):
-            raise UsageError(f"{name!r} cannot name an arm.", hint="'frozen:' and 'untrained:' name the references.")
+        if not name.strip() or name.startswith(REFERENCES):
+            raise UsageError(f"{name!r} cannot name an arm.", hint=f"{', '.join(REFERENCES)} name the references.")
     seen = {name: int(run.facts["samples_seen"]) for name, run in runs.items()}
     if len(set(seen.values())) > 1 and not allow_unequal:
         counts = ", ".join(f"{name} {count:,}" for name, count in seen.items())

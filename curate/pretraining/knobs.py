@@ -44,14 +44,14 @@ def read_knobs(pairs: Sequence[str], *, method: str, init: str) -> dict[str, Any
         UnknownNameError: no such method, recipe or knob.
         UsageError: no ``=``, or a value of another type.
     """
-    named = dict(_split(pair) for pair in pairs)
+    named = dict(split_pair(pair) for pair in pairs)
     recipe = named.pop(RECIPE, None)
     config = find_recipe(method, recipe) if recipe else default_recipe(method, init)
     known = {**RUN, **types_of(config), **types_of(config.training)}
     for name in named:
         if name not in known:
             raise UnknownNameError(f"knob of {method}", name, (RECIPE, *known))
-    values = {name: _read(name, text, known[name]) for name, text in named.items()}
+    values = {name: read_value(name, text, known[name]) for name, text in named.items()}
     run = {name: value for name, value in values.items() if name in RUN}
     return {"config": with_knobs(config, {k: v for k, v in values.items() if k not in RUN}), **run}
 
@@ -77,15 +77,24 @@ def types_of(config: MethodConfig | Training) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(config) if field.name != TRAINING}
 
 
-def _split(pair: str) -> tuple[str, str]:
+def split_pair(pair: str) -> tuple[str, str]:
+    """Name and value of NAME=VALUE.
+
+    Raises:
+        UsageError: no ``=``, or no name.
+    """
     name, equals, value = pair.partition("=")
     if not equals or not name.strip():
         raise UsageError(f"{pair!r} does not set a knob.", hint="Write NAME=VALUE, as temperature=0.1.")
     return name.strip(), value.strip()
 
 
-def _read(name: str, text: str, kind: Any) -> Any:
-    """The value of a knob."""
+def read_value(name: str, text: str, kind: Any) -> Any:
+    """The value of a knob of a type.
+
+    Raises:
+        UsageError: the text is not one.
+    """
     try:
         return _convert(text, kind)
     except ValueError as error:

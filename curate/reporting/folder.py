@@ -8,10 +8,11 @@ from typing import Any
 
 from curate.comparison import FILE as COMPARISON
 from curate.comparison import Comparison
+from curate.eval_report import EvalReport
 from curate.reporting.html import render_html
 from curate.reporting.markdown import render_markdown
 from curate.reporting.summary import summarize, without_images
-from curate.results import EvalReport, Run, Selection, ShiftReport
+from curate.results import Run, Selection, ShiftReport
 from embeddings import files
 from embeddings.errors import SourceError, UsageError
 

@@ -23,11 +23,12 @@ from importlib import metadata
 from typing import Any
 
 from curate.comparison import Comparison
+from curate.eval_report import EvalReport
 from curate.reporting.findings import pictured
 from curate.reporting.selections import comparison_part, selection_part
 from curate.reporting.sentences import headline
 from curate.reporting.thumbnails import Album
-from curate.results import EvalReport, Run, Selection, ShiftReport
+from curate.results import Run, Selection, ShiftReport
 from curate.scoring import MIDDLE, NEAR, shift_index
 
 SCHEMA = "curate.report/1"

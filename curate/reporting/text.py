@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from curate.comparison import Comparison, Reading, called
+from curate.eval_report import EvalReport
 from curate.reporting.score_lines import finding_lines
 from curate.reporting.sentences import headline, judge_sentence
 from curate.reporting.summary import summarize
 from curate.reporting.wording import NOTHING, likely, number, percent, signed, span, with_error
-from curate.results import FAR, Estimate, EvalReport, Run, Selection, ShiftReport
+from curate.results import FAR, Estimate, Run, Selection, ShiftReport
 
 NAME_WIDTH = 34  # of an encoder in a table
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 import curate.evaluation
+from curate.eval_report import EvalReport
 from curate.evaluation import _images, evaluate, verdicts
-from curate.results import EvalReport, Run
+from curate.results import Run
 from embeddings import files
 from embeddings.errors import CorruptError, EncoderMismatchError, TooFewImagesError, UsageError
 from embeddings.spec import EncoderSpec

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from curate.eval_report import ArmScore, EvalReport
 from curate.evaluation import verdict, verdicts
-from curate.results import ArmScore, Estimate, EvalReport
+from curate.results import Estimate
 from embeddings.errors import UnknownNameError
 
 

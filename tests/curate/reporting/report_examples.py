@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from curate.comparison import Comparison, Contender, Judge, Reading
-from curate.results import LEFT_OUT, SELECTION, ArmScore, Estimate, EvalReport, PoolScore, Run, Selection, ShiftReport
+from curate.eval_report import ArmScore, EvalReport
+from curate.results import LEFT_OUT, SELECTION, Estimate, PoolScore, Run, Selection, ShiftReport
 
 TOTAL_VARIANCE = 600.0
 ENCODER = {"name": "lite0", "dim": 1280, "size": 128, "preprocessing": "squash", "weights": "ab" * 32, "license": "x"}

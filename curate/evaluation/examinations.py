@@ -1,0 +1,76 @@
+"""Further examinations of every arm, by name (``--also``): one file each, one contract.
+
+An examination takes a View and returns Figures; the same conditions and metrics for every arm, so that each can stand
+beside the frozen encoder's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from curate.eval_report import Finding
+from curate.evaluation._intervals import Measured, Resamples
+from curate.evaluation._view import Figure, View
+from curate.results import Estimate
+from embeddings.errors import UnknownNameError
+
+Examination = Callable[[View], list[Figure]]
+
+# name -> where the function ``examine`` is
+EXAMINATIONS: dict[str, str] = {}
+ROWS = ("finetune",)  # what adds arms instead of findings
+ALL = "all"
+
+
+def find_examinations(texts: Sequence[str]) -> tuple[str, ...]:
+    """Names in the order of the table, from texts with commas.
+
+    Raises:
+        UnknownNameError: one that there is not.
+    """
+    known = (*ROWS, *EXAMINATIONS)
+    wanted = [name.strip() for text in texts for name in text.split(",") if name.strip()]
+    for name in wanted:
+        if name not in (*known, ALL):
+            raise UnknownNameError("examination", name, (*known, ALL))
+    return known if ALL in wanted else tuple(name for name in known if name in wanted)
+
+
+def examine(names: Sequence[str], view: View) -> dict[tuple[str, str, str], Figure]:
+    """All figures of some examinations, by examination, condition and metric."""
+    found = {}
+    for name in names:
+        examination: Examination = import_module(EXAMINATIONS[name]).examine
+        for figure in examination(view):
+            found[name, figure.condition, figure.metric] = figure
+    return found
+
+
+def as_findings(
+    figures: dict[tuple[str, str, str], Figure],
+    frozen: dict[tuple[str, str, str], Figure] | None,
+    resamples: Resamples,
+) -> tuple[Finding, ...]:
+    """Figures with their intervals, and with their differences to the frozen encoder's (None for its own)."""
+    findings = []
+    for place, figure in figures.items():
+        about, condition, metric = place
+        gain = _difference(figure, (frozen or {}).get(place), resamples)
+        estimate = _estimate(figure, resamples)
+        finding = Finding(about=about, condition=condition, metric=metric, estimate=estimate, against_frozen=gain)
+        findings.append(finding)
+    return tuple(findings)
+
+
+def _estimate(figure: Figure, resamples: Resamples) -> Estimate:
+    if isinstance(figure.found, Estimate):
+        return figure.found
+    how = {"is_share": figure.is_share, "lower_is_better": figure.lower_is_better}
+    return resamples.estimate(figure.found, figure.unit, **how)
+
+
+def _difference(figure: Figure, frozen: Figure | None, resamples: Resamples) -> Estimate | None:
+    if frozen is None or not isinstance(figure.found, Measured) or not isinstance(frozen.found, Measured):
+        return None
+    return resamples.difference(figure.found, frozen.found, figure.unit)
