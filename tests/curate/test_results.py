@@ -6,12 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.eval_report import ArmScore, EvalReport
 from curate.results import (
     LEFT_OUT,
     SELECTION,
-    ArmScore,
     Estimate,
-    EvalReport,
     PoolScore,
     Run,
     Selection,
