@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from embeddings.errors import UnknownNameError, UsageError
 
@@ -53,3 +53,8 @@ class Training:
         for name, holds in wanted.items():
             if not holds:
                 raise UsageError(f"{name} cannot be {getattr(self, name)}.", hint="See curate.pretraining.recipe.")
+
+
+# Ours, for thousands to hundreds of thousands of samples seen: from nothing, and from public weights.
+SCRATCH = Training(optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2, batch=128)
+CONTINUED = replace(SCRATCH, learning_rate=3e-4, batch=64, keep_statistics=True)

@@ -10,6 +10,7 @@ The rate of this machine is measured once, before the run; a run that goes on ke
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -27,6 +28,7 @@ from embeddings import files
 from embeddings.errors import UsageError
 
 PROVISIONAL = 10**9  # samples, until their cost is known
+COUNT = re.compile(r"[0-9]+(_[0-9]+)*|[0-9]{1,3}(,[0-9]{3})+")  # 200000, 200_000 or 200,000
 HINT = "Write a number of samples, hours=2, or money=20,rate=2.5."
 
 
@@ -38,14 +40,18 @@ def read_samples(wish: int | str) -> tuple[int | None, float | None]:
     """
     if isinstance(wish, int):
         return wish, None
-    if wish.strip().replace("_", "").replace(",", "").isdigit():
-        return int(wish.replace("_", "").replace(",", "")), None
-    parts = dict(part.strip().split("=", 1) for part in wish.split(",") if "=" in part)
+    if COUNT.fullmatch(wish.strip()):
+        return int(re.sub("[_,]", "", wish)), None
+    parts = [part.strip().partition("=")[::2] for part in wish.split(",")]
     try:
-        values = {name: float(value) for name, value in parts.items()}
+        values = {name: float(value) for name, value in parts}
     except ValueError:
         values = {}
-    if set(values) not in ({"hours"}, {"money", "rate"}) or not all(0 < v < math.inf for v in values.values()):
+    if (
+        len(values) < len(parts)
+        or set(values) not in ({"hours"}, {"money", "rate"})
+        or not all(0 < v < math.inf for v in values.values())
+    ):
         raise UsageError(f"{wish!r} is not an amount of training.", hint=HINT)
     return None, values["hours"] if "hours" in values else values["money"] / values["rate"]
 

@@ -45,6 +45,8 @@ class Preset:
 
 BYOL = Preset(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)  # its color, and DINO's
 
+BYOL_VIEWS = ("natural-first", "natural-second")
+
 # natural: SimCLR's ImageNet views (arXiv 2002.05709, appendix A: strength 1). Its sigma of 0.1 to 2 belongs to 224
 #   pixels and is scaled with the view; SimCLR leaves blur out at 32 pixels, which `blur_from` does.
 # natural-half: SimCLR's CIFAR-10 views (appendix B.9: strength 0.5, no blur).

@@ -30,10 +30,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curate.pretraining.augment.presets import Preset, per_view
+from curate.pretraining.augment.presets import BYOL_VIEWS, Preset, per_view
 from curate.pretraining.methods import Encoded
 from curate.pretraining.methods._heads import mlp
-from curate.pretraining.recipe import Training
+from curate.pretraining.recipe import CONTINUED, SCRATCH, Training
 from curate.pretraining.sample import Seen
 from embeddings.encoders.networks import Network
 from embeddings.errors import UsageError
@@ -130,18 +130,15 @@ _PAPER = Training(
 )
 _CODE = replace(_PAPER, weight_decay=1e-6)
 _SMALL = replace(_CODE, learning_rate=0.4, batch=256, warmup=1 / 30)
-_BYOL = ("natural-first", "natural-second")
 
 # Measured with tiny-resnet@32 on 1,024 gray gratings of eight kinds under noise ("natural-half"), by neighbors: .93 at
 # C = 2,048 (batch 32), where a network whose batch norms alone have seen the views has .77 (se .02). Where tints tell
 # images apart, runs of 2,000 to 3,000 samples end below that at every rate, width and lambda tried; SimCLR does not.
-_SCRATCH = Training(optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2, batch=128)
-_CONTINUED = replace(_SCRATCH, learning_rate=3e-4, batch=64, keep_statistics=True)
 
 RECIPES = {
-    "paper": Config(training=_PAPER, width=8192, augmentation=_BYOL),
-    "code": Config(training=_CODE, width=8192, augmentation=_BYOL),
-    "small-batch": Config(training=_SMALL, width=8192, augmentation=_BYOL),
-    "scratch": Config(training=_SCRATCH, off_diagonal=0.02),
-    "continued": Config(training=_CONTINUED, off_diagonal=0.02),
+    "paper": Config(training=_PAPER, width=8192, augmentation=BYOL_VIEWS),
+    "code": Config(training=_CODE, width=8192, augmentation=BYOL_VIEWS),
+    "small-batch": Config(training=_SMALL, width=8192, augmentation=BYOL_VIEWS),
+    "scratch": Config(training=SCRATCH, off_diagonal=0.02),
+    "continued": Config(training=CONTINUED, off_diagonal=0.02),
 }

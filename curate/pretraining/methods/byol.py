@@ -25,10 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curate.pretraining.augment.presets import Preset, per_view
+from curate.pretraining.augment.presets import BYOL_VIEWS, Preset, per_view
 from curate.pretraining.methods._heads import mlp
 from curate.pretraining.methods._teacher import Siamese, require_momentum
-from curate.pretraining.recipe import Training
+from curate.pretraining.recipe import CONTINUED, SCRATCH, Training
 from embeddings.encoders.networks import Network
 from embeddings.errors import UsageError
 
@@ -44,7 +44,7 @@ class Config:
     dim: int = 256  # of projections and predictions
     hidden: int = 4096  # width of the layer before them
     teacher_momentum: float = 0.996  # of the teacher at the start
-    augmentation: tuple[str, ...] = ("natural-first", "natural-second")
+    augmentation: tuple[str, ...] = BYOL_VIEWS
 
     def __post_init__(self) -> None:
         if min(self.dim, self.hidden) < 1:
@@ -121,12 +121,12 @@ RECIPES = {
     "paper-100": _published(0.45, weight_decay=1e-6, teacher_momentum=0.99, epochs=100),
     "paper-40": _published(0.45, weight_decay=1e-6, teacher_momentum=0.97, epochs=40),
     "scratch": Config(
-        training=Training(optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2, batch=128),
+        training=SCRATCH,
         hidden=512,
         teacher_momentum=0.9,
     ),
     "continued": Config(
-        training=Training(optimizer="adamw", learning_rate=3e-4, weight_decay=1e-2, batch=64, keep_statistics=True),
+        training=CONTINUED,
         hidden=512,
         teacher_momentum=0.9,
     ),

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,7 @@ from torch import nn
 from curate.pretraining import ranks
 from curate.pretraining.augment.presets import Preset, per_view
 from curate.pretraining.methods import Encoded
-from curate.pretraining.recipe import Training
+from curate.pretraining.recipe import CONTINUED, SCRATCH, Training
 from curate.pretraining.sample import Seen
 from embeddings.encoders import get_encoder
 from embeddings.encoders.networks import Network
@@ -200,10 +200,8 @@ def one_minus_cosine(predictions: torch.Tensor, targets: torch.Tensor) -> torch.
 # noisy ones (.50). Not so with augmentation "natural-half" at batches of 32 and C = 1,500 to 2,000: .51 to .52 (.57).
 RECIPES = {
     "scratch": Config(
-        training=Training(optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2, batch=32),
+        training=replace(SCRATCH, batch=32),
         augmentation=("natural",),
     ),
-    "continued": Config(
-        training=Training(optimizer="adamw", learning_rate=3e-4, weight_decay=1e-2, batch=64, keep_statistics=True)
-    ),
+    "continued": Config(training=CONTINUED),
 }

@@ -26,10 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curate.pretraining.augment.presets import Preset, per_view
+from curate.pretraining.augment.presets import BYOL_VIEWS, Preset, per_view
 from curate.pretraining.methods._heads import is_transformer, mlp
 from curate.pretraining.methods._teacher import Siamese, require_momentum
-from curate.pretraining.recipe import Training
+from curate.pretraining.recipe import CONTINUED, SCRATCH, Training
 from embeddings.encoders.networks import Network
 from embeddings.errors import UsageError
 
@@ -52,7 +52,7 @@ class Config:
     dim: int = 256  # of the projections that are compared
     hidden: int = 4096  # width of the layers before them
     teacher_momentum: float = 0.99  # of the teacher at the start
-    augmentation: tuple[str, ...] = ("natural-first", "natural-second")
+    augmentation: tuple[str, ...] = BYOL_VIEWS
 
     def __post_init__(self) -> None:
         if self.temperature <= 0 or min(self.dim, self.hidden) < 1:
@@ -135,12 +135,12 @@ RECIPES = {
         ),
     ),
     "scratch": Config(
-        training=Training(optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2, batch=128),
+        training=SCRATCH,
         hidden=512,
         teacher_momentum=0.9,
     ),
     "continued": Config(
-        training=Training(optimizer="adamw", learning_rate=3e-4, weight_decay=1e-2, batch=64, keep_statistics=True),
+        training=CONTINUED,
         hidden=512,
         teacher_momentum=0.9,
     ),

@@ -31,7 +31,7 @@ from torch import nn
 from curate.pretraining.augment.presets import Preset, per_view
 from curate.pretraining.methods import Encoded
 from curate.pretraining.methods._heads import mlp
-from curate.pretraining.recipe import Training
+from curate.pretraining.recipe import CONTINUED, SCRATCH, Training
 from curate.pretraining.sample import Seen
 from embeddings.encoders.networks import Network
 from embeddings.errors import UsageError
@@ -138,8 +138,6 @@ RECIPES = {
     "paper-sqrt": replace(_PAPER, training=_SQRT),
     "code": replace(_PAPER, training=_CODE, scale=2.0),
     "small-batch": Config(training=_CIFAR, temperature=0.5),
-    "scratch": Config(training=Training(optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2, batch=128)),
-    "continued": Config(
-        training=Training(optimizer="adamw", learning_rate=3e-4, weight_decay=1e-2, batch=64, keep_statistics=True)
-    ),
+    "scratch": Config(training=SCRATCH),
+    "continued": Config(training=CONTINUED),
 }

@@ -34,10 +34,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curate.pretraining.augment.presets import Preset, per_view
+from curate.pretraining.augment.presets import BYOL_VIEWS, Preset, per_view
 from curate.pretraining.methods import Encoded
 from curate.pretraining.methods._heads import mlp
-from curate.pretraining.recipe import Training
+from curate.pretraining.recipe import CONTINUED, SCRATCH, Training
 from curate.pretraining.sample import Seen
 from embeddings.encoders.networks import Network
 from embeddings.errors import UsageError
@@ -148,18 +148,15 @@ def covariance_energy(z: torch.Tensor) -> torch.Tensor:
 _CODE = Training(optimizer="lars", learning_rate=0.2, weight_decay=1e-6, batch=2048, warmup=0.01, floor=1e-3)
 _PAPER = replace(_CODE, floor=0.002 / 1.6)  # down to .002
 _SMALL = replace(_CODE, learning_rate=0.3, batch=512, warmup=0.1)
-_BYOL = ("natural-first", "natural-second")
 
 # Measured with tiny-resnet@32 on 1,024 gray gratings of eight kinds under noise ("natural-half"), by neighbors: .96 at
 # C = 2,048 (batch 32) and .99 at 5,120 (batch 64), where a network whose batch norms alone have seen the views has .77
 # (se .02). Where tints tell images apart, so few samples teach it the tints: worse than that.
-_SCRATCH = Training(optimizer="adamw", learning_rate=4e-3, weight_decay=1e-2, batch=128)
-_CONTINUED = replace(_SCRATCH, learning_rate=3e-4, batch=64, keep_statistics=True)
 
 RECIPES = {
-    "paper": Config(training=_PAPER, width=8192, augmentation=_BYOL),
-    "code": Config(training=_CODE, width=8192, augmentation=_BYOL),
-    "small-batch": Config(training=_SMALL, width=8192, augmentation=_BYOL),
-    "scratch": Config(training=_SCRATCH, augmentation=("natural",)),
-    "continued": Config(training=_CONTINUED),
+    "paper": Config(training=_PAPER, width=8192, augmentation=BYOL_VIEWS),
+    "code": Config(training=_CODE, width=8192, augmentation=BYOL_VIEWS),
+    "small-batch": Config(training=_SMALL, width=8192, augmentation=BYOL_VIEWS),
+    "scratch": Config(training=SCRATCH, augmentation=("natural",)),
+    "continued": Config(training=CONTINUED),
 }

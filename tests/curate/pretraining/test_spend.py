@@ -21,6 +21,7 @@ def cost(monkeypatch):
         (5, 5, None),
         ("2_000", 2000, None),
         ("2,000", 2000, None),
+        (" 1,234,567 ", 1_234_567, None),
         ("hours=1.5", None, 1.5),
         ("money=20,rate=2.5", None, 8),
     ],
@@ -29,7 +30,12 @@ def test_what_is_read(text, samples, hours):
     assert spend.read_samples(text) == (samples, hours)
 
 
-@pytest.mark.parametrize("text", ["", "2h", "hours=", "hours=-1", "hours=inf", "money=20", "hours=1,rate=2", "-5"])
+ODD = ["1,5", "12,34", "1_", "²", "٣", "hours=2,foo", "hours=2,hours=3", "money=20,rate=2.5,"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2h", "hours=", "hours=-1", "hours=inf", "money=20", "hours=1,rate=2", "-5", *ODD]
+)
 def test_what_is_not_an_amount(text):
     with pytest.raises(UsageError, match="not an amount"):
         spend.read_samples(text)
