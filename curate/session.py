@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -168,7 +169,9 @@ class Session:
         return {"work": self.work, "device": self.device, "workers": self.shared.workers, "progress": self.progress}
 
     def show(self, document: dict[str, Any], lines: Sequence[str], tables: Sequence[Any] = ()) -> None:
-        """On stdout: one JSON document, or tables and lines."""
+        """On stdout: one JSON document, or tables and lines; of processes that work together (torchrun) the first's."""
+        if os.environ.get("RANK", "0") != "0":
+            return
         if self.shared.json:
             terminal.print_json(document)
             return

@@ -280,13 +280,20 @@ def require_same_config(folder: Path, found: dict[str, Any], wanted: dict[str, A
     Raises:
         ForeignFolderError: names the first field that differs and both values.
     """
+    if difference := first_difference(found, wanted):
+        raise ForeignFolderError(
+            f"{folder} belongs to another run: {difference}.",
+            hint="Choose a new folder for --out, or give the settings of the run in it.",
+        )
+
+
+def first_difference(found: dict[str, Any], wanted: dict[str, Any]) -> str | None:
+    """The first field that differs and both its values, in words; nested fields are named with dots."""
     theirs, ours = _flat(found), _flat(json.loads(json.dumps(wanted)))  # as it reads back: no tuples
     for field in sorted(theirs.keys() | ours.keys()):
         if theirs.get(field) != ours.get(field):
-            raise ForeignFolderError(
-                f"{folder} belongs to another run: {field} is {theirs.get(field)!r} there, {ours.get(field)!r} here.",
-                hint="Choose a new folder for --out, or give the settings of the run in it.",
-            )
+            return f"{field} is {theirs.get(field)!r} there, {ours.get(field)!r} here"
+    return None
 
 
 def remove_folder(path: Path) -> None:

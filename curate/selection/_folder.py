@@ -28,12 +28,12 @@ def find_selection(folder: Path, request: dict[str, Any], sources: dict[str, str
         found = Selection.open(folder)
     except CorruptError as error:
         raise ForeignFolderError(error.message, hint="Choose another --out, or delete this folder.") from None
-    for name, wanted in {**request, "truncated": None, "least_similarity": None}.items():
-        if found.facts.get(name) != wanted:
-            raise ForeignFolderError(
-                f"{folder} holds another selection: {name} is {found.facts.get(name)!r} there, {wanted!r} here.",
-                hint="Choose another --out, or give the settings of the selection in it.",
-            )
+    wanted = {**request, "truncated": None, "least_similarity": None}
+    if difference := files.first_difference({name: found.facts.get(name) for name in wanted}, wanted):
+        raise ForeignFolderError(
+            f"{folder} holds another selection: {difference}.",
+            hint="Choose another --out, or give the settings of the selection in it.",
+        )
     return found if found.sources == sources else replace(found, sources=sources).save(folder)
 
 

@@ -289,6 +289,11 @@ def test_a_defect_is_one_line_without_debug(curate, folders, monkeypatch):
     assert (code, "Unexpected RuntimeError: boom" in words_of(err)) == (1, True)
 
 
+def test_of_processes_that_work_together_the_first_speaks(curate, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert curate("encoders", "lite*")[:2] == (0, "")
+
+
 def test_encoders_are_listed(curate):
     code, out, _ = curate("encoders", "lite*", "--json")
     assert code == 0

@@ -187,10 +187,10 @@ def test_a_selection_read_back_knows_where_its_images_are_now(world, tmp_path):
         ({"budget": 21}, "budget is 20 there, 21 here"),
         ({"method": "random"}, "method is 'near-first' there, 'random' here"),
         ({"seed": 1}, "seed is 0 there, 1 here"),
-        ({"include_target": False}, "terms is {} there, {'target': {'cap': 0}} here"),
-        ({"budget": "20,money=9"}, "limits is"),
-        ({"exclude": ["test"]}, "excluded is"),
-        ({"pools": ["far"]}, "pools is"),
+        ({"include_target": False}, r"terms\.target\.cap is None there, 0 here"),
+        ({"budget": "20,money=9"}, r"limits\.money is"),
+        ({"exclude": ["test"]}, "excluded"),
+        ({"pools": ["far"]}, r"pools\.open\.digest is"),
     ],
 )
 def test_another_selections_folder_is_refused_by_the_field_that_differs(world, tmp_path, options, field):
@@ -206,12 +206,12 @@ def test_another_selections_folder_is_refused_by_the_field_that_differs(world, t
 
 def test_a_selection_by_other_labels_or_licenses_is_another_one(world, tmp_path):
     pick(world, out=tmp_path / "a")
-    with pytest.raises(ForeignFolderError, match="holds another selection: target is"):
+    with pytest.raises(ForeignFolderError, match=r"holds another selection: [a-z.]+\.told is"):
         pick(world.labeled(), out=tmp_path / "a")
     web = world.pools["web"]
     told = web.rows().set_column(ROWS.get_field_index("meta"), "meta", pa.array(['{"license": "cc0"}'] * len(web)))
     pools = world.pools | {"web": EmbeddingStore(spec=web.spec, rows=told, vectors=web.vectors(), facts=web.facts)}
-    with pytest.raises(ForeignFolderError, match="holds another selection: pools is"):
+    with pytest.raises(ForeignFolderError, match=r"holds another selection: pools\.web\.told is"):
         pick(world, out=tmp_path / "a", pools=pools)
 
 
