@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from curate.evaluation._verdict import verdict, verdicts
     from curate.evaluation.arms import evaluate
     from curate.evaluation.augmentations import audit_augmentations
+    from curate.evaluation.examinations import find_examinations
+    from curate.evaluation.settings import read_settings
 
 _HOME = {
     "audit_augmentations": "augmentations",
     "evaluate": "arms",
+    "find_examinations": "examinations",
     "knn_probe": "_knn",
     "label_equivalents": "_label_equivalents",
     "learning_curve": "_label_equivalents",
     "linear_probe": "_linear",
+    "read_settings": "settings",
     "split_labeled": "_split",
     "split_store": "_split",
     "verdict": "_verdict",
@@ -36,10 +40,12 @@ _HOME = {
 __all__ = [
     "audit_augmentations",
     "evaluate",
+    "find_examinations",
     "knn_probe",
     "label_equivalents",
     "learning_curve",
     "linear_probe",
+    "read_settings",
     "split_labeled",
     "split_store",
     "verdict",

@@ -10,7 +10,7 @@ import pytest
 from curate import cli, scoring
 from curate.cli import main
 from curate.results import Selection
-from curate.session import Session, parse_named
+from curate.session import Session, Shared, parse_named
 from curate.terms import Terms
 from embeddings.encoders import encoder_names
 from embeddings.progress import silent
@@ -22,7 +22,7 @@ FLAGS = {
     "select": {"out", "budget", "target", "pool", "method", "compare", "exclude", "weight", "past-knee"}
     | {"encoder", "judge"},
     "pretrain": {"selection", "samples", "out", "method", "backbone", "init", "set", "explain"},
-    "evaluate": {"labeled", "arm", "out", "encoder", "allow-unequal"},
+    "evaluate": {"labeled", "arm", "out", "also", "set", "split-by", "encoder", "allow-unequal"},
     "augmentations": {"labeled", "out", "encoder"},
     "export": {"folder", "to", "out", "first", "link", "label", "shard-size"},
     "run": {"file", "out", "until", "encoder"},
@@ -362,7 +362,7 @@ def test_terms_of_a_file_are_completed_by_those_of_an_address(curate, folders, t
     code, out, err = curate(*words)
     assert code == 0, err
     assert json.loads(out)["counts"] == {"like": 6}
-    session = Session(cli.Shared(config=tmp_path / "c.toml"), silent)
+    session = Session(Shared(config=tmp_path / "c.toml"), silent)
     assert session.terms(None, None) == {"target": Terms(cap=0), "like": Terms(price="0.5")}
     flags = [f"like={folders['like']}#cap:3"]
     assert session.terms(f"{folders['target']}#floor:2", flags) == {"target": Terms(floor=2), "like": Terms(cap=3)}

@@ -61,9 +61,9 @@ def test_a_wish_that_the_sources_cannot_carry_is_refused_before_anything_is_embe
 
 
 def test_steps_are_named_in_one_place_and_nothing_public_is_taken_for_a_test():
-    assert cli.Step is _study.Step is steps.Step
+    assert cli.studies.Step is _study.Step is steps.Step
     assert _study.STEPS == get_args(steps.Step) == ("score", "select", "pretrain", "evaluate")
-    assert not [name for name in (*vars(_study), *dir(cli.Session)) if name.startswith("test")]
+    assert not [name for name in (*vars(_study), *dir(cli.studies.Session)) if name.startswith("test")]
 
 
 def test_the_parts_evaluated_on_are_those_given_and_those_held_out(file_of_arms, tmp_path):

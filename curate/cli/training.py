@@ -1,0 +1,163 @@
+"""pretrain, augmentations, evaluate: train on them, and see whether it paid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from curate.cli.application import Encoder, Sources, app, refuse_foreign
+from curate.session import Shared, open_session, parse_named
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command
+def pretrain(
+    *,
+    selection: Path,
+    samples: str,
+    out: Path,
+    method: str = "simclr",
+    backbone: str | None = None,
+    init: str = "scratch",
+    knobs: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    explain: Annotated[bool, Parameter(negative="")] = False,
+    shared: Shared | None = None,
+) -> None:
+    """Pretrain a backbone on a selection, under a budget of samples seen.
+
+    Args:
+        selection: Folder that `curate select` wrote.
+        samples: C, the images processed in all (E = C / N follows), or hours=2 (of GPU), or money=20,rate=2.5.
+        out: Folder of the run; the same command continues or reuses it.
+        method: simclr, mocov3, byol, barlow, vicreg, dino, mae or distill (from a frozen encoder).
+        backbone: tiny-resnet, tiny-vit, resnet18, resnet50, vit-s, lite0, timm:NAME, ... (default: the method's; lite0
+            with public).
+        init: scratch, public (the packaged Lite0 weights) or run:DIR.
+        knobs: NAME=VALUE, repeated: any knob that --explain lists, such as batch=64, size=64, augmentation=inspection,
+            order=ramp, recipe=paper.
+        explain: Print the resolved recipe beside the published one, and the plan; train nothing.
+        shared: Flags of every command.
+    """
+    from curate import pretraining
+    from curate.reporting import text
+
+    with open_session(shared) as session:
+        options = {"method": method, "backbone": backbone, "init": init, "seed": session.seed, "device": session.device}
+        options |= {"workers": session.shared.workers}
+        wanted: dict[str, Any] = options | pretraining.read_knobs(knobs or [], method=method, init=init)
+        if explain:
+            found = pretraining.explain(selection, samples=samples, **wanted)
+            table = text.TextTable("Recipe", found.header(), found.rows())
+            session.show({"schema": "curate.explain/1", **found.to_json()}, found.lines(), [table])
+            return
+        if session.shared.dry_run:
+            plan = pretraining.plan(selection, samples=samples, **wanted)
+            session.show({"schema": "curate.plan/1", **plan.to_json()}, plan.lines())
+            return
+        run = pretraining.pretrain(selection, samples=samples, out=out, progress=session.progress, **wanted)
+    session.show(run.facts, [f"Run: {out}"], [text.run_table(run)])
+    pretraining.require_most_images(run)
+
+
+@app.command
+def augmentations(
+    *,
+    labeled: Sources = None,
+    out: Path | None = None,
+    encoder: Encoder = None,
+    shared: Shared | None = None,
+) -> None:
+    """Tell what each augmentation would destroy of the labels, and which preset to pretrain with.
+
+    Args:
+        labeled: NAME=TRAIN, repeated: a labeled set; of TRAIN::TEST only the first part is looked at.
+        out: Folder for augmentations.json.
+        encoder: The frozen encoder that looks at the views (default lite0; lite0@64 is four times as fast).
+        shared: Flags of every command.
+    """
+    from curate.evaluation import audit_augmentations
+    from curate.reporting.text import TextTable
+    from embeddings import files
+
+    with open_session(shared) as session:
+        sets, name = session.labeled(labeled), session.encoder(encoder)
+        if session.shared.dry_run:
+            session.show_sources({title: _parts(address)["train"] for title, address in sets.items()})
+            return
+        refuse_foreign(out, "augmentations.json")
+        audits = [
+            audit_augmentations(address, name=title, encoder=name, seed=session.seed, **session.embedding)
+            for title, address in sets.items()
+        ]
+    document = {"schema": "curate.augmentations/1", "sets": [audit.to_json() for audit in audits]}
+    if out is not None:
+        files.write_json(out / "augmentations.json", document)
+    tables = [TextTable(f"Labels of {audit.name}", audit.header(), audit.rows()) for audit in audits]
+    session.show(document, [line for audit in audits for line in audit.lines()], tables)
+
+
+@app.command
+def evaluate(
+    *,
+    labeled: Sources = None,
+    arm: Sources = None,
+    out: Path | None = None,
+    also: Sources = None,
+    knobs: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    split_by: str | None = None,
+    encoder: Encoder = None,
+    allow_unequal: Annotated[bool, Parameter(negative="")] = False,
+    shared: Shared | None = None,
+) -> None:
+    """Compare runs with the frozen public encoder on labeled images.
+
+    Args:
+        labeled: NAME=TRAIN[::TEST], repeated: a labeled set; without TEST, 30% is held out by group.
+        arm: NAME=DIR, repeated: a run of `curate pretrain`.
+        out: Folder for evaluate.json, predictions.parquet and report.html.
+        also: Further examinations, or all: finetune (and a network trained on the labels alone), labels (1, 5, 10, 100%
+            of them), rare (defects), anomaly (from normal images only), robustness (15 corruptions), noise (in labels),
+            groups.
+        knobs: NAME=VALUE, repeated: reject=0.05, normal=LABEL, costs=FILE, fractions=1,10,100, label_price=0.5,
+            shift.NAME=SOURCE, ...
+        split_by: Column (part, lot, camera) whose values are never cut by a split.
+        encoder: The frozen public encoder to beat (default lite0).
+        allow_unequal: Compare runs that saw unequal numbers of samples.
+        shared: Flags of every command.
+    """
+    from curate import evaluation, reporting
+    from curate.reporting import text
+
+    with open_session(shared) as session:
+        sets = session.labeled(labeled)
+        names, settings = evaluation.find_examinations(also or ()), evaluation.read_settings(knobs or ())
+        arms = parse_named(arm or [], "--arm")
+        if session.shared.dry_run:
+            session.show_sources({f"{n} {p}": a for n, s in sets.items() for p, a in _parts(s).items()})
+            return
+        refuse_foreign(out, "evaluate.json")
+        report = evaluation.evaluate(
+            arms,
+            sets,
+            encoder=session.encoder(encoder),
+            also=names,
+            settings=settings,
+            split_by=split_by,
+            allow_unequal=allow_unequal,
+            seed=session.seed,
+            **session.embedding,
+        )
+        lines = list(evaluation.verdicts(report))
+        if out is not None:
+            report.save(out)
+            lines.append(f"Report: {reporting.refresh(out)}")
+    session.show(report.to_json(), lines, [text.evaluation_table(report)])
+
+
+def _parts(labeled: str) -> dict[str, str]:
+    train, _, test = labeled.partition("::")
+    return {"train": train, "test": test} if test else {"train": train}
