@@ -155,7 +155,7 @@ def evaluate(
         if out is not None:
             report.save(out)
             lines.append(f"Report: {reporting.refresh(out)}")
-    session.show(report.to_json(), lines, [text.evaluation_table(report)])
+    session.show(report.to_json(), lines, [text.evaluation_table(report), *text.examination_tables(report)])
 
 
 def _parts(labeled: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from curate.reporting import figures, findings, measures, selections, wording
+from curate.reporting import examined, figures, findings, measures, selections, wording
 from curate.reporting.sentences import judge_sentence
 from curate.scoring.repairs import repair_words
 
@@ -46,6 +46,7 @@ def _environment() -> Environment:
     environment.filters |= {name: getattr(wording, name) for name in names}
     environment.globals |= {
         "decimals_for": wording.decimals_for,
+        "examined": examined,
         "explained": findings,
         "judge_sentence": judge_sentence,
         "measured": measures.measured,

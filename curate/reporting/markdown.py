@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from curate.reporting import findings
+from curate.reporting.examined import examinations, text_rows
 from curate.reporting.score_lines import LINES
 from curate.reporting.selections import comparison_rows, left_out_words, mmd_decimals, selections_lead
 from curate.reporting.sentences import judge_sentence, ordered_metrics
@@ -24,7 +25,7 @@ def render_markdown(summary: dict[str, Any]) -> str:
     if summary["runs"]:
         parts += ["## Runs", _runs(summary["runs"])]
     for labeled in (summary["evaluation"] or {"labeled": []})["labeled"]:
-        parts += [f"## Accuracies on {_escaped(labeled['name'])}", _accuracies(labeled)]
+        parts += [f"## Accuracies on {_escaped(labeled['name'])}", _accuracies(labeled), *_examined(labeled)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -215,6 +216,14 @@ def _accuracies(labeled: dict[str, Any]) -> str:
     metrics = ordered_metrics(labeled["scores"])
     rows = [[s["arm"], *(_accuracy(s, metric) for metric in metrics)] for s in labeled["scores"]]
     return _table(["arm", *metrics], rows)
+
+
+def _examined(labeled: dict[str, Any]) -> list[str]:
+    parts = []
+    for examination in examinations(labeled):
+        parts += [f"### {examination.title}", *([examination.lead] if examination.lead else [])]
+        parts.append(_table(*text_rows(examination)))
+    return parts
 
 
 def _accuracy(score: dict[str, Any], metric: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from curate.comparison import Comparison, Reading, called
 from curate.eval_report import EvalReport
+from curate.reporting.examined import examinations, text_rows
 from curate.reporting.score_lines import finding_lines
 from curate.reporting.sentences import headline, judge_sentence
 from curate.reporting.summary import summarize
@@ -187,6 +188,16 @@ def evaluation_table(report: EvalReport) -> TextTable:
     ]
     header = ["set / arm", *metrics, "linear against frozen", "worth how many labels"]
     return TextTable("Accuracy (95% interval)", header, rows)
+
+
+def examination_tables(report: EvalReport) -> list[TextTable]:
+    """Further examinations of every labeled set: one table each, a column for each arm."""
+    summary = summarize(evaluation=report, thumbnails=False)["evaluation"]
+    return [
+        TextTable(f"{labeled['name']}: {found.title}", *text_rows(found))
+        for labeled in summary["labeled"]
+        for found in examinations(labeled)
+    ]
 
 
 def _headline(report: ShiftReport) -> list[str]:

@@ -1,0 +1,106 @@
+"""Further examinations of the arms as tables: a row for each condition and metric, a column for each arm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from curate.reporting.wording import NOTHING, Figure, number, signed, span
+
+# examination -> its title, and how to read it
+EXAMINATIONS = {
+    "labels": ("Few labels", "Accuracy with a part of the training labels; lists are nested, and alike for all arms."),
+    "rare": (
+        "Rare classes",
+        "One class against the rest, and anything against what is in order. The threshold was set on held-out training "
+        "images.",
+    ),
+    "anomaly": ("Anomalies, from normal images only", "No label of a defect was used."),
+    "robustness": ("Corrupted images", "Accuracy on the test images under 15 corruptions, and points lost per step."),
+    "noise": ("Wrong labels", "Accuracy where some training labels are drawn anew."),
+    "groups": ("Groups", "Accuracy by group, and how well the group can be read from the features."),
+}
+
+
+class Row(NamedTuple):
+    """One condition and metric: what each arm reads, in the order of the arms."""
+
+    condition: str
+    metric: str
+    findings: list[dict[str, Any] | None]
+    detail: bool  # summed up by another row
+
+
+class Examination(NamedTuple):
+    """One examination of one labeled set."""
+
+    about: str
+    title: str
+    lead: str
+    arms: list[str]
+    rows: list[Row]
+
+    @property
+    def summary(self) -> list[Row]:
+        """The rows that no other sums up."""
+        return [row for row in self.rows if not row.detail]
+
+    @property
+    def details(self) -> list[Row]:
+        """The rows that others sum up."""
+        return [row for row in self.rows if row.detail]
+
+
+def examinations(labeled: Mapping[str, Any]) -> list[Examination]:
+    """Every further examination of a labeled set of a summary, in the order in which they were made."""
+    scores = [score for score in labeled["scores"] if score.get("findings")]
+    names = dict.fromkeys(finding["about"] for score in scores for finding in score["findings"])
+    return [_examination(name, scores) for name in names]
+
+
+def reading(finding: Mapping[str, Any] | None) -> str:
+    """A figure with half the width of its interval."""
+    return NOTHING if finding is None else with_half_width(finding["estimate"])
+
+
+def gain(finding: Mapping[str, Any] | None) -> str:
+    """The paired difference to the frozen encoder with its interval; empty where there is none."""
+    found = (finding or {}).get("against_frozen")
+    if not found or found["value"] is None:
+        return ""
+    interval = span(found, 3, plus=True)
+    return f"{signed(found['value'], 3)}{f' ({interval})' if interval else ''}"
+
+
+def with_half_width(figure: Figure) -> str:
+    """The value with half the width of its interval: 0.734 ±0.021."""
+    if figure["value"] is None:
+        return NOTHING
+    low, high = figure["low"], figure["high"]
+    half = "" if low is None or high is None else f" ±{number((high - low) / 2, 3)}"
+    return number(figure["value"], 3) + half
+
+
+def text_rows(examination: Examination) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of ready strings; a reason stands where no arm has a figure."""
+    rows = [[f"{row.condition} {row.metric}".strip(), *_cells(row)] for row in examination.summary]
+    return ["", *examination.arms], rows
+
+
+def _examination(name: str, scores: Sequence[Mapping[str, Any]]) -> Examination:
+    of_arms = [{(f["condition"], f["metric"]): f for f in score["findings"] if f["about"] == name} for score in scores]
+    places = dict.fromkeys(place for findings in of_arms for place in findings)
+    rows = []
+    for condition, metric in places:
+        found = [findings.get((condition, metric)) for findings in of_arms]
+        rows.append(Row(condition, metric, found, any(f["detail"] for f in found if f)))
+    title, lead = EXAMINATIONS.get(name, (name.capitalize(), ""))
+    return Examination(name, title, lead, [score["arm"] for score in scores], rows)
+
+
+def _cells(row: Row) -> list[str]:
+    cells = [reading(finding) for finding in row.findings]
+    reasons = [finding["estimate"]["reason"] for finding in row.findings if finding]
+    if reasons and all(cell == NOTHING for cell in cells):
+        cells[0] = f"{NOTHING}: {reasons[0]}"
+    return cells
