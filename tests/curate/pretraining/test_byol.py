@@ -1,4 +1,3 @@
-import copy
 import math
 
 import numpy as np
@@ -6,10 +5,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from teacher_loop import FIRST, require_plain_steps
 from torch import nn
 
 from curate.pretraining.augment.presets import preset
-from curate.pretraining.gradients import Step, backward
 from curate.pretraining.methods import byol
 from curate.pretraining.methods.byol import distance
 from curate.pretraining.optimizers import build_optimizer
@@ -165,52 +164,11 @@ def test_published_recipes_by_length(name, wanted):
 
 
 def test_twenty_steps_are_those_of_a_plain_loop():
-    ours = toy(teacher_momentum=0.8).train()
-    theirs = copy.deepcopy(ours)
-    optimizer = torch.optim.SGD([p for p in ours.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
-    for step in range(20):
-        optimizer.zero_grad()
-        share = (step + 0.5) / 20
-        backward(ours, seen(seed=step), Step(share, images=8))
-        optimizer.step()
-        ours.after_step(share)
-    _train_plainly(theirs)
-    for found, wanted in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-8, rtol=0)  # rounding grows with each step
-
-
-def _train_plainly(learner):
-    online = nn.Sequential(learner.backbone, learner.projector, learner.predictor)
-    weights, copied = list(online.parameters()), nn.Sequential(learner.backbone, learner.projector)
-    velocity = [torch.zeros_like(w) for w in weights]
-    for step in range(20):
-        first, second = seen(seed=step).views
-        p1, p2 = online(first), online(second)
-        teacher = learner.teacher
-        z1, z2 = (teacher.head(teacher.backbone(view)).detach() for view in (first, second))
+    def loss(p1, p2, z1, z2):
         cosines = nn.functional.cosine_similarity(p1, z2) + nn.functional.cosine_similarity(p2, z1)
-        gradients = torch.autograd.grad((4 - 2 * cosines).mean(), weights)
-        m = 1 - 0.2 * (1 + math.cos(math.pi * (step + 0.5) / 20)) / 2
-        with torch.no_grad():
-            for weight, moved, gradient in zip(weights, velocity, gradients, strict=True):
-                moved.mul_(0.9).add_(gradient)
-                weight.sub_(0.1 * moved)
-            for old, new in zip(learner.teacher.parameters(), copied.parameters(), strict=True):
-                old.copy_(m * old + (1 - m) * new)
+        return (4 - 2 * cosines).mean()
 
-
-def test_chunks_give_the_gradient_of_the_whole_batch():
-    whole = toy().train()  # the backbone has no batch norm; the heads see the batch whole
-    parts = copy.deepcopy(whole)
-    steps = (whole, Step(0.5, images=7)), (parts, Step(0.5, images=7, chunks=3))
-    losses = [backward(module, seen(7), step).loss.item() for module, step in steps]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-12)
-    for one, two in zip(whole.parameters(), parts.parameters(), strict=True):
-        assert (one.grad is None) == (two.grad is None)
-        if one.grad is not None:
-            torch.testing.assert_close(one.grad, two.grad, atol=1e-12, rtol=0)
-    for one, two in zip(whole.buffers(), parts.buffers(), strict=True):
-        torch.testing.assert_close(one, two, atol=1e-12, rtol=0)
+    require_plain_steps(toy(teacher_momentum=FIRST).train(), seen, loss)
 
 
 def test_impossible_configs_are_refused():

@@ -1,4 +1,3 @@
-import copy
 import math
 
 import numpy as np
@@ -6,9 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from teacher_loop import FIRST, require_plain_steps
 from torch import nn
 
-from curate.pretraining.gradients import Step, backward
 from curate.pretraining.methods import mocov3
 from curate.pretraining.methods.mocov3 import info_nce
 from curate.pretraining.recipe import Training
@@ -161,57 +160,12 @@ def test_each_view_has_its_own_batch_statistics():
 
 
 def test_twenty_steps_are_those_of_a_plain_loop():
-    ours = toy(teacher_momentum=0.8).train()
-    theirs = copy.deepcopy(ours)
-    optimizer = torch.optim.SGD([p for p in ours.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
-    for step in range(20):
-        optimizer.zero_grad()
-        share = (step + 0.5) / 20
-        backward(ours, seen(seed=step), Step(share, images=8))
-        optimizer.step()
-        ours.after_step(share)
-    _train_plainly(theirs)
-    for found, wanted in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-8, rtol=0)  # rounding grows with each step
+    def loss(*projections):
+        q1, q2, k1, k2 = (nn.functional.normalize(z) for z in projections)
+        logits = [q1 @ k2.T / 0.2, q2 @ k1.T / 0.2]
+        return sum(0.4 * (found.logsumexp(1) - found.diag()).mean() for found in logits)
 
-
-def _train_plainly(learner):
-    online = [learner.backbone, learner.projector, learner.predictor]
-    weights = [p for part in online for p in part.parameters()]
-    velocity = [torch.zeros_like(w) for w in weights]
-    copied = nn.Sequential(learner.backbone, learner.projector)
-    for step in range(20):
-        first, second = seen(seed=step).views
-        q1, q2 = (nn.functional.normalize(nn.Sequential(*online)(x)) for x in (first, second))
-        k1, k2 = (
-            nn.functional.normalize(learner.teacher.head(learner.teacher.backbone(x))).detach() for x in (first, second)
-        )
-        loss = 0.0
-        for q, k in ((q1, k2), (q2, k1)):
-            logits = q @ k.T / 0.2
-            loss = loss + 0.4 * (logits.logsumexp(1) - logits.diag()).mean()
-        gradients = torch.autograd.grad(loss, weights)
-        m = 1 - 0.2 * (1 + math.cos(math.pi * (step + 0.5) / 20)) / 2
-        with torch.no_grad():
-            for weight, moved, gradient in zip(weights, velocity, gradients, strict=True):
-                moved.mul_(0.9).add_(gradient)
-                weight.sub_(0.1 * moved)
-            for old, new in zip(learner.teacher.parameters(), copied.parameters(), strict=True):
-                old.copy_(m * old + (1 - m) * new)
-
-
-def test_chunks_give_the_gradient_of_the_whole_batch():
-    whole = toy().train()  # the backbone has no batch norm; the heads see the batch whole
-    parts = copy.deepcopy(whole)
-    steps = (whole, Step(0.5, images=7)), (parts, Step(0.5, images=7, chunks=3))
-    losses = [backward(module, seen(7), step).loss.item() for module, step in steps]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-12)
-    for one, two in zip(whole.parameters(), parts.parameters(), strict=True):
-        assert (one.grad is None) == (two.grad is None)
-        if one.grad is not None:
-            torch.testing.assert_close(one.grad, two.grad, atol=1e-12, rtol=0)
-    for one, two in zip(whole.buffers(), parts.buffers(), strict=True):
-        torch.testing.assert_close(one, two, atol=1e-12, rtol=0)
+    require_plain_steps(toy(teacher_momentum=FIRST).train(), seen, loss)
 
 
 def test_impossible_configs_are_refused():
