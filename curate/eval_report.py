@@ -3,16 +3,38 @@
 EvalReport.scores     one ArmScore per arm and labeled set
 ArmScore.metrics      its figures on the test images;  .against_frozen  what it gains, paired, image by image
 ArmScore.findings     the figures of further examinations (``--also``), one Finding each
+EvalReport.pairs      every two runs compared with each other
+EvalReport.predictions, .label_lists   tables: what every arm says of every test image; which labels were few
+
+On disk: evaluate.json, predictions.parquet and, where label fractions were examined, labels.parquet.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from curate.results import Estimate, read_document
 from embeddings import files
+
+PREDICTIONS = pa.schema(
+    [
+        ("labeled", pa.string()),
+        ("arm", pa.string()),
+        ("key", pa.string()),
+        ("unit", pa.int64()),  # images of one unit (a group, copies) are drawn together
+        ("truth", pa.string()),
+        ("predicted", pa.string()),  # by the linear head
+        ("confidence", pa.float64()),  # its probability
+    ]
+)
+LABEL_LISTS = pa.schema(
+    [("labeled", pa.string()), ("seed", pa.int64()), ("rank", pa.int64()), ("key", pa.string())]
+)  # the first k ranks of a seed are its list of k labels
+TABLES = {"predictions": "predictions.parquet", "label_lists": "labels.parquet"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +46,7 @@ class Finding:
     metric: str  # linear, auroc, gap, ...
     estimate: Estimate
     against_frozen: Estimate | None = None  # paired difference; None for the frozen encoder and where there is none
+    detail: bool = False  # one of many that another finding sums up
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON object."""
@@ -51,6 +74,7 @@ class ArmScore:
     metrics: dict[str, Estimate]  # linear (of a fine-tuned network: its own head), knn, ...
     against_frozen: dict[str, Estimate] = field(default_factory=dict)  # paired differences, same keys
     label_equivalents: Estimate | None = None  # labels the frozen encoder needs for this linear accuracy
+    label_cost: Estimate | None = None  # what they cost, where a label has a price
     findings: tuple[Finding, ...] = ()  # of further examinations, in their order
     facts: dict[str, Any] = field(default_factory=dict)  # chosen settings, encoder fingerprint, samples_seen
 
@@ -59,7 +83,7 @@ class ArmScore:
         estimates = {
             "metrics": {k: v.to_json() for k, v in self.metrics.items()},
             "against_frozen": {k: v.to_json() for k, v in self.against_frozen.items()},
-            "label_equivalents": self.label_equivalents.to_json() if self.label_equivalents else None,
+            **{name: _optional(getattr(self, name)) for name in ("label_equivalents", "label_cost")},
             "findings": [finding.to_json() for finding in self.findings],
         }
         return {"arm": self.arm, "labeled": self.labeled, "kind": self.kind, "facts": self.facts, **estimates}
@@ -67,16 +91,40 @@ class ArmScore:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> ArmScore:
         """Reads what ``to_json`` wrote."""
-        equivalents = document["label_equivalents"]
+        labels = {name: document.get(name) for name in ("label_equivalents", "label_cost")}
         estimates = {
             k: {name: Estimate.from_json(e) for name, e in document[k].items()} for k in ("metrics", "against_frozen")
         }
         nested = {
             **estimates,
-            "label_equivalents": Estimate.from_json(equivalents) if equivalents else None,
+            **{name: Estimate.from_json(found) if found else None for name, found in labels.items()},
             "findings": tuple(Finding.from_json(finding) for finding in document.get("findings", ())),
         }
         return cls(**{**document, **nested})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two runs on one labeled set, test image by test image."""
+
+    labeled: str
+    first: str
+    second: str
+    metric: str
+    difference: Estimate  # first minus second, paired
+    first_only: int  # test units on which the first is more often right
+    second_only: int
+    p: float  # exact McNemar test: the binomial one on these units, two-sided
+    p_holm: float  # corrected for all pairs of the set
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON object."""
+        return {**vars(self), "difference": self.difference.to_json()}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Pair:
+        """Reads what ``to_json`` wrote."""
+        return cls(**{**document, "difference": Estimate.from_json(document["difference"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +133,23 @@ class EvalReport:
 
     scores: tuple[ArmScore, ...]
     labeled: dict[str, dict[str, Any]]  # per labeled set: n train, n test, classes, how it was split
+    pairs: tuple[Pair, ...] = ()  # of runs, and of fine-tuned networks
+    predictions: pa.Table | None = None  # schema PREDICTIONS; None in folders of earlier versions
+    label_lists: pa.Table | None = None  # schema LABEL_LISTS; None where label fractions were not examined
     seed: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON object, schema curate.evaluate/1."""
-        scores = [s.to_json() for s in self.scores]
-        return {"schema": "curate.evaluate/1", "scores": scores, "labeled": self.labeled, "seed": self.seed}
+        """Plain JSON object, schema curate.evaluate/1; tables stay outside."""
+        nested = {name: [part.to_json() for part in getattr(self, name)] for name in ("scores", "pairs")}
+        return {"schema": "curate.evaluate/1", **nested, "labeled": self.labeled, "seed": self.seed}
 
     def save(self, folder: Path) -> None:
-        """Writes evaluate.json."""
+        """Writes the tables there are, and evaluate.json last."""
+        for name, file in TABLES.items():
+            if getattr(self, name) is None:
+                (folder / file).unlink(missing_ok=True)
+            else:
+                files.write_table(folder / file, getattr(self, name))
         files.write_json(folder / "evaluate.json", self.to_json())
 
     @classmethod
@@ -103,14 +159,21 @@ class EvalReport:
         Raises:
             CorruptError: missing, or of an unknown schema.
         """
-        return cls.from_json(read_document(Path(folder) / "evaluate.json", "curate.evaluate/1"))
+        report = cls.from_json(read_document(Path(folder) / "evaluate.json", "curate.evaluate/1"))
+        tables = {name: Path(folder) / file for name, file in TABLES.items()}
+        return replace(report, **{name: files.read_table(path) for name, path in tables.items() if path.is_file()})
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> EvalReport:
         """Reads what ``to_json`` wrote."""
         scores = tuple(ArmScore.from_json(s) for s in document["scores"])
-        return cls(scores=scores, labeled=document["labeled"], seed=document["seed"])
+        pairs = tuple(Pair.from_json(pair) for pair in document.get("pairs", ()))
+        return cls(scores=scores, pairs=pairs, labeled=document["labeled"], seed=document["seed"])
 
     def __repr__(self) -> str:
         lines = [f"{s.labeled} {s.arm}: " + ", ".join(f"{k} {v}" for k, v in s.metrics.items()) for s in self.scores]
         return "\n".join([f"EvalReport({len(self.scores)} scores)", *lines[:6]])
+
+
+def _optional(estimate: Estimate | None) -> dict[str, Any] | None:
+    return estimate.to_json() if estimate else None

@@ -42,7 +42,7 @@ def pretrain(
         explain: Print the resolved recipe beside the published one, and the plan; train nothing.
         shared: Flags of every command.
     """
-    from curate import pretraining
+    from curate import evaluation, pretraining
     from curate.reporting import text
 
     with open_session(shared) as session:
@@ -59,7 +59,8 @@ def pretrain(
             session.show({"schema": "curate.plan/1", **plan.to_json()}, plan.lines())
             return
         run = pretraining.pretrain(selection, samples=samples, out=out, progress=session.progress, **wanted)
-    session.show(run.facts, [f"Run: {out}"], [text.run_table(run)])
+    over_time = evaluation.trajectory(run).lines() if run.facts.get("probe") else []
+    session.show(run.facts, [*over_time, f"Run: {out}"], [text.run_table(run)])
     pretraining.require_most_images(run)
 
 
@@ -151,11 +152,17 @@ def evaluate(
             seed=session.seed,
             **session.embedding,
         )
-        lines = list(evaluation.verdicts(report))
+        shared_cost = evaluation.transfer(report, label_price=settings.label_price, hour_price=settings.hour_price)
+        is_told = len(sets) > 1 or settings.hour_price is not None
+        lines = [*evaluation.verdicts(report), *(shared_cost.lines() if is_told else [])]
         if out is not None:
             report.save(out)
             lines.append(f"Report: {reporting.refresh(out)}")
-    session.show(report.to_json(), lines, [text.evaluation_table(report), *text.examination_tables(report)])
+    session.show(
+        {**report.to_json(), "transfer": shared_cost.to_json()},
+        lines,
+        [text.evaluation_table(report), *text.examination_tables(report)],
+    )
 
 
 def _parts(labeled: str) -> dict[str, str]:

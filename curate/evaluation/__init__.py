@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from curate.evaluation._label_equivalents import label_equivalents, learning_curve
     from curate.evaluation._linear import linear_probe
     from curate.evaluation._split import split_labeled, split_store
+    from curate.evaluation._trajectory import trajectory
+    from curate.evaluation._transfer import transfer
     from curate.evaluation._verdict import verdict, verdicts
     from curate.evaluation.arms import evaluate
     from curate.evaluation.augmentations import audit_augmentations
@@ -33,6 +35,8 @@ _HOME = {
     "read_settings": "settings",
     "split_labeled": "_split",
     "split_store": "_split",
+    "trajectory": "_trajectory",
+    "transfer": "_transfer",
     "verdict": "_verdict",
     "verdicts": "_verdict",
 }
@@ -48,6 +52,8 @@ __all__ = [
     "read_settings",
     "split_labeled",
     "split_store",
+    "trajectory",
+    "transfer",
     "verdict",
     "verdicts",
 ]

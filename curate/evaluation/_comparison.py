@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,16 +13,19 @@ from curate.evaluation._intervals import Measured, Resamples, accuracy, balanced
 from curate.evaluation._knn import knn_probe
 from curate.evaluation._label_equivalents import Curve, label_equivalents, learning_curve
 from curate.evaluation._linear import fitted, linear_probe, standardized
+from curate.evaluation._scores import calibrated_error, calibration_error, centered, macro_f1
 from curate.evaluation._split import Split
 from curate.results import Estimate
 
 UNITS = {
     "linear": "linear accuracy",
     "linear_balanced": "class-balanced linear accuracy",
+    "linear_f1": "macro F1 of the linear head",
+    "linear_ece": "expected calibration error of the linear head",
     "knn": "k-NN accuracy",
     "knn_balanced": "class-balanced k-NN accuracy",
 }
-
+ECE = "linear_ece"  # lower is better, and no share of images
 
 # The linear head on other features [k, d] of the test images ``at`` int64 [k], positions in the test part ->
 # probabilities [k, C]
@@ -91,20 +94,32 @@ class Comparison:
         _, truth = self._parts(self.split.labels)
         metrics = {}
         for name, said in probabilities.items():
-            correct = said.argmax(axis=1) == truth
-            metrics[name] = accuracy(correct)
-            metrics[f"{name}_balanced"] = balanced_accuracy(correct, truth)
+            predicted = said.argmax(axis=1)
+            metrics[name] = accuracy(predicted == truth)
+            metrics[f"{name}_balanced"] = balanced_accuracy(predicted == truth, truth)
+            if name == "linear":
+                metrics["linear_f1"] = macro_f1(predicted, truth)
+                metrics[ECE] = calibration_error(said, truth)
         measured = self.resamples.measure(metrics)
+        measured[ECE] = centered(measured[ECE])
         return Probed(measured=measured, chosen=chosen, probabilities=probabilities["linear"], classify=classify)
 
     def metrics(self, probed: Probed) -> dict[str, Estimate]:
-        """Accuracies with their intervals."""
-        return {name: self.resamples.estimate(m, UNITS[name]) for name, m in probed.measured.items()}
+        """Figures with their intervals."""
+        found = {name: self._estimate(name, measured) for name, measured in probed.measured.items()}
+        return {**found, ECE: replace(found[ECE], null=calibrated_error(probed.probabilities))}
 
     def gains(self, probed: Probed) -> dict[str, Estimate]:
         """Paired differences against the frozen encoder."""
         frozen = self.frozen.measured
-        return {name: self.resamples.difference(m, frozen[name], UNITS[name]) for name, m in probed.measured.items()}
+        return {
+            name: self.resamples.difference(m, frozen[name], UNITS[name], lower_is_better=name == ECE)
+            for name, m in probed.measured.items()
+        }
+
+    def _estimate(self, name: str, measured: Measured) -> Estimate:
+        is_error = name == ECE
+        return self.resamples.estimate(measured, UNITS[name], is_share=not is_error, lower_is_better=is_error)
 
     def label_equivalents(self, probed: Probed) -> Estimate:
         """Labels with which the frozen encoder is as accurate."""

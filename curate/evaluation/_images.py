@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from embeddings.errors import CorruptError, UsageError
 from embeddings.pipeline import Embeddable, as_store
 from embeddings.progress import Progress, silent
+from embeddings.sources import parse_address
 from embeddings.spec import EncoderSpec
 from embeddings.store import EmbeddingStore
 
@@ -48,12 +49,14 @@ class LabeledImages:
         """Embeds SOURCE, ``TRAIN::TEST`` or a pair of sources; ``split_by`` names the column of their groups.
 
         Raises:
-            UsageError: vectors, of which no other encoder can embed the images.
+            UsageError: vectors, of which no other encoder can embed the images; ``split_by`` with what has no columns.
         """
         if isinstance(thing, str):
             train, divided, test = thing.partition("::")
             thing = (train, test) if divided else train
         parts = thing if isinstance(thing, tuple) else (thing,)
+        if split_by is not None:
+            parts = tuple(_grouped(part, name, split_by) for part in parts)
         stores = [embedding.store(part, name, encoder) for part in parts]
         if not all(store.source and store.spec.size for store in stores):
             raise UsageError(
@@ -81,6 +84,16 @@ class LabeledImages:
         same = [embedding.store(store.source, self.name, encoder) for store in self.stores]
         parts = [_aligned(theirs, ours.column("key")) for ours, theirs in zip(self.stores, same, strict=True)]
         return same[0].spec, np.concatenate(parts)
+
+
+def _grouped(part: Embeddable, name: str, column: str) -> str:
+    """The address of a source whose groups are the values of a column."""
+    if not isinstance(part, str | Path):
+        raise UsageError(
+            f"The labeled set {name!r} is a {type(part).__name__}, in which no column {column!r} can be looked up.",
+            hint="Give its address instead of the images themselves, or group its rows before.",
+        )
+    return str(replace(parse_address(str(part)), group=column))
 
 
 def _aligned(store: EmbeddingStore, keys: list[str]) -> np.ndarray:

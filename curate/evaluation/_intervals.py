@@ -83,10 +83,10 @@ class Resamples:
         reach = 1 - TAILS[0] ** (1 / self.n_units)
         return replace(estimate, **({"low": 1 - reach} if measured.value else {"high": reach}))
 
-    def difference(self, measured: Measured, other: Measured, unit: str) -> Estimate:
-        """Paired difference, first minus second, with its interval; above zero is better."""
+    def difference(self, measured: Measured, other: Measured, unit: str, *, lower_is_better: bool = False) -> Estimate:
+        """Paired difference, first minus second, with its interval; above zero the first one is larger."""
         paired = Measured(value=measured.value - other.value, draws=measured.draws - other.draws)
-        return self._interval(paired, f"difference of {unit}")
+        return replace(self._interval(paired, f"difference of {unit}"), lower_is_closer=lower_is_better)
 
     def facts(self) -> dict[str, Any]:
         """What every estimate on these test images has in common."""

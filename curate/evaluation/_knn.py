@@ -52,6 +52,14 @@ def knn_probe(
     return Probe(probabilities=classify(test), classify=classify, settings=settings, validation=validation)
 
 
+def knn_predict(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: int, temperature: float, *, n_classes: int
+) -> np.ndarray:
+    """Class numbers int64 [m] of test images under given settings; k is at most the number of training images."""
+    (scores,) = _votes(_unit(train), labels, _unit(test), [(min(k, len(train)), temperature)], n_classes)
+    return np.asarray(scores.argmax(axis=1))
+
+
 def vote(cosines: np.ndarray, labels: np.ndarray, temperature: float, n_classes: int) -> np.ndarray:
     """Score of every class [m, C] from the neighbors' cosines [m, k] and class numbers [m, k]."""
     weights = np.exp((cosines - cosines.max(axis=1, keepdims=True)) / temperature)

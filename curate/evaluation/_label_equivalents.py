@@ -11,7 +11,7 @@ and subsets together, the test units being those drawn for the arm. Accuracies o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -121,9 +121,32 @@ def label_equivalents(curve: Curve, linear: Measured, resamples: Resamples) -> E
         return Estimate(value=None, high=float(np.clip(high, first, last)), reason=f"fewer than {first:,.0f}", **facts)
     if resamples.n_units < MIN_UNITS:
         return Estimate(value=value, **facts)
-    ends = [f"below {first:,.0f}"] * (low < first) + [f"above {last:,.0f}"] * (high > last)
-    reason = f"the interval goes on {' and '.join(ends)}, the curve's end" if ends else ""
+    reason = _cut_ends(low < first, high > last, f"{first:,.0f}", f"{last:,.0f}")
     return Estimate(value=value, low=max(low, first), high=min(high, last), level=LEVEL, reason=reason, **facts)
+
+
+def label_cost(equivalents: Estimate, curve: Curve, price: float) -> Estimate:
+    """What these labels cost, at a price for each: the same estimate in money."""
+    ends = {name: getattr(equivalents, name) for name in ("value", "low", "high")}
+    costs = {name: None if labels is None else labels * price for name, labels in ends.items()}
+    first, last = (amount(curve.sizes[i] * price) for i in (0, -1))
+    reason = equivalents.reason
+    if equivalents.value is None:
+        reason = f"more than {last}" if reason.startswith("more") else f"fewer than {first}"
+    elif reason:
+        reason = _cut_ends("below" in reason, "above" in reason, first, last)
+    return replace(equivalents, **costs, reason=reason, unit=f"money, {amount(price)} a label")
+
+
+def amount(money: float) -> str:
+    """An amount of money, in cents where it is small."""
+    return f"{money:,.0f}" if abs(money) >= 100 or money == round(money) else f"{money:,.2f}"
+
+
+def _cut_ends(below: bool, above: bool, first: str, last: str) -> str:
+    """Where an interval goes on beyond the curve, in words."""
+    ends = [f"below {first}"] * below + [f"above {last}"] * above
+    return f"the interval goes on {' and '.join(ends)}, the curve's end" if ends else ""
 
 
 def _interval(curve: Curve, linear: Measured, resamples: Resamples) -> tuple[float, float]:

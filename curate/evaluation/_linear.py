@@ -47,7 +47,13 @@ class Scaler:
 
 
 def linear_probe(
-    train: np.ndarray, labels: np.ndarray, test: np.ndarray, held_out: Parts, *, n_classes: int | None = None
+    train: np.ndarray,
+    labels: np.ndarray,
+    test: np.ndarray,
+    held_out: Parts,
+    *,
+    n_classes: int | None = None,
+    scaler: Scaler | None = None,
 ) -> Probe:
     """Predicts test images by logistic regression, its penalty chosen on held-out training images.
 
@@ -57,8 +63,9 @@ def linear_probe(
         test: Features [m, d].
         held_out: Parts of the training rows to choose on.
         n_classes: C, if classes with higher numbers than those of the training images are to have a column.
+        scaler: How features are standardized; None: by the training features.
     """
-    scaler = Scaler.of(train)
+    scaler = scaler or Scaler.of(train)
     train = scaler(train)
     n_classes = n_classes or int(labels.max()) + 1
     correct, seen = np.zeros(len(PENALTIES)), 0

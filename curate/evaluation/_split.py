@@ -37,6 +37,7 @@ class Split:
     labels: np.ndarray  # int64 [n] class number of every row, -1 where there is no label
     units: np.ndarray  # int64 [n] unit of every row, numbered in hash order
     held_out: Parts
+    separable: np.ndarray  # int64 [len(train)] what may not be cut in the training part: units, or copies alone
     facts: dict[str, Any]  # n_train, n_test, classes, how, what was left out
 
     @property
@@ -73,8 +74,9 @@ def split_labeled(rows: pa.Table, n_train: int | None = None) -> Split:
     facts = {**_counts(labels, names, train, test), "unlabeled_left_out": len(labels) - len(labeled), **facts}
     _check(labels, train, test)
     facts["test_units"] = len(np.unique(units[test]))
-    held_out = hold_out(_separable(rows, units, train))
-    return Split(train=train, test=test, labels=labels, units=units, held_out=held_out, facts=facts)
+    separable = _separable(rows, units, train)
+    parts = {"held_out": hold_out(separable), "separable": separable}
+    return Split(train=train, test=test, labels=labels, units=units, facts=facts, **parts)
 
 
 def split_store(store: EmbeddingStore) -> tuple[EmbeddingStore, EmbeddingStore]:

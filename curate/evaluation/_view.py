@@ -9,7 +9,7 @@ import numpy as np
 
 from curate.evaluation._comparison import Comparison, Probed
 from curate.evaluation._images import Embedding, LabeledImages
-from curate.evaluation._intervals import Measured
+from curate.evaluation._intervals import Measured, Resamples
 from curate.evaluation.settings import Settings
 from curate.results import Estimate
 from embeddings.encoders import Encoder
@@ -44,3 +44,7 @@ class Figure:
     unit: str = ""  # of a measured one
     is_share: bool = True  # a measured share of images, whose interval at 0 or 1 is Clopper and Pearson's
     lower_is_better: bool = False
+    detail: bool = False  # one of many that a mean or a slope sums up: left to the page and the files
+    null: float | None = None  # of a measured one: what it would read if there were nothing to find
+    resamples: Resamples | None = None  # of a measured one, where they are not the comparison's
+    note: str = ""  # of a measured one: what else its method is

@@ -10,26 +10,33 @@ frozen encoder and every run fine-tuned, and a network trained on the labels alo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from curate.eval_report import ArmScore, EvalReport
-from curate.evaluation._comparison import Comparison, Probed
+from curate.eval_report import PREDICTIONS, ArmScore, EvalReport, Pair
+from curate.evaluation._comparison import UNITS, Comparison, Probed
 from curate.evaluation._images import Embedding, Labeled, LabeledImages
+from curate.evaluation._label_equivalents import label_cost
+from curate.evaluation._labels import lists_table
+from curate.evaluation._leaks import check_leaks
+from curate.evaluation._pairs import METRIC, Contestant, compare_pairs
 from curate.evaluation._split import split_labeled
 from curate.evaluation._view import View
 from curate.evaluation.examinations import ROWS, as_findings, examine, find_examinations
 from curate.evaluation.settings import Settings
-from curate.results import Run
+from curate.results import Estimate, Run
 from embeddings.encoders import get_encoder
 from embeddings.errors import UsageError
 from embeddings.progress import Progress, silent
 
 FINETUNE = ROWS[0]
+LABELS = "labels"
+COMPARED = ("run", "finetuned")  # kinds of arms that are compared with each other
 REFERENCES = ("frozen:", "untrained:", "finetuned:", "supervised:")
 
 
@@ -70,7 +77,8 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its
         Accuracies lie in 0..1, higher is better; ``n`` is (training labels, test images).
 
     Raises:
-        UsageError: unequal samples seen, not a run, no labels, one class only, or vectors without images.
+        UsageError: unequal samples seen, not a run, no labels, one class only, vectors without images, or near
+            duplicates on both sides of a split that was made here.
         TooFewImagesError: fewer than 10 labeled images in a part.
     """
     names = find_examinations(also)
@@ -79,20 +87,26 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its
         raise UsageError("No labeled set was given.", hint="Give at least one: NAME=TRAIN[::TEST].")
     folder = None if work is None else Path(work)
     embedding = Embedding(work=folder, device=device, workers=workers, progress=progress)
+    benches: list[_Bench] = []
     scores: list[ArmScore] = []
     total = len(labeled) * len(compared) * (2 if FINETUNE in names else 1)
-    facts: dict[str, dict[str, Any]] = {}
     for name, thing in labeled.items():
         images = LabeledImages.of(name, thing, embedding, encoder, split_by=split_by)
-        split = split_labeled(images.rows, images.n_train)
-        comparison = Comparison(split=split, frozen_features=images.own_features()[1], seed=seed)
-        bench = _Bench(images, comparison, embedding, settings or Settings(), names)
+        bench = _Bench(images, _comparison(images, seed), embedding, settings or Settings(), names)
         for arm in compared:
             progress("evaluate", len(scores), total, f"{arm.name} on {name}")
             scores += bench.scores(arm)
-        facts[name] = comparison.facts()
+        benches.append(bench)
     progress("evaluate", len(scores), len(scores))
-    return EvalReport(scores=tuple(scores), labeled=facts, seed=seed)
+    lists = [bench.label_lists for bench in benches if bench.label_lists is not None]
+    return EvalReport(
+        scores=tuple(scores),
+        labeled={bench.images.name: bench.comparison.facts() for bench in benches},
+        pairs=tuple(pair for bench in benches for pair in bench.pairs()),
+        predictions=pa.concat_tables([table for bench in benches for table in bench.predictions]),
+        label_lists=pa.concat_tables(lists) if lists else None,
+        seed=seed,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +126,9 @@ class _Bench:
     embedding: Embedding
     settings: Settings
     names: tuple[str, ...]  # of the examinations
+    predictions: list[pa.Table] = field(default_factory=list)  # of the arms so far
+    label_lists: pa.Table | None = None
+    _contestants: list[Contestant] = field(default_factory=list)
     _frozen: dict[tuple[str, str, str], Any] | None = None  # its figures
 
     def scores(self, arm: _Arm) -> Iterator[ArmScore]:
@@ -120,6 +137,10 @@ class _Bench:
         yield self._score(view, {**facts, **arm.facts})
         if FINETUNE in self.names:
             yield from self._tuned(view, arm)
+
+    def pairs(self) -> list[Pair]:
+        """Every two runs, compared."""
+        return compare_pairs(self.images.name, self._contestants, UNITS[METRIC])
 
     def _seen(self, arm: _Arm) -> tuple[View, dict[str, Any]]:
         is_frozen = arm.kind == "frozen"
@@ -146,21 +167,62 @@ class _Bench:
         return View(arm=arm, kind=kind, eye=eye, features=features, probed=probed, **shared)
 
     def _score(self, view: View, facts: dict[str, Any]) -> ArmScore:
-        comparison, probed, is_frozen = self.comparison, view.probed, view.kind == "frozen"
+        comparison, probed, is_frozen = view.comparison, view.probed, view.kind == "frozen"
+        equivalents = None if is_frozen else comparison.label_equivalents(probed)
+        self._keep(view)
         figures = examine([name for name in self.names if name not in ROWS], view)
         findings = as_findings(figures, self._frozen, comparison.resamples)
         if is_frozen:
             self._frozen = figures
+            self.label_lists = lists_table(view) if LABELS in self.names else None
         return ArmScore(
             arm=view.arm,
             labeled=self.images.name,
             kind=view.kind,
             metrics=comparison.metrics(probed),
             against_frozen={} if is_frozen else comparison.gains(probed),
-            label_equivalents=None if is_frozen else comparison.label_equivalents(probed),
+            label_equivalents=equivalents,
+            label_cost=self._cost(comparison, equivalents),
             findings=findings,
             facts={**facts, "chosen": probed.chosen},
         )
+
+    def _cost(self, comparison: Comparison, equivalents: Estimate | None) -> Estimate | None:
+        price = self.settings.label_price
+        return None if equivalents is None or price is None else label_cost(equivalents, comparison.curve, price)
+
+    def _keep(self, view: View) -> None:
+        """What the arm says of every test image, and its part in the comparison of runs."""
+        split, said = view.comparison.split, view.probed.probabilities
+        names = np.array(split.facts["class_names"], dtype=object)
+        predicted, truth = said.argmax(axis=1), split.labels[split.test]
+        columns = {
+            "labeled": [self.images.name] * len(said),
+            "arm": [view.arm] * len(said),
+            "key": self.images.rows["key"].take(pa.array(split.test)),
+            "unit": split.units[split.test],
+            "truth": names[truth],
+            "predicted": names[predicted],
+            "confidence": said.max(axis=1).astype(np.float64),
+        }
+        self.predictions.append(pa.table(columns, schema=PREDICTIONS))
+        if view.kind in COMPARED:
+            self._contestants.append(
+                Contestant(
+                    arm=view.arm,
+                    kind=view.kind,
+                    linear=view.probed.measured[METRIC],
+                    correct=predicted == truth,
+                    resamples=view.comparison.resamples,
+                )
+            )
+
+
+def _comparison(images: LabeledImages, seed: int) -> Comparison:
+    """The set, split, and searched for test images that are known from training."""
+    split = split_labeled(images.rows, images.n_train)
+    split = replace(split, facts={**split.facts, **check_leaks(images, split)})
+    return Comparison(split=split, frozen_features=images.own_features()[1], seed=seed)
 
 
 def _references(encoder: str) -> list[_Arm]:
@@ -187,7 +249,12 @@ def _runs(arms: Mapping[str, Run | str | Path], allow_unequal: bool) -> list[_Ar
             hint="Pretrain them at the same --samples, or compare them all the same with --allow-unequal.",
         )
     return [
-        _Arm(name=name, kind="run", encoder=f"run:{run.path}", facts={"samples_seen": seen[name]})
+        _Arm(
+            name=name,
+            kind="run",
+            encoder=f"run:{run.path}",
+            facts={"samples_seen": seen[name], "seconds": run.facts.get("seconds")},
+        )
         for name, run in runs.items()
     ]
 

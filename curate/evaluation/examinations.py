@@ -7,6 +7,7 @@ beside the frozen encoder's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 
 from curate.eval_report import Finding
@@ -18,7 +19,14 @@ from embeddings.errors import UnknownNameError
 Examination = Callable[[View], list[Figure]]
 
 # name -> where the function ``examine`` is
-EXAMINATIONS: dict[str, str] = {}
+EXAMINATIONS: dict[str, str] = {
+    "labels": "curate.evaluation._labels",
+    "robustness": "curate.evaluation._robustness",
+    "noise": "curate.evaluation._noise",
+    "groups": "curate.evaluation._groups",
+    "rare": "curate.evaluation._rare",
+    "anomaly": "curate.evaluation._anomaly",
+}
 ROWS = ("finetune",)  # what adds arms instead of findings
 ALL = "all"
 
@@ -58,8 +66,16 @@ def as_findings(
         about, condition, metric = place
         gain = _difference(figure, (frozen or {}).get(place), resamples)
         estimate = _estimate(figure, resamples)
-        finding = Finding(about=about, condition=condition, metric=metric, estimate=estimate, against_frozen=gain)
-        findings.append(finding)
+        findings.append(
+            Finding(
+                about=about,
+                condition=condition,
+                metric=metric,
+                estimate=estimate,
+                against_frozen=gain,
+                detail=figure.detail,
+            )
+        )
     return tuple(findings)
 
 
@@ -67,10 +83,17 @@ def _estimate(figure: Figure, resamples: Resamples) -> Estimate:
     if isinstance(figure.found, Estimate):
         return figure.found
     how = {"is_share": figure.is_share, "lower_is_better": figure.lower_is_better}
-    return resamples.estimate(figure.found, figure.unit, **how)
+    estimate = (figure.resamples or resamples).estimate(figure.found, figure.unit, **how)
+    return replace(estimate, null=figure.null, method=_method(estimate, figure))
 
 
 def _difference(figure: Figure, frozen: Figure | None, resamples: Resamples) -> Estimate | None:
     if frozen is None or not isinstance(figure.found, Measured) or not isinstance(frozen.found, Measured):
         return None
-    return resamples.difference(figure.found, frozen.found, figure.unit)
+    drawn = figure.resamples or resamples
+    gain = drawn.difference(figure.found, frozen.found, figure.unit, lower_is_better=figure.lower_is_better)
+    return replace(gain, method=_method(gain, figure))
+
+
+def _method(estimate: Estimate, figure: Figure) -> str:
+    return f"{estimate.method}; {figure.note}" if figure.note else estimate.method

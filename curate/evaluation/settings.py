@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
+from curate.evaluation.corruptions.constants import CORRUPTIONS
 from curate.pretraining.knobs import read_value, split_pair
 from embeddings.errors import UnknownNameError, UsageError
 
@@ -16,11 +19,13 @@ SHIFT = "shift."  # shift.NAME=SOURCE: the same task under other conditions
 class Settings:
     """Knobs of the further examinations; defaults serve a few hundred to a few thousand labeled images."""
 
-    seeds: int = 3  # subsets of labels, starts of fine-tuning
+    seeds: int = 3  # subsets of labels
     fractions: tuple[float, ...] = (1.0, 5.0, 10.0, 100.0)  # percent of the training labels
     label_price: float | None = None  # money for one label
+    hour_price: float | None = None  # money for an hour of pretraining, all its devices together
     samples: int | None = None  # images seen in fine-tuning; None: a few epochs
     depth: str = "whole"  # what fine-tuning changes: head, last:N or whole
+    starts: int = 1  # of fine-tuning, whose accuracies are averaged
     backbone: str | None = None  # network trained from scratch on the labels; None: the frozen encoder's
     normal: str | None = None  # label of the images that are in order; None: the largest class
     reject: float = 0.05  # share of the images in order that may be rejected
@@ -36,9 +41,18 @@ class Settings:
         _require(self.seeds >= 1, "seeds", self.seeds, "1 or more")
         _require(all(0 < f <= 100 for f in self.fractions), "fractions", self.fractions, "percents above 0 to 100")
         _require(0 < self.reject < 1, "reject", self.reject, "a share between 0 and 1")
-        _require(all(1 <= s <= 5 for s in self.severities), "severities", self.severities, "1 to 5")
+        allowed = bool(self.severities) and all(1 <= s <= 5 for s in self.severities)
+        _require(allowed, "severities", self.severities, "one or more of 1 to 5")
+        for name in self.corruptions:
+            if name not in CORRUPTIONS:
+                raise UnknownNameError("corruption", name, tuple(CORRUPTIONS))
         _require(all(0 <= n <= 100 for n in self.noise), "noise", self.noise, "percents from 0 to 100")
+        for name in ("label_price", "hour_price"):
+            price = getattr(self, name)
+            _require(price is None or 0 <= price < math.inf, name, price, "money, 0 or more")
         _require(self.images >= 1, "images", self.images, "1 or more")
+        _require(self.starts >= 1, "starts", self.starts, "1 or more")
+        _require(is_depth(self.depth), "depth", self.depth, "head, last:N or whole")
         _require(self.samples is None or self.samples >= 1, "samples", self.samples, "1 or more")
 
 
@@ -58,6 +72,11 @@ def read_settings(pairs: Sequence[str]) -> Settings:
             raise UnknownNameError("knob of an evaluation", name, (*known, f"{SHIFT}NAME"))
     values: dict[str, Any] = {name: read_value(name, text, hints[name]) for name, text in named.items()}
     return Settings(**values, shifts=shifts)
+
+
+def is_depth(text: str) -> bool:
+    """Whether a text says what fine-tuning changes."""
+    return re.fullmatch(r"head|whole|last:[1-9]\d*", text) is not None
 
 
 def _require(holds: bool, name: str, found: object, wanted: str) -> None:

@@ -3,21 +3,33 @@
 Every step writes into its own folder below ``out`` and returns at once if it is there already, so the same command
 continues where it stopped:
 
-    study.json    score.json    selections/SELECT/    runs/ARM/    evaluate.json
+    study.json    protocol.json    TARGET/score.json    TARGET/selections/DRAW/    TARGET/runs/CELL/
+    tasks/TARGET/CELL/    TARGET/cells.json    TARGET/evaluate.json    study-results.json    results.parquet
 
-study.json holds the configuration; another one is refused.
-Images of every evaluation's test part are kept out of every selection.
+A file with one target has no folder TARGET; one without a grid has a cell per arm, and ends with evaluate.json.
+study.json holds the configuration, protocol.json what the study is to decide; others are refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from curate import evaluation, pretraining, scoring, selection
-from curate.comparison import Comparison
-from curate.config import ArmConfig, Config
+from curate import selection
+from curate.config import Config, GridConfig, StudyConfig
+from curate.evaluation.examinations import find_examinations
+from curate.evaluation.settings import read_settings
+from curate.experiments._grid import Cell, expand, written
+from curate.experiments._parts import evaluation_parts
+from curate.experiments._tables import claims_table, runs_table, selections_table
+from curate.experiments._target_study import Drawn, TargetStudy
+from curate.experiments.analysis import analyze
+from curate.experiments.cells import run_cell
+from curate.experiments.protocol import Protocol, read_protocol, write_protocol
+from curate.experiments.queue import Task, run_all
 from curate.experiments.steps import STEPS, Step
 from curate.pretraining.knobs import read_knobs
 from curate.pretraining.methods import METHODS
@@ -29,17 +41,23 @@ from curate.reporting.text import (
     score_table,
     selection_table,
 )
-from curate.results import Run, Selection, ShiftReport, check_pool_names
+from curate.results import Run, check_pool_names
 from embeddings import files
 from embeddings.encoders.networks import require_network
 from embeddings.encoders.registry import encoder_spec
 from embeddings.errors import ConfigError, UnknownNameError
-from embeddings.pipeline import as_store
 from embeddings.progress import Progress, silent
-from embeddings.store import EmbeddingStore
 
-STUDY = "study.json"
+if TYPE_CHECKING:
+    from curate.experiments.prices import Price
+
+__all__ = ["STEPS", "Step", "Study", "evaluation_parts"]
+
+RUN_CELL = "curate.experiments.cells:run_cell"
+STUDY, TASKS = "study.json", "tasks"
 INITS = ("scratch", "public")
+UNSAID = ("devices", "hour_price")  # change no result
+SHOWN = 40  # cells in a plan's lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,182 +69,290 @@ class Study:
     encoder: str = "lite0"
     seed: int = 0
     until: Step = "evaluate"
+    device: str = "auto"  # which the plan prices
 
     def __post_init__(self) -> None:
-        needs: tuple[tuple[Step, object, str], ...] = (
-            ("score", self.config.pools, "[pools.NAME] tables"),
-            ("select", self.config.arms, "[[arms]] tables"),
-            ("select", self.config.budget, "a [budget] table"),
-            ("evaluate", self.config.evaluate, "[evaluate.NAME] tables"),
-        )
         self._check_names()
-        for step, holds, missing in needs:
-            if self._reaches(step) and not holds:
-                raise ConfigError(f"The file has no {missing}.", hint=f"Add them, or stop before {step} with --until.")
+        self._check_samples()
+        self._require_tables()
+        if self._reaches("select"):
+            for study in self.targets.values():
+                study.check_wishes()
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """One for each run."""
+        return expand(self.config)
+
+    @cached_property
+    def is_grid(self) -> bool:
+        """Whether this is a study, with a queue and a table of cells, and not just a file of arms."""
+        config = self.config
+        return config.grid is not None or config.protocol is not None or len(self._names) > 1
+
+    @cached_property
+    def targets(self) -> dict[str, TargetStudy]:
+        """The study of each target, by name."""
+        return {name: self._for_target(name, alone=len(self._names) == 1) for name in self._names}
+
+    @property
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(cell.target for cell in self.cells)) or list(self.config.all_targets)
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where the results of each target stand."""
+        return [study.out for study in self.targets.values()]
 
     def plan(self) -> dict[str, Any]:
-        """What ``execute`` would do, as plain JSON."""
+        """What ``execute`` would do, and what the runs of a grid would take, as plain JSON."""
+        return self._document() | ({"price": self._price.to_json()} if self._is_priced else {})
+
+    def _document(self) -> dict[str, Any]:
+        """The configuration."""
         config = self.config
+        target = next(iter(self.targets.values())).config if len(self.targets) == 1 else config
         return {
             "schema": "curate.run-plan/1",
             "steps": [step for step in STEPS if self._reaches(step)],
             "encoder": self.encoder,
             "seed": self.seed,
-            "target": config.target_address,
-            "pools": config.pool_addresses,
-            "evaluate": config.labeled_addresses,
+            "target": target.target_address if len(self.targets) == 1 else None,
+            "pools": target.pool_addresses,
+            "evaluate": target.labeled_addresses,
             "budget": config.budget.most_images if config.budget else None,
             "limits": config.budget.to_json() if config.budget else {},
-            "terms": {name: terms.to_json() for name, terms in config.terms.items()},
+            "terms": {name: terms.to_json() for name, terms in target.terms.items()},
             "weights": dict(config.weights),
-            "arms": [vars(arm) for arm in config.arms],
+            "arms": [written(arm) for arm in config.arms],
+            **(self._grid_plan() if self.is_grid else {}),
         }
 
     def plan_lines(self) -> list[str]:
         """The plan in words."""
-        plan = self.plan()
-        arms = [
-            f"  {a['name']}: {a['select']}, {a['method']} from {a['init']}, C = {a['samples']:,}" for a in plan["arms"]
-        ]
+        plan = self._document()
         limits = ", ".join(f"{name} {value}" for name, value in plan["limits"].items())
-        return [
-            f"Steps: {', '.join(plan['steps'])}; {len(plan['pools'])} pools, budget: {limits or 'not given'}.",
-            *arms,
-            "Nothing was done (--dry-run).",
-        ]
+        head = f"Steps: {', '.join(plan['steps'])}; {len(plan['pools'])} pools, budget: {limits or 'not given'}."
+        lines = self._grid_lines(plan) if self.is_grid else [f"  {cell.name}: {_in_words(cell)}" for cell in self.cells]
+        return [head, *lines, "Nothing was done (--dry-run)."]
 
     def execute(
         self, *, work: Path, device: str = "auto", workers: int | None = None, progress: Progress = silent
     ) -> list[TextTable]:
-        """Runs every step up to ``until``; returns their tables."""
-        self._require_possible()
+        """Runs whatever is not done yet; returns the results as tables.
+
+        Raises:
+            UsageError: a wish that the sources cannot carry, before anything is embedded.
+            ForeignFolderError: ``out`` holds another study.
+            CurateError: some cells of a grid failed; the others are done.
+        """
+        if self._reaches("select"):
+            for study in self.targets.values():
+                study.require_possible()
         self._claim()
         embedding = {"work": work, "device": device, "workers": workers, "progress": progress}
-        report = self._score(embedding)
-        tables = [score_table(report)]
-        if self._reaches("select"):
-            audits = self._select(report, embedding)
-            selections = {method: chosen for method, (chosen, _) in audits.items()}
-            for chosen, comparison in audits.values():
-                tables += [selection_table(chosen)] + ([] if comparison.reason else [comparison_table(comparison)])
+        tables: list[TextTable] = []
+        drawn: dict[str, Drawn] = {}
+        for name, study in self.targets.items():
+            found, drawn[name] = self._prepare(study, embedding)
+            tables += self._titled(name, found)
         if self._reaches("pretrain"):
-            runs = {arm.name: self._pretrain(arm, selections[arm.select], device, progress) for arm in self.config.arms}
-            tables += [run_table(run) for run in runs.values()]
-        if self._reaches("evaluate"):
-            tables.append(self._evaluate(runs, embedding))
+            runs = self._pretrain(drawn, device, progress)
+            tables += self._run_tables(runs)
+            if self._reaches("evaluate"):
+                for name, study in self.targets.items():
+                    tables += self._titled(name, [evaluation_table(study.evaluate(runs[name], embedding))])
+                if self.is_grid:
+                    tables.append(claims_table(analyze(self.out)))
         return tables
 
-    def _score(self, embedding: dict[str, Any]) -> ShiftReport:
-        config = self.config
-        report = scoring.score(config.target_address, config.pool_addresses, encoder=self.encoder, **embedding)
-        report.save(self.out)
-        return report
+    def _prepare(self, study: TargetStudy, embedding: dict[str, Any]) -> tuple[list[TextTable], Drawn]:
+        """Score and selections of a target."""
+        report = study.score(embedding)
+        tables = [score_table(report)]
+        if not self._reaches("select"):
+            return tables, {}
+        drawn, failed = study.select(report, embedding)
+        if self.is_grid:
+            study.save_cells(drawn, failed)
+            return [*tables, selections_table(drawn, failed)], drawn
+        for chosen, comparison in drawn.values():
+            told = comparison is not None and not comparison.reason
+            tables += [selection_table(chosen)] + ([comparison_table(comparison)] if comparison and told else [])
+        return tables, drawn
 
-    def _require_possible(self) -> None:
-        """Refuses a wish that the sources cannot carry, before anything is embedded."""
-        config, budget = self.config, self.config.budget
-        if not self._reaches("select") or budget is None:
-            return
-        selection.require_possible(
-            config.target_address,
-            config.pool_addresses,
-            budget=budget,
-            terms=config.terms,
-            weights=config.weights,
-            methods=[arm.select for arm in config.arms],
-        )
+    def _pretrain(self, drawn: Mapping[str, Drawn], device: str, progress: Progress) -> dict[str, dict[str, Run]]:
+        """The run of every cell that has a selection, by target and cell."""
+        cells = [cell for cell in self.cells if cell.draw in drawn[cell.target]]
+        if self.is_grid:
+            run_all(
+                [self._task(cell) for cell in cells], devices=self._devices(device), folder=self.out, progress=progress
+            )
+        runs: dict[str, dict[str, Run]] = {name: {} for name in self.targets}
+        for cell in cells:
+            study = self.targets[cell.target]
+            runs[cell.target][cell.name] = (
+                Run.open(study.run_folder(cell)) if self.is_grid else self._run_here(cell, device, progress)
+            )
+        return runs
 
-    def _select(self, report: ShiftReport, embedding: dict[str, Any]) -> dict[str, tuple[Selection, Comparison]]:
-        """One selection per distinct ``select`` of the arms, and what each is worth."""
-        config, budget = self.config, self.config.budget
-        assert budget is not None
-        selector = selection.open_selector(
-            config.target_address,
-            config.pool_addresses,
-            budget=budget,
-            terms=config.terms,
-            weights=config.weights,
-            exclude=evaluation_parts(config, encoder=self.encoder, **embedding),
-            encoder=self.encoder,
-            report=report,
-            seed=self.seed,
-            **embedding,
-        )
-        folder = self.out / "selections"
-        methods = dict.fromkeys(arm.select for arm in config.arms)
-        return {method: selection.audited(selector, method, folder / method) for method in methods}
-
-    def _pretrain(self, arm: ArmConfig, chosen: Selection, device: str, progress: Progress) -> Run:
+    def _run_here(self, cell: Cell, device: str, progress: Progress) -> Run:
         def named(stage: str, done: int, total: int, note: str = "") -> None:
-            progress(f"{stage} {arm.name}", done, total, note)
+            progress(f"{stage} {cell.name}", done, total, note)
 
-        return pretraining.pretrain(
-            chosen,
-            samples=arm.samples,
-            method=arm.method,
-            backbone=arm.backbone,
-            init=self._init(arm),
+        study = self.targets[cell.target]
+        return run_cell(study.out, device=device, progress=named, **study.arguments(cell, "."))
+
+    def _task(self, cell: Cell) -> Task:
+        study = self.targets[cell.target]
+        folder = Path(TASKS) / study.out.relative_to(self.out) / cell.name
+        up = "/".join([".."] * len(folder.parts)) + "/" + study.out.relative_to(self.out).as_posix()
+        name = cell.name if study.out == self.out else f"{cell.target}/{cell.name}"
+        return Task(name=name, folder=folder, function=RUN_CELL, arguments=study.arguments(cell, up))
+
+    def _devices(self, device: str) -> list[str]:
+        """Where cells are computed: on the device asked for, else on those of the file."""
+        given = self.config.study.devices if self.config.study else ()
+        return list(given) if given and device == "auto" else device.split(",")
+
+    def _for_target(self, name: str, *, alone: bool) -> TargetStudy:
+        return TargetStudy(
+            config=self.config.for_target(name),
+            cells=tuple(cell for cell in self.cells if cell.target == name),
+            out=self.out if alone else self.out / name,
+            encoder=self.encoder,
             seed=self.seed,
-            out=self.out / "runs" / arm.name,
-            progress=named,
-            **{"device": device, **read_knobs(arm.set, method=arm.method, init=arm.init)},
+            is_grid=self.is_grid,
         )
-
-    def _evaluate(self, runs: dict[str, Run], embedding: dict[str, Any]) -> TextTable:
-        sets = self.config.labeled_addresses
-        report = evaluation.evaluate(runs, sets, encoder=self.encoder, seed=self.seed, **embedding)
-        report.save(self.out)
-        return evaluation_table(report)
-
-    def _init(self, arm: ArmConfig) -> str:
-        """Where an arm's weights come from; run:DIR is relative to the file."""
-        kind, _, folder = arm.init.partition(":")
-        return f"run:{self.config.located(folder)}" if kind == "run" else arm.init
 
     def _claim(self) -> None:
         """Makes the folder this study's own, or refuses one of another configuration."""
-        document = {key: value for key, value in self.plan().items() if key != "steps"}
+        document = {key: value for key, value in self._document().items() if key != "steps"}
         if (self.out / STUDY).exists():
             files.require_same_config(self.out, files.read_json(self.out / STUDY), document)
         else:
             files.refuse_foreign(self.out, ())
             files.write_json(self.out / STUDY, document)
+        if self.is_grid:
+            write_protocol(self._protocol, files.digest(document), self.out)
+
+    @cached_property
+    def _protocol(self) -> Protocol:
+        arms = [arm.name for arm in self.config.arms]
+        return read_protocol(self.config.protocol, arms=arms, labeled=self.config.evaluate)
+
+    def _grid_plan(self) -> dict[str, Any]:
+        """What a study's plan says beyond that of a file of arms."""
+        config = self.config
+        tables = {"grid": config.grid, "study": config.study}
+        return {
+            "targets": {name: study.config.target_address for name, study in self.targets.items()},
+            **{name: _said(table) for name, table in tables.items() if table},
+            "protocol": self._protocol.to_json(),
+            "cells": [cell.to_json() for cell in self.cells],
+            "selections": sum(len(study.draws) for study in self.targets.values()),
+            "runs": len(self.cells),
+            "samples": sum(cell.samples for cell in self.cells),
+        }
+
+    @property
+    def _is_priced(self) -> bool:
+        return self.is_grid and self._reaches("pretrain")
+
+    @cached_property
+    def _price(self) -> Price:
+        from curate.experiments.prices import price  # loads torch
+
+        tasks, study = [self._task(cell) for cell in self.cells], self.config.study
+        hour_price = study.hour_price if study else None
+        return price(tasks, devices=self._devices(self.device), folder=self.out, hour_price=hour_price)
+
+    def _grid_lines(self, plan: Mapping[str, Any]) -> list[str]:
+        many = len(self.targets) > 1
+        shown = [f"  {f'{cell.target}: ' if many else ''}{cell.name}: {_in_words(cell)}" for cell in self.cells[:SHOWN]]
+        more = [f"  ... and {len(self.cells) - SHOWN:,} more"] if len(self.cells) > SHOWN else []
+        return [
+            f"{len(self.targets)} targets, {plan['selections']:,} selections, {plan['runs']:,} runs, "
+            f"{plan['samples']:,} samples in all.",
+            *shown,
+            *more,
+            *(self._price.lines() if self._is_priced else []),
+        ]
+
+    def _run_tables(self, runs: Mapping[str, Mapping[str, Run]]) -> list[TextTable]:
+        if not self.is_grid:
+            return [run_table(run) for by_name in runs.values() for run in by_name.values()]
+        return [table for name, found in runs.items() for table in self._titled(name, [runs_table(found)])]
+
+    def _titled(self, name: str, tables: Sequence[TextTable]) -> list[TextTable]:
+        """Tables of one of several targets say which."""
+        if len(self.targets) == 1:
+            return list(tables)
+        return [table._replace(title=f"{name}. {table.title}") for table in tables]
+
+    def _require_tables(self) -> None:
+        config = self.config
+        has_budget = config.budget or all(cell.draw.images for cell in self.cells)
+        needs: list[tuple[Step, object, str]] = [
+            ("select", config.arms, "[[arms]] tables"),
+            ("select", has_budget, "[budget] table"),
+        ]
+        for name, study in self.targets.items():
+            of = f" for target {name}" if len(self.targets) > 1 else ""
+            needs += [("score", study.config.pools, f"[pools.NAME] tables{of}")]
+            needs += [("evaluate", study.config.evaluate, f"[evaluate.NAME] tables{of}")]
+        for step, holds, missing in needs:
+            if self._reaches(step) and not holds:
+                raise ConfigError(f"The file has no {missing}.", hint=f"Add them, or stop before {step} with --until.")
 
     def _check_names(self) -> None:
-        """Every name and the equal budget, before anything is computed."""
+        """Every name, before anything is computed."""
         check_pool_names(self.config.pools)
         encoder_spec(self.encoder)
-        for arm in self.config.arms:
-            if arm.select not in selection.METHODS:
-                raise UnknownNameError("selection method", arm.select, selection.METHODS)
-            if arm.method not in METHODS:
-                raise UnknownNameError("pretraining method", arm.method, METHODS)
-            if arm.backbone is not None:
-                require_network(arm.backbone)
-            read_knobs(arm.set, method=arm.method, init=arm.init)
-            if arm.init not in INITS and not arm.init.startswith("run:"):
-                raise UnknownNameError("init", arm.init, (*INITS, "run:DIR"))
-        samples = {arm.samples for arm in self.config.arms}
-        if len(samples) > 1:
+        _ = self._protocol
+        study = self.config.study or StudyConfig()
+        find_examinations(study.also)
+        read_settings(study.set)
+        for cell in {_named_by(cell): cell for cell in self.cells}.values():
+            _check_cell(cell)
+
+    def _check_samples(self) -> None:
+        """Arms compare at equal C only: at one C, or at those of the grid."""
+        levels = set(self.config.grid.samples) if self.config.grid else set()
+        samples = {cell.samples for cell in self.cells}
+        if len(samples) > 1 and not samples <= levels:
             raise ConfigError(
                 f"The arms see unequal numbers of samples: {', '.join(f'{s:,}' for s in sorted(samples))}.",
-                hint="Give every arm the same samples: arms compare at equal C only.",
+                hint="Give every arm the same samples, or those of [grid]: arms compare at equal C only.",
             )
 
     def _reaches(self, step: Step) -> bool:
         return STEPS.index(step) <= STEPS.index(self.until)
 
 
-def evaluation_parts(
-    config: Config, *, encoder: str, work: Path | None, **embedding: Any
-) -> list[str | EmbeddingStore]:
-    """The images that a file's evaluations test on, those given and those held out: never to be selected."""
-    parts: list[str | EmbeddingStore] = []
-    for address in config.labeled_addresses.values():
-        train, _, test = address.partition("::")
-        if test:
-            parts.append(test)
-        else:
-            store = as_store(train, name="labeled", encoder=encoder, work=work, **embedding)
-            parts.append(evaluation.split_store(store)[1])
-    return parts
+def _named_by(cell: Cell) -> tuple[object, ...]:
+    """All that ``_check_cell`` looks at."""
+    return cell.draw.select, cell.draw.encoder, cell.method, cell.backbone, cell.set, cell.init
+
+
+def _check_cell(cell: Cell) -> None:
+    if cell.draw.select not in selection.METHODS:
+        raise UnknownNameError("selection method", cell.draw.select, selection.METHODS)
+    if cell.method not in METHODS:
+        raise UnknownNameError("pretraining method", cell.method, METHODS)
+    if cell.backbone is not None:
+        require_network(cell.backbone)
+    if cell.draw.encoder is not None:
+        encoder_spec(cell.draw.encoder)
+    read_knobs(cell.set, method=cell.method, init=cell.init)
+    if cell.init not in INITS and not cell.init.startswith("run:"):
+        raise UnknownNameError("init", cell.init, (*INITS, "run:DIR"))
+
+
+def _in_words(cell: Cell) -> str:
+    return f"{cell.draw.select}, {cell.method} from {cell.init}, C = {cell.samples:,}"
+
+
+def _said(table: GridConfig | StudyConfig) -> dict[str, list[Any]]:
+    """What a table says of the results, as JSON."""
+    return {name: list(values) for name, values in vars(table).items() if values and name not in UNSAID}

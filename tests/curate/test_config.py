@@ -65,7 +65,7 @@ def test_a_whole_file_reads_with_paths_relative_to_it(load, tmp_path):
     assert config.located("kept") == f"{tmp_path}/kept"
     assert (config.seed, config.encoder, config.work, config.budget.images) == (3, "lite0", None, 100)
     assert [(a.name, a.select, a.init, a.samples) for a in config.arms] == [
-        ("near", "near-first", "scratch", 5000),
+        ("near", "near-first", None, 5000),
         ("random", "random", "public", 5000),
     ]
 
@@ -90,6 +90,28 @@ def test_a_whole_file_reads_with_paths_relative_to_it(load, tmp_path):
         (('name = "random"', 'name = "near"'), "arms.name: found 'near, near', wanted names that do not repeat"),
         (('name = "random"', 'name = "../up"'), "arms.name: found '../up'"),
         (("[target]", "[pools.target]"), "target: found 'nothing'"),
+        (("samples = 5000", "sample = 5000"), "Unknown key 'sample' in arms[0].\nDid you mean samples?"),
+        (("samples = 5000", "samples = -1"), "samples of arm 'near': found -1, wanted a positive number"),
+        (("[budget]", "[grid]\nseed = [1]\n[budget]"), "Unknown key 'seed' in grid.\nDid you mean seeds?"),
+        (("[budget]", "[grid]\nseeds = 1\n[budget]"), "grid.seeds: found 1, wanted a list of whole numbers"),
+        (("[budget]", "[grid]\nseeds = [1, true]\n[budget]"), "grid.seeds: found [1, True], wanted a list of whole"),
+        (("[budget]", "[grid]\nseeds = [1, 1]\n[budget]"), "grid.seeds: found [1, 1], wanted values that do not"),
+        (("[budget]", "[grid]\nimages = [0]\n[budget]"), "grid.images: found [0], wanted numbers of 1 or more"),
+        (("[budget]", "[grid]\ntargets = ['mine']\n[budget]"), "Unknown target 'mine' in grid.targets."),
+        (("[budget]", "[study]\nalos = ['labels']\n[budget]"), "Unknown key 'alos' in study.\nDid you mean also?"),
+        (("[budget]", "[targets.'a/b']\nuri='x'\n[budget]"), "targets.NAME: found 'a/b', wanted letters"),
+        (("[budget]", "[targets.runs]\nuri='x'\n[budget]"), "found 'runs', wanted another name than target, runs"),
+        (("seed = 3", "seed = 3\nprotocol = 3"), "protocol: found 3, wanted a table"),
+        (('label = "kind"', 'target = "tagret"'), "Unknown target 'tagret' in evaluate.kinds.\nDid you mean target?"),
+        (('select = "random"', "pools = ['wbe']"), "Unknown pool 'wbe' in arm 'random'.\nDid you mean web?"),
+        (('select = "random"', "shares = ['wbe=1']"), "Unknown source 'wbe' in arm 'random'.\nDid you mean web?"),
+        (('select = "random"', "shares = ['web=0.7']"), "[arms[1]]: The shares web=0.7 add up to 0.7, wanted 1."),
+        (('select = "random"', "shares = ['web=a']"), "[arms[1]]: The share 'web=a' is no number of 0 or more."),
+        (('select = "random"', "shares = ['web=1', 'web=0']"), "The share 'web=0' names no source, or one twice."),
+        (('select = "random"', "pools = ['web']\nshares = ['web=1']"), "wanted either pools or shares"),
+        (('select = "random"', "own = false\nshares = ['target=1']"), "wanted no target, as own = false"),
+        (('select = "random"', "own = false\npools = []"), "found [], wanted a pool, as own = false"),
+        (('select = "random"', "far = 1.0"), "far of arm 'random': found 1.0, wanted a share"),
         (("[budget]", "[budget"), "is not valid TOML"),
         (("[[arms]]", "[arms]"), "not valid TOML"),
         (
@@ -170,3 +192,48 @@ def test_terms_in_a_uri_are_refused_with_the_keys_they_are_said_by(load):
 
 def test_every_term_of_an_address_is_a_key_of_a_file():
     assert {field.name for field in fields(Terms)} <= {field.name for field in fields(SourceConfig)}
+
+
+def test_a_file_of_several_targets_is_one_file_for_each(load, tmp_path):
+    several = """
+[targets.google]
+uri = "google#half=A"
+label = "kind"
+
+[targets.twitter]
+uri = "twitter"
+
+[pools.twin]
+uri = "google#half=A"
+label = "subgroup"
+
+[pools.rest]
+uri = "google#half=B"
+
+[evaluate.both]
+train = "labeled"
+
+[evaluate.own]
+train = "labeled"
+target = "google"
+"""
+    config = load(several)
+    assert list(config.all_targets) == ["google", "twitter"]
+    with pytest.raises(ConfigError, match="The file has several targets: google, twitter"):
+        _ = config.target_address
+    assert set(config.terms) == {"twin", "rest"}
+    google, twitter = config.for_target("google"), config.for_target("twitter")
+    assert google.target_address == f"{tmp_path}/google#half=A,label:kind"
+    assert (set(google.pools), set(twitter.pools)) == ({"rest"}, {"twin", "rest"})
+    assert (set(google.evaluate), set(twitter.evaluate)) == ({"both", "own"}, {"both"})
+    assert set(twitter.terms) == {"target", "twin", "rest"}
+    beside = load('[target]\nuri = "mine"\n' + several)
+    assert list(beside.all_targets) == ["target", "google", "twitter"]
+    assert beside.target_address == f"{tmp_path}/mine"
+
+
+def test_lists_keep_their_order_and_knobs_are_sorted(load):
+    config = load(WHOLE.replace("[budget]", "[grid]\nmethods = ['simclr', 'mae']\n[budget]") + "set = ['b=1', 'a=2']\n")
+    assert config.grid.methods == ("simclr", "mae")
+    assert config.arms[1].set == ("a=2", "b=1")
+    assert config.protocol is None is config.study

@@ -5,6 +5,7 @@ import pytest
 
 from curate.distances import c2st, frechet_full, kid, prdc, sliced
 from curate.diversity import vendi
+from curate.evaluation._scores import calibration_error, macro_f1
 from embeddings.encoders.torchvision_import import import_torchvision
 from embeddings.moments import Moments, fold_of
 from embeddings.neighbors import nearest
@@ -142,3 +143,17 @@ def test_vendi_is_that_of_its_package(q):
     package = peer("vendi_score.vendi")
     x = np.random.default_rng(0).normal(size=(500, 32))
     assert vendi(x, q=q).value == pytest.approx(package.score_dual(x, q=q), rel=1e-9)
+
+
+def test_scores_of_probabilities_are_those_of_torchmetrics():
+    theirs = peer("torchmetrics.functional.classification")
+    import torch
+
+    rng = np.random.default_rng(0)
+    for n_classes in (3, 10):
+        probabilities, labels = rng.dirichlet(np.full(n_classes, 0.5), size=500), rng.integers(n_classes, size=500)
+        said, truth, whole = torch.from_numpy(probabilities), torch.from_numpy(labels), np.ones((1, 500))
+        ece = theirs.multiclass_calibration_error(said, truth, num_classes=n_classes, n_bins=15, norm="l1")
+        assert calibration_error(probabilities, labels)(whole)[0] == pytest.approx(float(ece), abs=1e-6)
+        f1 = theirs.multiclass_f1_score(said, truth, num_classes=n_classes, average="macro")
+        assert macro_f1(probabilities.argmax(axis=1), labels)(whole)[0] == pytest.approx(float(f1), abs=1e-6)

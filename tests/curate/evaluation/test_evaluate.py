@@ -12,6 +12,7 @@ import pytest
 import curate.evaluation
 from curate.eval_report import EvalReport
 from curate.evaluation import _images, evaluate, verdicts
+from curate.evaluation.settings import Settings
 from curate.results import Run
 from embeddings import files
 from embeddings.errors import CorruptError, EncoderMismatchError, TooFewImagesError, UsageError
@@ -89,7 +90,10 @@ def test_frozen_first_then_the_untrained_twin_then_the_runs(gallery, run_of):
     wanted = [("frozen:lite0", "frozen"), ("untrained:lite0", "untrained"), ("weak", "run"), ("good", "run")]
     assert [(s.labeled, s.arm, s.kind) for s in report.scores] == [(n, *arm) for n in sets for arm in wanted]
     frozen, untrained, weak, good = report.scores[:4]
-    assert list(frozen.metrics) == ["linear", "linear_balanced", "knn", "knn_balanced"]
+    assert list(frozen.metrics) == ["linear", "linear_balanced", "linear_f1", "linear_ece", "knn", "knn_balanced"]
+    assert all(e.lower_is_closer == (name == "linear_ece") for name, e in frozen.metrics.items())
+    assert all(e.lower_is_closer == (name == "linear_ece") for name, e in good.against_frozen.items())
+    assert frozen.metrics["linear_ece"].null > 0
     accuracy = [s.metrics["linear"].value for s in (untrained, weak, frozen, good)]
     assert accuracy == sorted(accuracy)
     assert (frozen.against_frozen, frozen.label_equivalents) == ({}, None)
@@ -167,6 +171,63 @@ def test_the_report_reads_back(gallery, run_of, tmp_path):
     report.save(tmp_path)
     assert EvalReport.open(tmp_path) == report
     json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_predictions_are_those_behind_the_accuracies(gallery, run_of):
+    sets = {name: gallery.add(name, n) for name, n in (("one", 120), ("two", 90))}
+    report = evaluate({"a": run_of(1), "b": run_of(2)}, sets)
+    for score in report.scores:
+        rows = [r for r in report.predictions.to_pylist() if (r["labeled"], r["arm"]) == (score.labeled, score.arm)]
+        assert len(rows) == report.labeled[score.labeled]["n_test"]
+        right = np.mean([r["truth"] == r["predicted"] for r in rows])
+        assert right == pytest.approx(score.metrics["linear"].value)
+        assert all(1 / len(NAMES) <= r["confidence"] <= 1 for r in rows)
+        keys, truth, _ = gallery.labels[score.labeled]
+        assert {r["key"]: r["truth"] for r in rows}.items() <= {
+            key: NAMES[t] for key, t in zip(keys, truth, strict=True)
+        }.items()
+
+
+def test_runs_are_compared_with_each_other(gallery, run_of):
+    runs = {"weak": run_of(6), "good": run_of(0.5), "fair": run_of(1)}
+    report = evaluate(runs, {name: gallery.add(name) for name in ("one", "two")})
+    names = [("weak", "good"), ("weak", "fair"), ("good", "fair")]
+    assert [(p.labeled, p.first, p.second) for p in report.pairs] == [
+        (s, *pair) for s in ("one", "two") for pair in names
+    ]
+    accuracy = {(s.labeled, s.arm): s.metrics["linear"].value for s in report.scores}
+    for pair in report.pairs:
+        gap = accuracy[pair.labeled, pair.first] - accuracy[pair.labeled, pair.second]
+        assert pair.difference.value == pytest.approx(gap)
+    assert report.pairs[0].p_holm < 0.05
+    assert any("good" in line and "of the runs" in line for line in verdicts(report))
+
+
+def test_a_folder_of_an_earlier_version_reads(gallery, tmp_path):
+    report = evaluate({}, {"set": gallery.add("set")})
+    document = report.to_json()
+    del document["pairs"]
+    for score in document["scores"]:
+        del score["label_cost"]
+    files.write_json(tmp_path / "evaluate.json", document)
+    read = EvalReport.open(tmp_path)
+    assert (read.scores, read.pairs, read.predictions, read.label_lists) == (report.scores, (), None, None)
+
+
+def test_tables_of_an_earlier_report_do_not_stay(gallery, tmp_path):
+    gallery.add("set")
+    evaluate({}, {"set": "set"}, also=("labels",)).save(tmp_path)
+    assert len(EvalReport.open(tmp_path).label_lists) == 3 * 84
+    evaluate({}, {"set": "set"}).save(tmp_path)
+    assert EvalReport.open(tmp_path).label_lists is None
+
+
+def test_labels_have_a_price(gallery, run_of):
+    report = evaluate({"run": run_of(1.1)}, {"set": gallery.add("set")}, settings=Settings(label_price=3.0))
+    frozen, _, run = report.scores
+    assert frozen.label_cost is None
+    assert run.label_cost.value == pytest.approx(3 * run.label_equivalents.value)
+    assert "which cost" in verdicts(report)[1]
 
 
 def test_unequal_runs_are_refused_unless_allowed(gallery, run_of):

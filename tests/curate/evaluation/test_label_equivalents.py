@@ -14,7 +14,9 @@ from curate.evaluation._intervals import Measured, Resamples, accuracy
 from curate.evaluation._label_equivalents import (
     SUBSETS,
     Curve,
+    amount,
     curve_sizes,
+    label_cost,
     label_equivalents,
     labels_needed,
     learning_curve,
@@ -92,6 +94,35 @@ def test_an_interval_that_leaves_the_curve_is_cut_and_says_so():
     assert estimate.high == 160
     assert estimate.reason == "the interval goes on above 160, the curve's end"
     json.dumps(estimate.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("rate", "reason"),
+    [(0.3, ""), (0.8, "more than 80"), (0.02, "fewer than 5")],
+)
+def test_the_cost_of_the_labels(rate, reason):
+    curve, drawn = constructed()
+    labels = label_equivalents(curve, arm(drawn, rate), drawn)
+    cost = label_cost(labels, curve, 0.5)
+    assert cost.reason == reason
+    assert cost.unit == "money, 0.50 a label"
+    for end in ("value", "low", "high"):
+        if getattr(labels, end) is None:
+            assert getattr(cost, end) is None
+        else:
+            assert getattr(cost, end) == pytest.approx(getattr(labels, end) / 2)
+
+
+def test_the_cost_of_an_interval_that_leaves_the_curve():
+    curve, drawn = constructed()
+    other = drawn.measure({"linear": accuracy(np.arange(1000) >= 505)})["linear"]
+    cost = label_cost(label_equivalents(curve, other, drawn), curve, 20)
+    assert cost.reason == "the interval goes on above 3,200, the curve's end"
+    assert cost.high == 3200
+
+
+def test_amounts_of_money():
+    assert [amount(value) for value in (0.125, 3.0, 99.99, 1300.4)] == ["0.12", "3", "99.99", "1,300"]
 
 
 def test_too_few_groups_have_no_interval():

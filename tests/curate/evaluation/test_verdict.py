@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from curate.eval_report import ArmScore, EvalReport
+from curate.eval_report import ArmScore, EvalReport, Pair
 from curate.evaluation import verdict, verdicts
 from curate.results import Estimate
 from embeddings.errors import UnknownNameError
@@ -22,12 +24,11 @@ def score(arm, kind, linear, gain=None, labels=None):
     )
 
 
-def report(*runs):
+def report(*runs, pairs=()):
     frozen = score("frozen:lite0", "frozen", 0.76)
     untrained = score("untrained:lite0", "untrained", 0.25, estimate(-0.51, -0.6, -0.4))
-    return EvalReport(
-        scores=(frozen, untrained, *runs), labeled={"emoji": {"n_train": 650, "n_test": 290, "classes": 9}}
-    )
+    labeled = {"emoji": {"n_train": 650, "n_test": 290, "classes": 9}}
+    return EvalReport(scores=(frozen, untrained, *runs), labeled=labeled, pairs=pairs)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,41 @@ def test_an_unknown_arm():
     with pytest.raises(UnknownNameError, match="nera") as caught:
         verdict(report(score("near", "run", 0.6)), "nera", "emoji")
     assert caught.value.nearest == ["near"]
+
+
+def pair(first, second, difference, p):
+    shared = {"labeled": "emoji", "metric": "linear", "first_only": 9, "second_only": 5, "p": p / 3, "p_holm": p}
+    return Pair(first=first, second=second, difference=difference, **shared)
+
+
+@pytest.mark.parametrize(
+    ("difference", "p", "sentence"),
+    [
+        ((-0.05, -0.08, -0.02), 0.004, "far is surely better than near (difference +0.050 [+0.020, +0.080]"),
+        ((-0.05, -0.08, -0.02), 0.06, "far and near cannot be told apart (difference +0.050 [+0.020, +0.080]"),
+        ((-0.05, -0.11, 0.01), 0.01, "far and near cannot be told apart (difference +0.050 [-0.010, +0.110]"),
+        ((-0.05,), 0.01, "far and near cannot be told apart (difference +0.050"),
+    ],
+)
+def test_the_best_run_and_the_next(difference, p, sentence):
+    runs = [score(name, "run", value) for name, value in (("weak", 0.5), ("near", 0.7), ("far", 0.75))]
+    others = [pair("weak", name, estimate(-0.2, -0.3, -0.1), 1e-6) for name in ("near", "far")]
+    lines = verdicts(report(*runs, pairs=(*others, pair("near", "far", estimate(*difference), p))))
+    assert lines[4:] == [f"emoji: of the runs, {sentence}, corrected McNemar p {p:.2g})."]
+
+
+def test_one_run_is_not_compared():
+    assert len(verdicts(report(score("near", "run", 0.7)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("cost", "words"),
+    [
+        (estimate(280.4), "about 140 labels for as much, of 650, which cost 280."),
+        (estimate(None, reason="more than 1,300"), "about 140 labels for as much, of 650, which cost more than 1,300."),
+    ],
+)
+def test_labels_have_a_price(cost, words):
+    gain = estimate(-0.14, -0.18, -0.1)
+    run = dataclasses.replace(score("near", "run", 0.62, gain, estimate(140.2)), label_cost=cost)
+    assert verdict(report(run), "near", "emoji").endswith(words)

@@ -1,0 +1,95 @@
+"""Test images that are known from training: near duplicates on both sides of a split.
+
+A set that is split here and has no groups is refused where both hold:
+
+    clumps   the nearest training image is at most half as far as the 64th, for 40% of the test images or more
+    twins    1% of the test images or more are nearly the same picture as a training image, by the rule of selection
+             (vectors, hashes and pictures agree; ``curate.selection._near_pairs``)
+
+Distances are those of directions seen from the training images' mean. Clumps alone could be small, well separated
+classes; twins alone, the odd look-alike of an honest set. Under Lite0, split by key (share of clumps, of twins):
+
+    40 crops of each of 30 photographs   .61  .025     emoji, every skin tone              .51 to .58  .012
+    emoji, one of each                   .23 to .25    .004     clip art                   .23         .017
+    digits                               .04                    garments                   .003
+
+Below 256 training images the 64th is in another class, and nothing is refused. Where a test part is given, twins are
+counted and told, not refused; above 20,000 images they are not looked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from curate.evaluation._images import LabeledImages
+from curate.evaluation._split import Split
+from curate.selection._near_duplicates import SAME
+from curate.selection._near_pairs import EXACT, Images, NearPairs
+from embeddings.errors import UsageError
+from embeddings.neighbors import nearest
+
+NEIGHBORS = 64
+FEWEST = 4 * NEIGHBORS  # training images
+HALF = 0.5
+CLUMPED = 0.4
+LEAKED = 0.01
+
+
+def check_leaks(images: LabeledImages, split: Split) -> dict[str, Any]:
+    """What was looked for and found, as facts of the set.
+
+    Raises:
+        UsageError: near duplicates lie on both sides of a split that was made here.
+    """
+    if images.n_train is not None:
+        small = len(split.train) + len(split.test) <= EXACT
+        return {"near_duplicates_in_train": len(np.unique(twins(images, split)[1])) if small else None}
+    is_grouped = images.rows["group"].null_count < len(images.rows)
+    if is_grouped or clump_share(images.own_features()[1], split) < CLUMPED:
+        return {}
+    train, test = twins(images, split)
+    if len(np.unique(test)) >= LEAKED * len(split.test):
+        raise _refusal(images, split, train, test)
+    return {}
+
+
+def clump_share(features: np.ndarray, split: Split) -> float:
+    """Share of the test images whose nearest training image is at most half as far as the 64th; 0 of few images."""
+    if len(split.train) < FEWEST:
+        return 0.0
+    train, test = (features[part].astype(np.float32) for part in (split.train, split.test))
+    center = train.mean(axis=0)
+    squared, _ = nearest(_directions(test - center), _directions(train - center), NEIGHBORS)
+    return float((squared[:, 0] <= HALF**2 * squared[:, -1]).mean())
+
+
+def twins(images: LabeledImages, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (training row, test row) that are nearly the same picture, nearest first."""
+    lengths = [len(store) for store in images.stores]
+    origin = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.concatenate([np.arange(length) for length in lengths])
+    rows = np.concatenate([split.train, split.test])
+    pairs = NearPairs.of(Images(stores=images.stores, origin=origin[rows], place=place[rows]), SAME)
+    n = len(split.train)
+    a, b = pairs.between(np.arange(n), np.arange(n, len(rows)))
+    same, distance = pairs.confirm(a, b)
+    order = np.argsort(distance[same], kind="stable")
+    return rows[a[same][order]], rows[b[same][order]]
+
+
+def _directions(x: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return np.asarray(x / np.where(length > 0, length, 1))
+
+
+def _refusal(images: LabeledImages, split: Split, train: np.ndarray, test: np.ndarray) -> UsageError:
+    keys, count = images.rows["key"], len(np.unique(test))
+    example = f"{keys[int(test[0])].as_py()!r} and {keys[int(train[0])].as_py()!r}"
+    return UsageError(
+        f"{count:,} of {len(split.test):,} test images of {images.name!r} are nearly the same picture as a training "
+        f"image, such as {example}; accuracy would tell how well pictures are remembered.",
+        hint="Name the column of what belongs together (a part, a lot, a camera) with --split-by COLUMN, "
+        "or give a test part of its own: TRAIN::TEST. If every image stands alone: --split-by key.",
+    )

@@ -1,0 +1,114 @@
+"""Accuracy of every arm with the influence of every test unit on it, from the predictions of an evaluation.
+
+    accuracy           share of test images that are right           influence of image i:  (c_i - a) / m
+    balanced accuracy  mean over classes of the share that is right                        (c_i - a_k) / (m_k K)
+
+with c_i = 1 where image i, of class k, is right. A unit's influence is the sum over its images. Labeled sets are
+averaged; a unit is known by its first key, so that one which several sets hold is one unit. The only test image of a
+class has no influence on balanced accuracy: nothing says how that class would vary.
+
+Source: Efron 1982 (influence functions, infinitesimal jackknife).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.eval_report import EvalReport
+from embeddings.errors import CorruptError, UnknownNameError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one arm reaches on one target's test images."""
+
+    value: float  # 0 to 1
+    influence: np.ndarray  # [U]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """All arms of one evaluation on the same test units."""
+
+    units: np.ndarray  # [U] names
+    by_arm: Mapping[str, Outcome]
+
+
+def read_outcomes(report: EvalReport, *, metric: str = "linear", labeled: Sequence[str] = ()) -> Outcomes:
+    """Outcomes of all arms, labeled sets averaged.
+
+    Args:
+        report: An evaluation with its predictions.
+        metric: linear or linear_balanced.
+        labeled: Which sets; none: all.
+
+    Raises:
+        UsageError: the evaluation has no predictions.
+        UnknownNameError: no such labeled set.
+        CorruptError: arms were tested on different images.
+    """
+    if report.predictions is None:
+        raise UsageError("The evaluation has no predictions.", hint="Evaluate again: earlier versions kept none.")
+    known = sorted(set(report.predictions["labeled"].to_pylist()))
+    for name in labeled:
+        if name not in known:
+            raise UnknownNameError("labeled set", name, known)
+    parts = [_of_set(report.predictions, name, metric) for name in sorted(labeled or known)]
+    return _averaged(parts)
+
+
+def outcome(correct: np.ndarray, truth: np.ndarray, unit: np.ndarray, *, metric: str = "linear") -> Outcome:
+    """Value and influences from which images are right.
+
+    Args:
+        correct: bool [m].
+        truth: class number int [m].
+        unit: unit number int [m], from 0, none left out.
+        metric: linear or linear_balanced.
+    """
+    right = correct.astype(np.float64)
+    group = np.unique(truth, return_inverse=True)[1] if metric == "linear_balanced" else np.zeros(len(right), np.int64)
+    size = np.bincount(group)
+    share = np.bincount(group, weights=right) / size
+    influence = (right - share[group]) / (size[group] * len(size))
+    return Outcome(value=float(share.mean()), influence=np.bincount(unit, weights=influence))
+
+
+def _of_set(predictions: pa.Table, name: str, metric: str) -> Outcomes:
+    table = predictions.filter(pc.equal(predictions["labeled"], name)).sort_by(
+        [("arm", "ascending"), ("key", "ascending")]
+    )
+    arms, counts = np.unique(_texts(table["arm"]), return_counts=True)
+    keys = _texts(table["key"])
+    m = len(keys) // len(arms)
+    if (counts != m).any() or (keys.reshape(-1, m) != keys[:m]).any():
+        raise CorruptError(f"Arms were tested on different images of {name}.", hint="Evaluate again.")
+    first, truth = table.slice(0, m), _texts(table["truth"])
+    _, start, unit = np.unique(first["unit"].to_numpy(), return_index=True, return_inverse=True)
+    correct = (truth == _texts(table["predicted"])).reshape(-1, m)
+    numbers = np.unique(truth[:m], return_inverse=True)[1]
+    found = {str(arm): outcome(row, numbers, unit, metric=metric) for arm, row in zip(arms, correct, strict=True)}
+    return Outcomes(units=keys[:m][start], by_arm=found)
+
+
+def _averaged(parts: Sequence[Outcomes]) -> Outcomes:
+    """The mean over labeled sets, of arms that all of them have."""
+    names = np.concatenate([part.units for part in parts])
+    units, number = np.unique(names, return_inverse=True)
+    shared = set.intersection(*(set(part.by_arm) for part in parts))
+    found = {}
+    for arm in sorted(shared):
+        outcomes = [part.by_arm[arm] for part in parts]
+        weights = np.concatenate([o.influence for o in outcomes]) / len(parts)
+        influence = np.bincount(number, weights=weights, minlength=len(units))
+        found[arm] = Outcome(value=float(np.mean([o.value for o in outcomes])), influence=influence)
+    return Outcomes(units=units, by_arm=found)
+
+
+def _texts(column: pa.ChunkedArray) -> np.ndarray:
+    return np.array(column.to_pylist(), dtype=str)

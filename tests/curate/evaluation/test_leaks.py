@@ -1,0 +1,144 @@
+"""Near duplicates on both sides of a split: refused where we cut, told where the test part was given."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from curate.evaluation import evaluate
+from curate.evaluation._images import Embedding, LabeledImages
+from curate.evaluation._leaks import HALF, NEIGHBORS, check_leaks, clump_share, twins
+from curate.evaluation._split import split_labeled
+from embeddings.errors import SourceError, UsageError
+
+SCENES, SHOTS = 40, 10
+
+
+def encoded(picture):
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def scene(rng):
+    """A smooth picture of random colors."""
+    return Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((48, 48), Image.Resampling.BICUBIC)
+
+
+def shot(picture, rng):
+    """The same scene once more, a little brighter or darker."""
+    return Image.fromarray((np.asarray(picture, np.int16) + rng.integers(-4, 5)).clip(0, 255).astype(np.uint8))
+
+
+def write(path, shots, n):
+    """A table of ``n`` images, ``shots`` of every scene; a column says which."""
+    rng = np.random.default_rng(0)
+    scenes = [scene(rng) for _ in range(-(-n // shots))]
+    images = [encoded(shot(scenes[i // shots], rng)) for i in range(n)]
+    columns = {"key": [f"k{i:04d}" for i in range(n)], "image": images}
+    columns |= {"label": [f"c{i // shots % 2}" for i in range(n)], "scene": [f"s{i // shots:03d}" for i in range(n)]}
+    pq.write_table(pa.table(columns), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("leaks")
+
+
+@pytest.fixture(scope="module")
+def burst(folder):
+    """400 images, ten shots of each scene."""
+    return write(folder / "burst.parquet", SHOTS, SCENES * SHOTS)
+
+
+def seen(thing, folder: Path, **settings):
+    embedding = Embedding(work=folder / "work", device="cpu")
+    images = LabeledImages.of("set", thing, embedding, "lite0@32", **settings)
+    return images, split_labeled(images.rows, images.n_train)
+
+
+def test_shots_of_one_scene_are_refused(burst, folder):
+    images, split = seen(burst, folder)
+    with pytest.raises(UsageError, match=r"of 120 test images of 'set' are nearly the same picture") as caught:
+        check_leaks(images, split)
+    assert "--split-by COLUMN" in caught.value.hint
+    assert "TRAIN::TEST" in caught.value.hint
+    with pytest.raises(UsageError, match="nearly the same picture"):
+        evaluate({}, {"set": burst}, encoder="lite0@32", work=folder / "work")
+
+
+def test_split_by_keeps_scenes_together(burst, folder):
+    images, split = seen(burst, folder, split_by="scene")
+    assert check_leaks(images, split) == {}
+    assert split.facts["how"] == "70% of the images train, by group"
+    scenes = np.array(images.rows["group"].to_pylist())
+    assert not set(scenes[split.train]) & set(scenes[split.test])
+    assert len(set(scenes)) == SCENES
+
+
+def test_split_by_key_says_that_every_image_stands_alone(burst, folder):
+    images, split = seen(burst, folder, split_by="key")
+    assert check_leaks(images, split) == {}
+    assert images.rows["group"].to_pylist() == images.rows["key"].to_pylist()
+
+
+def test_different_pictures_are_not_refused(folder):
+    images, split = seen(write(folder / "single.parquet", 1, 380), folder)
+    assert len(split.train) >= 256
+    assert check_leaks(images, split) == {}
+    assert len(twins(images, split)[0]) == 0
+
+
+def test_of_a_given_test_part_twins_are_counted(burst, folder):
+    table = pq.read_table(burst)
+    train, test = (str(folder / f"{name}.parquet") for name in ("train", "test"))
+    pq.write_table(table.take(pa.array(range(5 * SHOTS))), train)
+    pq.write_table(table.take(pa.array([5, 7, 13, *range(200, 227)])), test)  # three shots of scenes in training
+    images, split = seen((train, test), folder)
+    facts = check_leaks(images, split)
+    known = set(twins(images, split)[1].tolist())
+    assert facts == {"near_duplicates_in_train": len(known)}
+    assert known <= {50, 51, 52}
+
+
+def test_a_column_that_is_not_there(burst, folder):
+    with pytest.raises(SourceError, match="camera"):
+        seen(burst, folder, split_by="camera")
+
+
+def test_things_without_columns(burst, folder):
+    images, _ = seen(burst, folder)
+    with pytest.raises(UsageError, match="EmbeddingStore, in which no column 'scene'"):
+        seen(images.stores[0], folder, split_by="scene")
+
+
+def parts_of(train, test):
+    return SimpleNamespace(train=np.sort(train), test=np.sort(test))
+
+
+def test_clumps_against_distances_written_out():
+    rng = np.random.default_rng(0)
+    centers = rng.standard_normal((60, 8))
+    features = np.repeat(centers, 10, axis=0) + 0.05 * rng.standard_normal((600, 8))
+    rows = rng.permutation(600)
+    split = parts_of(rows[:400], rows[400:])
+    centered = features - features[split.train].mean(axis=0)
+    unit = centered / np.linalg.norm(centered, axis=1, keepdims=True)
+    gaps = np.sort(np.linalg.norm(unit[split.test][:, None] - unit[split.train][None], axis=2), axis=1)
+    wanted = (gaps[:, 0] <= HALF * gaps[:, NEIGHBORS - 1]).mean()
+    assert wanted > 0.9
+    assert clump_share(features, split) == pytest.approx(wanted, abs=0.01)
+    assert clump_share(rng.standard_normal((600, 40)), split) < 0.4
+    assert clump_share(np.ones((600, 8)), split) == 1  # all the same
+
+
+def test_few_images_have_no_clumps():
+    assert clump_share(np.ones((300, 4)), parts_of(np.arange(255), np.arange(255, 300))) == 0
