@@ -54,7 +54,7 @@ class LabeledImages:
         if isinstance(thing, str):
             train, divided, test = thing.partition("::")
             thing = (train, test) if divided else train
-        parts = thing if isinstance(thing, tuple) else (thing,)
+        parts: tuple[Embeddable, ...] = thing if isinstance(thing, tuple) else (thing,)
         if split_by is not None:
             parts = tuple(_grouped(part, name, split_by) for part in parts)
         stores = [embedding.store(part, name, encoder) for part in parts]

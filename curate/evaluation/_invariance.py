@@ -107,7 +107,7 @@ class Judge:
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, units: np.ndarray) -> None:
         """Takes the features of the images, [n, 1, d]; class numbers [n], and units [n] that are never cut."""
-        self.labels, self.units, self.folds = labels, units, hold_out(units)
+        self.labels, self.units, self.folds = labels, units, hold_out(units, enough=len(units))
         self._models = fit_folds(images, labels, self.folds)
         hits = held_out_hits(self._models, images, labels, self.folds)
         self._penalty = _best(hits)

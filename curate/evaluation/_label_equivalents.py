@@ -127,15 +127,17 @@ def label_equivalents(curve: Curve, linear: Measured, resamples: Resamples) -> E
 
 def label_cost(equivalents: Estimate, curve: Curve, price: float) -> Estimate:
     """What these labels cost, at a price for each: the same estimate in money."""
-    ends = {name: getattr(equivalents, name) for name in ("value", "low", "high")}
-    costs = {name: None if labels is None else labels * price for name, labels in ends.items()}
     first, last = (amount(curve.sizes[i] * price) for i in (0, -1))
     reason = equivalents.reason
     if equivalents.value is None:
         reason = f"more than {last}" if reason.startswith("more") else f"fewer than {first}"
     elif reason:
         reason = _cut_ends("below" in reason, "above" in reason, first, last)
-    return replace(equivalents, **costs, reason=reason, unit=f"money, {amount(price)} a label")
+    value, low, high = (
+        None if labels is None else labels * price for labels in (equivalents.value, equivalents.low, equivalents.high)
+    )
+    unit = f"money, {amount(price)} a label"
+    return replace(equivalents, value=value, low=low, high=high, reason=reason, unit=unit)
 
 
 def amount(money: float) -> str:

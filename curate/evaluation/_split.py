@@ -75,8 +75,15 @@ def split_labeled(rows: pa.Table, n_train: int | None = None) -> Split:
     _check(labels, train, test)
     facts["test_units"] = len(np.unique(units[test]))
     separable = _separable(rows, units, train)
-    parts = {"held_out": hold_out(separable), "separable": separable}
-    return Split(train=train, test=test, labels=labels, units=units, facts=facts, **parts)
+    return Split(
+        train=train,
+        test=test,
+        labels=labels,
+        units=units,
+        held_out=hold_out(separable),
+        separable=separable,
+        facts=facts,
+    )
 
 
 def split_store(store: EmbeddingStore) -> tuple[EmbeddingStore, EmbeddingStore]:
@@ -100,13 +107,14 @@ def _groups(rows: pa.Table, part: np.ndarray) -> set[str]:
     return {group for group in rows["group"].take(pa.array(part)).to_pylist() if group is not None}
 
 
-def hold_out(units: np.ndarray) -> Parts:
+def hold_out(units: np.ndarray, *, enough: int = HELD_OUT) -> Parts:
     """Parts to choose settings on: fifths, of which as many are used as hold 1,000 images together; units stay whole.
 
     Up to 1,000 training images this is five-fold cross-validation; from 5,000 on it is one held-out fifth.
 
     Args:
         units: int [n], numbered in hash order.
+        enough: Images held out together beyond which no more folds are used.
 
     Returns:
         (rows to fit on, rows held out) per fold, balanced in size.
@@ -117,7 +125,7 @@ def hold_out(units: np.ndarray) -> Parts:
         fold_of_unit[number] = load.argmin()
         load[fold_of_unit[number]] += size
     fold = fold_of_unit[unit]
-    used = 1 + int(np.searchsorted(np.cumsum(load), HELD_OUT))
+    used = 1 + int(np.searchsorted(np.cumsum(load), enough))
     return [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(min(used, FOLDS)) if load[f]]
 
 

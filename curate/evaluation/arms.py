@@ -22,12 +22,12 @@ from curate.eval_report import PREDICTIONS, ArmScore, EvalReport, Pair
 from curate.evaluation._comparison import UNITS, Comparison, Probed
 from curate.evaluation._images import Embedding, Labeled, LabeledImages
 from curate.evaluation._label_equivalents import label_cost
-from curate.evaluation._labels import lists_table
 from curate.evaluation._leaks import check_leaks
 from curate.evaluation._pairs import METRIC, Contestant, compare_pairs
 from curate.evaluation._split import split_labeled
 from curate.evaluation._view import View
 from curate.evaluation.examinations import ROWS, as_findings, examine, find_examinations
+from curate.evaluation.examinations.labels import lists_table
 from curate.evaluation.settings import Settings
 from curate.results import Estimate, Run
 from embeddings.encoders import get_encoder
@@ -82,6 +82,8 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its
         TooFewImagesError: fewer than 10 labeled images in a part.
     """
     names = find_examinations(also)
+    if FINETUNE in names:
+        _require_tunable(encoder, device)
     compared = [*_references(encoder), *_runs(arms, allow_unequal)]
     if not labeled:
         raise UsageError("No labeled set was given.", hint="Give at least one: NAME=TRAIN[::TEST].")
@@ -153,7 +155,7 @@ class _Bench:
 
     def _tuned(self, view: View, arm: _Arm) -> Iterator[ArmScore]:
         """The untrained network, trained on the labels alone; others fine-tuned on them."""
-        from curate.evaluation._finetune import finetune
+        from curate.evaluation.finetuning.finetune import finetune
 
         is_scratch = arm.kind == "untrained"
         kind = "supervised" if is_scratch else "finetuned"
@@ -216,6 +218,13 @@ class _Bench:
                     resamples=view.comparison.resamples,
                 )
             )
+
+
+def _require_tunable(encoder: str, device: str) -> None:
+    """Refuses the frozen encoder, before anything is embedded, if it cannot be fine-tuned."""
+    from curate.evaluation.finetuning.starts import require_tunable
+
+    require_tunable(encoder, get_encoder(encoder, device=device.partition(",")[0]))
 
 
 def _comparison(images: LabeledImages, seed: int) -> Comparison:

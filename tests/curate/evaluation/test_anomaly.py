@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from curate.evaluation import _anomaly
-from curate.evaluation._anomaly import NormalImages, neighbor_scores, normal_images, spread
 from curate.evaluation._comparison import Comparison
 from curate.evaluation._images import Embedding, LabeledImages
 from curate.evaluation._intervals import Measured
 from curate.evaluation._split import split_labeled
 from curate.evaluation._view import View
+from curate.evaluation.examinations import anomaly as _anomaly
+from curate.evaluation.examinations.anomaly import NormalImages, neighbor_scores, normal_images, spread
 from curate.evaluation.settings import Settings
 from curate.results import Estimate
 from embeddings.encoders import get_encoder

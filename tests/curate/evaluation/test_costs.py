@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from curate.evaluation._costs import cheapest, cost_questions, read_costs
-from curate.evaluation._detection import figures
 from curate.evaluation._intervals import Resamples
+from curate.evaluation.examinations._costs import cheapest, cost_questions, read_costs
+from curate.evaluation.examinations._detection import figures
 from embeddings.errors import SourceError, UsageError
 
 NAMES = ["dent", "good", "scratch"]
@@ -63,7 +63,7 @@ def test_no_text_no_file_too_large(table, tmp_path, monkeypatch):
         read_costs(table("dent,\u00e9", encoding="latin-1"), NAMES)
     with pytest.raises(SourceError, match="No file"):
         read_costs(str(tmp_path / "none.csv"), NAMES)
-    monkeypatch.setattr("curate.evaluation._costs.LARGEST", 10)
+    monkeypatch.setattr("curate.evaluation.examinations._costs.LARGEST", 10)
     with pytest.raises(UsageError, match="11 bytes"):
         read_costs(table("a" * 11), NAMES)
 

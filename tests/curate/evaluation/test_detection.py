@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from curate.evaluation._detection import (
+from curate.evaluation._intervals import DRAWS, Measured, Resamples
+from curate.evaluation._split import Split
+from curate.evaluation.examinations._detection import (
     Question,
     Ranking,
     Side,
@@ -21,8 +23,6 @@ from curate.evaluation._detection import (
     share,
     stand_out,
 )
-from curate.evaluation._intervals import DRAWS, Measured, Resamples
-from curate.evaluation._split import Split
 from curate.results import Estimate
 from embeddings.errors import UnknownNameError
 

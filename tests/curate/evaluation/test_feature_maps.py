@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate.evaluation._feature_maps import FeatureMaps, _as_map, middle_blocks, middle_stages
+from curate.evaluation.examinations._feature_maps import FeatureMaps, _as_map, middle_blocks, middle_stages
 from embeddings.encoders import build_network, get_encoder
 from embeddings.encoders.torch_encoder import Placement, TorchEncoder
 from embeddings.encoders.transform import Transform

@@ -12,16 +12,18 @@ import pytest
 import torch
 from torch import nn
 
-from curate.evaluation import _finetune, _supervised, evaluate
+from curate.evaluation import evaluate
 from curate.evaluation._comparison import Comparison
-from curate.evaluation._finetune import can_finetune, finetune
 from curate.evaluation._images import Embedding, LabeledImages
-from curate.evaluation._layers import Depth, layer_factors, layers_of, parameter_groups
 from curate.evaluation._linear import Scaler, fitted
 from curate.evaluation._split import split_labeled
-from curate.evaluation._starts import pretrained
-from curate.evaluation._supervised import Classifier, Head, Lesson, Recipe, train
 from curate.evaluation._view import View
+from curate.evaluation.finetuning import finetune as _finetune
+from curate.evaluation.finetuning import supervised as _supervised
+from curate.evaluation.finetuning.finetune import can_finetune, finetune
+from curate.evaluation.finetuning.layers import Depth, layer_factors, layers_of, parameter_groups
+from curate.evaluation.finetuning.starts import pretrained
+from curate.evaluation.finetuning.supervised import Classifier, Head, Lesson, Recipe, train
 from curate.evaluation.settings import Settings
 from curate.pretraining.augment.operations import NOTHING
 from curate.pretraining.backbones import save_backbone

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.covariance import LedoitWolf
 
-from curate.evaluation._gaussian import Gaussian
+from curate.evaluation.examinations._gaussian import Gaussian
 
 
 @pytest.mark.parametrize("n", [4, 15, 60, 400])

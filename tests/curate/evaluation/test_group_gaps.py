@@ -7,9 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.evaluation import _group_gaps
-from curate.evaluation._group_gaps import Cells, Exchange, extreme, gap, known, p_value, units_by_group, worst
 from curate.evaluation._intervals import Resamples
+from curate.evaluation.examinations import _group_gaps
+from curate.evaluation.examinations._group_gaps import (
+    Cells,
+    Exchange,
+    extreme,
+    gap,
+    known,
+    p_value,
+    units_by_group,
+    worst,
+)
 
 
 def whole(cells, correct):

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 
 from curate.evaluation._comparison import Comparison
-from curate.evaluation._group_reading import MOST, Grouped, read_groups, read_within
-from curate.evaluation._groups import FEWEST, examine
 from curate.evaluation._images import Embedding, LabeledImages
 from curate.evaluation._intervals import Measured
 from curate.evaluation._split import split_labeled
 from curate.evaluation._view import View
 from curate.evaluation.examinations import as_findings
+from curate.evaluation.examinations._group_reading import MOST, Grouped, read_groups, read_within
+from curate.evaluation.examinations.groups import FEWEST, examine
 from curate.evaluation.settings import Settings
 from embeddings.spec import EncoderSpec
 from embeddings.store import ROWS, EmbeddingStore

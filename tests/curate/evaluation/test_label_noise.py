@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from curate.evaluation._comparison import Comparison
 from curate.evaluation._images import Embedding, LabeledImages
 from curate.evaluation._linear import linear_probe
-from curate.evaluation._noise import examine, noisy_labels
 from curate.evaluation._split import split_labeled
 from curate.evaluation._view import View
+from curate.evaluation.examinations.noise import examine, noisy_labels
 from curate.evaluation.settings import Settings
 from curate.pretraining.augment.draws import image_hash, uniforms
 from embeddings.spec import EncoderSpec

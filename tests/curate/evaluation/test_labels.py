@@ -12,10 +12,17 @@ from hypothesis import strategies as st
 
 from curate.evaluation._comparison import Comparison
 from curate.evaluation._intervals import DRAWS, Resamples
-from curate.evaluation._labels import examine, label_lists, list_seeds, list_weights, lists_table, over_lists
 from curate.evaluation._linear import Scaler, fitted
 from curate.evaluation._split import split_labeled
 from curate.evaluation.examinations import as_findings
+from curate.evaluation.examinations.labels import (
+    examine,
+    label_lists,
+    list_seeds,
+    list_weights,
+    lists_table,
+    over_lists,
+)
 from curate.evaluation.settings import Settings
 from curate.results import Estimate
 from embeddings.store import ROWS

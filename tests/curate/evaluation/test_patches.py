@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.evaluation import _patches
-from curate.evaluation._feature_maps import FeatureMaps
-from curate.evaluation._patches import PatchMemory, k_center, patch_features, remember
+from curate.evaluation.examinations import _patches
+from curate.evaluation.examinations._feature_maps import FeatureMaps
+from curate.evaluation.examinations._patches import PatchMemory, k_center, patch_features, remember
 from embeddings.encoders import get_encoder
 
 SIZE, SPOT = 128, 20

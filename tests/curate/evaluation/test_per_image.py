@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from curate.evaluation._intervals import Resamples
-from curate.evaluation._per_image import PerImage, figures, slope_weights
+from curate.evaluation.examinations._per_image import PerImage, figures, slope_weights
 
 K = 30
 RESAMPLES = Resamples(units=np.arange(K) // 2, n_train=50, seed=3)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from curate.evaluation import _rare
 from curate.evaluation._comparison import Comparison
 from curate.evaluation._images import Embedding
 from curate.evaluation._intervals import Measured
 from curate.evaluation._linear import Scaler, fitted
 from curate.evaluation._split import Split, hold_out
 from curate.evaluation._view import View
+from curate.evaluation.examinations import rare as _rare
 from curate.evaluation.settings import Settings
 from curate.results import Estimate
 from embeddings.errors import UnknownNameError

@@ -11,11 +11,11 @@ from PIL import Image
 from curate.evaluation._comparison import Comparison
 from curate.evaluation._images import Embedding, LabeledImages
 from curate.evaluation._intervals import Measured
-from curate.evaluation._robustness import Sample, encoded, examine
 from curate.evaluation._split import split_labeled
 from curate.evaluation._view import View
 from curate.evaluation.corruptions import corrupt, draws
 from curate.evaluation.examinations import as_findings
+from curate.evaluation.examinations.robustness import Sample, encoded, examine
 from curate.evaluation.settings import Settings
 from curate.pretraining.augment.draws import image_hash
 from embeddings import embed

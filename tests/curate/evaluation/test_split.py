@@ -174,3 +174,10 @@ def test_the_parts_of_a_store():
     split = split_labeled(rows)
     assert train.column("key") == [f"k{i:04d}" for i in split.train]
     np.testing.assert_array_equal(test.vectors(), vectors[split.test])
+
+
+def test_all_folds_are_used_where_every_image_is_to_be_held_out():
+    units = np.arange(2_500)
+    held = [rows for _, rows in hold_out(units, enough=len(units))]
+    assert sorted(np.concatenate(held).tolist()) == units.tolist()
+    assert sum(len(rows) for _, rows in hold_out(units)) == 1_000

@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from curate.evaluation import _tuned_files
 from curate.evaluation._comparison import Probed
 from curate.evaluation._intervals import Measured
-from curate.evaluation._layers import Depth
 from curate.evaluation._pictures import Prepare, read_pictures
-from curate.evaluation._starts import Start, can_finetune, pretrained, untrained
-from curate.evaluation._supervised import Classifier, Head, Lesson, Recipe, train
 from curate.evaluation._view import View
+from curate.evaluation.finetuning import tuned_files
+from curate.evaluation.finetuning.layers import Depth
+from curate.evaluation.finetuning.starts import Start, can_finetune, pretrained, untrained
+from curate.evaluation.finetuning.supervised import Classifier, Head, Lesson, Recipe, train
 from curate.pretraining.augment.draws import image_hash
 from curate.pretraining.augment.presets import Preset
 from curate.pretraining.schedule import MIN_IMAGES
@@ -172,16 +172,16 @@ class _Course:
         """Where it is trained, as it is embedded."""
         return Placement.choose(self.view.embedding.device.partition(",")[0])
 
-    def _kept(self) -> tuple[_Choice, list[_tuned_files.State]]:
+    def _kept(self) -> tuple[_Choice, list[tuned_files.State]]:
         work = self.view.embedding.work
         folder = work and work / FOLDER / files.digest(self._document())[:16]
-        if folder and (found := _tuned_files.find(folder)):
+        if folder and (found := tuned_files.find(folder)):
             return _Choice(**found[0]), found[1]
         choice = self._chosen()
         seeds = range(self.view.settings.starts if choice.rate else 0)
         states = [self._trained(np.arange(len(self._train)), choice.rate, seed) for seed in seeds]
         if folder:
-            _tuned_files.keep(folder, vars(choice), states)
+            tuned_files.keep(folder, vars(choice), states)
         return choice, states
 
     def _document(self) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class _Course:
         features, labels = self._features(eye, self._train[held]), self._labels
         return _accuracy(head, features, np.unique(labels[fit]), labels[held])
 
-    def _trained(self, part: np.ndarray, rate: float, seed: int) -> _tuned_files.State:
+    def _trained(self, part: np.ndarray, rate: float, seed: int) -> tuned_files.State:
         """Network and head after training on some positions of the training part."""
         network = self.start.build(seed)
         self.depth.apply(network)
@@ -242,7 +242,7 @@ class _Course:
         note = f"{self.start.name}, learning rate {rate:g}, start {seed + 1}"
         self.view.embedding.progress("finetune", seen, self.samples, note)
 
-    def _restored(self, state: _tuned_files.State, seed: int) -> tuple[TorchEncoder, Head]:
+    def _restored(self, state: tuned_files.State, seed: int) -> tuple[TorchEncoder, Head]:
         """The trained network as an encoder, and its head."""
         network, head = self.start.build(seed), Head(*reversed(state["head.linear.weight"].shape))
         for owner, module in (("network.", network), ("head.", head)):

@@ -20,12 +20,12 @@ Examination = Callable[[View], list[Figure]]
 
 # name -> where the function ``examine`` is
 EXAMINATIONS: dict[str, str] = {
-    "labels": "curate.evaluation._labels",
-    "robustness": "curate.evaluation._robustness",
-    "noise": "curate.evaluation._noise",
-    "groups": "curate.evaluation._groups",
-    "rare": "curate.evaluation._rare",
-    "anomaly": "curate.evaluation._anomaly",
+    "labels": "curate.evaluation.examinations.labels",
+    "robustness": "curate.evaluation.examinations.robustness",
+    "noise": "curate.evaluation.examinations.noise",
+    "groups": "curate.evaluation.examinations.groups",
+    "rare": "curate.evaluation.examinations.rare",
+    "anomaly": "curate.evaluation.examinations.anomaly",
 }
 ROWS = ("finetune",)  # what adds arms instead of findings
 ALL = "all"

@@ -28,10 +28,10 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from curate.evaluation._group_gaps import Cells, extreme, gap, known, p_value, units_by_group, worst
-from curate.evaluation._group_reading import Grouped, Reading, read_groups, read_within
 from curate.evaluation._intervals import Measured, Resamples, accuracy
 from curate.evaluation._view import Figure, View
+from curate.evaluation.examinations._group_gaps import Cells, extreme, gap, known, p_value, units_by_group, worst
+from curate.evaluation.examinations._group_reading import Grouped, Reading, read_groups, read_within
 from curate.results import Estimate
 from curate.selection._group_shares import MOST_WEIGHT, weight_for
 from embeddings.errors import SourceError

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from curate.evaluation._linear import linear_probe
-from curate.evaluation._per_image import PerImage, figures, slope_weights
 from curate.evaluation._view import Figure, View
+from curate.evaluation.examinations._per_image import PerImage, figures, slope_weights
 from curate.pretraining.augment.draws import image_hash, uniforms
 from curate.results import Estimate
 

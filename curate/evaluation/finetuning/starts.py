@@ -51,14 +51,23 @@ def can_finetune(encoder: Encoder) -> str:
     return "" if any(True for _ in encoder.module.parameters()) else "it has no weights"
 
 
+def require_tunable(name: str, encoder: Encoder) -> None:
+    """Refuses an encoder that cannot be fine-tuned.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if why := can_finetune(encoder):
+        raise UsageError(f"Encoder {name!r} cannot be fine-tuned: {why}.", hint="Leave out finetune, or this encoder.")
+
+
 def pretrained(name: str, encoder: Encoder) -> Start:
     """The network of an encoder with this name.
 
     Raises:
         UsageError: the encoder cannot be fine-tuned.
     """
-    if why := can_finetune(encoder):
-        raise UsageError(f"Encoder {name!r} cannot be fine-tuned: {why}.", hint="Leave out finetune, or this encoder.")
+    require_tunable(name, encoder)
     assert isinstance(encoder, TorchEncoder)
     family = name.partition("@")[0]
     bare = load_backbone(Path(name.removeprefix(RUN)))[0].name if name.startswith(RUN) else family

@@ -26,11 +26,11 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from curate.evaluation._intervals import Resamples
-from curate.evaluation._per_image import PerImage, figures, slope_weights
 from curate.evaluation._pictures import read_pictures
-from curate.evaluation._shifts import shifted
 from curate.evaluation._view import Figure, View
 from curate.evaluation.corruptions import NAMES, corrupt, draws
+from curate.evaluation.examinations._per_image import PerImage, figures, slope_weights
+from curate.evaluation.examinations._shifts import shifted
 from curate.pretraining.augment.draws import image_hash
 from embeddings.encoders import Encoder
 from embeddings.pipeline.batches import core_count, one_thread_each

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from curate.evaluation._layers import DECAY, parameter_groups
 from curate.evaluation._linear import Scaler, fitted
+from curate.evaluation.finetuning.layers import DECAY, parameter_groups
 from curate.pretraining.augment.draws import VIEW_DRAWS, draw, uniforms
 from curate.pretraining.augment.presets import Preset
 from curate.pretraining.augment.views import augment

@@ -21,8 +21,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from curate.evaluation._detection import Question, Side
 from curate.evaluation._intervals import Metric
+from curate.evaluation.examinations._detection import Question, Side
 from embeddings import files
 from embeddings.errors import SourceError, UsageError
 

@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from curate.evaluation._costs import cost_questions, read_costs
-from curate.evaluation._detection import (
+from curate.evaluation._linear import Scaler, fitted
+from curate.evaluation._view import Figure, View
+from curate.evaluation.examinations._costs import cost_questions, read_costs
+from curate.evaluation.examinations._detection import (
     Question,
     Scored,
     Side,
@@ -36,8 +38,6 @@ from curate.evaluation._detection import (
     stand_out,
     why_no_threshold,
 )
-from curate.evaluation._linear import Scaler, fitted
-from curate.evaluation._view import Figure, View
 
 
 def examine(view: View) -> list[Figure]:

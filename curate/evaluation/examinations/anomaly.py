@@ -27,7 +27,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curate.evaluation._detection import (
+from curate.evaluation._pictures import read_pictures
+from curate.evaluation._view import Figure, View
+from curate.evaluation.examinations._detection import (
     FALSE_REJECT,
     Question,
     Scored,
@@ -38,11 +40,9 @@ from curate.evaluation._detection import (
     stand_out,
     why_no_threshold,
 )
-from curate.evaluation._feature_maps import FeatureMaps
-from curate.evaluation._gaussian import Gaussian
-from curate.evaluation._patches import POOL, PatchMemory, patch_features, remember
-from curate.evaluation._pictures import read_pictures
-from curate.evaluation._view import Figure, View
+from curate.evaluation.examinations._feature_maps import FeatureMaps
+from curate.evaluation.examinations._gaussian import Gaussian
+from curate.evaluation.examinations._patches import POOL, PatchMemory, patch_features, remember
 from curate.results import Estimate
 from embeddings.neighbors import nearest
 from embeddings.pipeline.batches import core_count

@@ -1,0 +1,1 @@
+"""Networks trained on the labels themselves: fine-tuned from public or pretrained weights, or from nothing."""
