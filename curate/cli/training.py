@@ -120,9 +120,9 @@ def evaluate(
         labeled: NAME=TRAIN[::TEST], repeated: a labeled set; without TEST, 30% is held out by group.
         arm: NAME=DIR, repeated: a run of `curate pretrain`.
         out: Folder for evaluate.json, predictions.parquet and report.html.
-        also: Further examinations, or all: finetune (and a network trained on the labels alone), labels (1, 5, 10, 100%
-            of them), rare (defects), anomaly (from normal images only), robustness (15 corruptions), noise (in labels),
-            groups.
+        also: Further examinations, or all: references (the encoder fine-tuned, and a network trained on the labels
+            alone), finetune (every run too), labels (1, 5, 10, 100% of them), rare (defects), anomaly (from normal
+            images only), robustness (15 corruptions), noise (in labels), groups.
         knobs: NAME=VALUE, repeated: reject=0.05, normal=LABEL, costs=FILE, fractions=1,10,100, label_price=0.5,
             shift.NAME=SOURCE, ...
         split_by: Column (part, lot, camera) whose values are never cut by a split.

@@ -3,8 +3,8 @@
 Every arm embeds every labeled set once; split, resamples and grids are the same for all. Settings are chosen on
 held-out training images; test images are looked at once, for the final figures.
 
-Further examinations are asked for by name: ``also=("labels", "robustness")``; ``finetune`` adds arms instead, the
-frozen encoder and every run fine-tuned, and a network trained on the labels alone.
+Further examinations are asked for by name: ``also=("labels", "robustness")``. Two add arms instead: ``references`` the
+frozen encoder fine-tuned and a network trained on the labels alone, ``finetune`` also every run fine-tuned.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from curate.evaluation._leaks import check_leaks
 from curate.evaluation._pairs import METRIC, Contestant, compare_pairs
 from curate.evaluation._split import split_labeled
 from curate.evaluation._view import View
-from curate.evaluation.examinations import ROWS, as_findings, examine, find_examinations
+from curate.evaluation.examinations import FINETUNE, REFERENCES, ROWS, as_findings, examine, find_examinations
 from curate.evaluation.examinations.labels import lists_table
 from curate.evaluation.settings import Settings
 from curate.results import Estimate, Run
@@ -34,10 +34,9 @@ from embeddings.encoders import get_encoder
 from embeddings.errors import UsageError
 from embeddings.progress import Progress, silent
 
-FINETUNE = ROWS[0]
 LABELS = "labels"
 COMPARED = ("run", "finetuned")  # kinds of arms that are compared with each other
-REFERENCES = ("frozen:", "untrained:", "finetuned:", "supervised:")
+RESERVED = ("frozen:", "untrained:", "finetuned:", "supervised:")
 
 
 def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its own)
@@ -62,7 +61,7 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its
         labeled: Name -> source with labels (30% of it is held out by group, else by key), ``TRAIN::TEST``, or a pair
             of sources. A store serves too if it knows its images, since every arm embeds those itself.
         encoder: The frozen public encoder.
-        also: Further examinations, or all: see ``EXAMINATIONS``; ``finetune`` adds arms.
+        also: Further examinations, or all: see ``EXAMINATIONS``; ``references`` and ``finetune`` add arms.
         settings: Knobs of the examinations.
         split_by: Column whose values (a part, a lot, a camera) are never cut by a split.
         allow_unequal: Compare runs that saw unequal numbers of samples.
@@ -82,7 +81,7 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its
         TooFewImagesError: fewer than 10 labeled images in a part.
     """
     names = find_examinations(also)
-    if FINETUNE in names:
+    if {FINETUNE, REFERENCES} & {*names}:
         _require_tunable(encoder, device)
     compared = [*_references(encoder), *_runs(arms, allow_unequal)]
     if not labeled:
@@ -91,7 +90,7 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its
     embedding = Embedding(work=folder, device=device, workers=workers, progress=progress)
     benches: list[_Bench] = []
     scores: list[ArmScore] = []
-    total = len(labeled) * len(compared) * (2 if FINETUNE in names else 1)
+    total = len(labeled) * sum(2 if _is_tuned(arm, names) else 1 for arm in compared)
     for name, thing in labeled.items():
         images = LabeledImages.of(name, thing, embedding, encoder, split_by=split_by)
         bench = _Bench(images, _comparison(images, seed), embedding, settings or Settings(), names)
@@ -137,7 +136,7 @@ class _Bench:
         """The arm as it is, and fine-tuned."""
         view, facts = self._seen(arm)
         yield self._score(view, {**facts, **arm.facts})
-        if FINETUNE in self.names:
+        if _is_tuned(arm, self.names):
             yield from self._tuned(view, arm)
 
     def pairs(self) -> list[Pair]:
@@ -220,6 +219,11 @@ class _Bench:
             )
 
 
+def _is_tuned(arm: _Arm, names: Sequence[str]) -> bool:
+    """Whether the arm is also trained on the labels."""
+    return FINETUNE in names or (REFERENCES in names and arm.kind != "run")
+
+
 def _require_tunable(encoder: str, device: str) -> None:
     """Refuses the frozen encoder, before anything is embedded, if it cannot be fine-tuned."""
     from curate.evaluation.finetuning.starts import require_tunable
@@ -248,8 +252,8 @@ def _references(encoder: str) -> list[_Arm]:
 def _runs(arms: Mapping[str, Run | str | Path], allow_unequal: bool) -> list[_Arm]:
     runs = {name: arm if isinstance(arm, Run) else _open_run(Path(arm)) for name, arm in arms.items()}
     for name in runs:
-        if not name.strip() or name.startswith(REFERENCES):
-            raise UsageError(f"{name!r} cannot name an arm.", hint=f"{', '.join(REFERENCES)} name the references.")
+        if not name.strip() or name.startswith(RESERVED):
+            raise UsageError(f"{name!r} cannot name an arm.", hint=f"{', '.join(RESERVED)} name the references.")
     seen = {name: int(run.facts["samples_seen"]) for name, run in runs.items()}
     if len(set(seen.values())) > 1 and not allow_unequal:
         counts = ", ".join(f"{name} {count:,}" for name, count in seen.items())

@@ -27,7 +27,8 @@ EXAMINATIONS: dict[str, str] = {
     "rare": "curate.evaluation.examinations.rare",
     "anomaly": "curate.evaluation.examinations.anomaly",
 }
-ROWS = ("finetune",)  # what adds arms instead of findings
+REFERENCES, FINETUNE = "references", "finetune"
+ROWS = (REFERENCES, FINETUNE)  # what adds arms instead of findings
 ALL = "all"
 
 

@@ -312,3 +312,5 @@ def test_evaluate_adds_an_arm_to_every_arm(squares, run, tmp_path):
     assert tuned.facts["finetune"]["depth"] == "last:1"
     assert supervised.facts["finetune"]["outcome"] == "trained on the labels alone"
     json.dumps(report.to_json(), allow_nan=False)
+    fewer = evaluate({"run": run.removeprefix("run:")}, {"set": str(squares(36))}, **shared | {"also": ("references",)})
+    assert fewer.scores == report.scores[:5]
