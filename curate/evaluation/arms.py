@@ -99,15 +99,7 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its
             scores += bench.scores(arm)
         benches.append(bench)
     progress("evaluate", len(scores), len(scores))
-    lists = [bench.label_lists for bench in benches if bench.label_lists is not None]
-    return EvalReport(
-        scores=tuple(scores),
-        labeled={bench.images.name: bench.comparison.facts() for bench in benches},
-        pairs=tuple(pair for bench in benches for pair in bench.pairs()),
-        predictions=pa.concat_tables([table for bench in benches for table in bench.predictions]),
-        label_lists=pa.concat_tables(lists) if lists else None,
-        seed=seed,
-    )
+    return _report(scores, benches, seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +209,19 @@ class _Bench:
                     resamples=view.comparison.resamples,
                 )
             )
+
+
+def _report(scores: Sequence[ArmScore], benches: Sequence[_Bench], seed: int) -> EvalReport:
+    """All labeled sets together."""
+    lists = [bench.label_lists for bench in benches if bench.label_lists is not None]
+    return EvalReport(
+        scores=tuple(scores),
+        labeled={bench.images.name: bench.comparison.facts() for bench in benches},
+        pairs=tuple(pair for bench in benches for pair in bench.pairs()),
+        predictions=pa.concat_tables([table for bench in benches for table in bench.predictions]),
+        label_lists=pa.concat_tables(lists) if lists else None,
+        seed=seed,
+    )
 
 
 def _is_tuned(arm: _Arm, names: Sequence[str]) -> bool:
