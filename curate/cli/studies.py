@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from curate import terminal
 from curate.cli.application import Encoder, app
 from curate.experiments.steps import Step
 from curate.session import Session, Shared, open_session
 from embeddings.errors import CurateError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command
@@ -122,4 +118,5 @@ def _run_file(session: Session, out: Path, until: Step, encoder: str | None) -> 
     tables = study.execute(**session.embedding)
     page = reporting.refresh(out)
     summary = files.read_json(out / "report.json")
-    session.show(summary, [*reporting.headline(summary), f"Report: {page}"], tables)
+    parts = [f"Report of {name}: {found.out / page.name}" for name, found in study.targets.items() if found.out != out]
+    session.show(summary, [*summary["headline"], *parts, f"Report: {page}"], tables)

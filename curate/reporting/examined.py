@@ -22,6 +22,9 @@ EXAMINATIONS = {
 }
 
 
+ARMS = 12  # columns: references first, then the most accurate runs
+
+
 class Row(NamedTuple):
     """One condition and metric: what each arm reads, in the order of the arms."""
 
@@ -53,9 +56,20 @@ class Examination(NamedTuple):
 
 def examinations(labeled: Mapping[str, Any]) -> list[Examination]:
     """Every further examination of a labeled set of a summary, in the order in which they were made."""
-    scores = [score for score in labeled["scores"] if score.get("findings")]
+    scores = _shown([score for score in labeled["scores"] if score.get("findings")])
     names = dict.fromkeys(finding["about"] for score in scores for finding in score["findings"])
     return [_examination(name, scores) for name in names]
+
+
+def _shown(scores: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The arms that have a column, in their order."""
+
+    def place(score: Mapping[str, Any]) -> tuple[bool, float]:
+        value = score["metrics"].get("linear", {}).get("value")
+        return score["kind"] in ("run", "finetuned"), -(value or 0.0)
+
+    kept = sorted(range(len(scores)), key=lambda row: place(scores[row]))[:ARMS]
+    return [scores[row] for row in sorted(kept)]
 
 
 def reading(finding: Mapping[str, Any] | None) -> str:
@@ -95,7 +109,8 @@ def _examination(name: str, scores: Sequence[Mapping[str, Any]]) -> Examination:
         found = [findings.get((condition, metric)) for findings in of_arms]
         rows.append(Row(condition, metric, found, any(f["detail"] for f in found if f)))
     title, lead = EXAMINATIONS.get(name, (name.capitalize(), ""))
-    return Examination(name, title, lead, [score["arm"] for score in scores], rows)
+    some = "" if len(scores) < ARMS else f"At most {ARMS} arms are shown, references and the most accurate runs."
+    return Examination(name, title, f"{lead} {some}".strip(), [score["arm"] for score in scores], rows)
 
 
 def _cells(row: Row) -> list[str]:

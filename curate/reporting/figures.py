@@ -6,15 +6,18 @@ Drawn as inline SVG with relative positions, so that a figure fills any width wh
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from curate.reporting import accuracies
 from curate.reporting.findings import steps_tried
 from curate.reporting.sentences import ordered_metrics
 from curate.reporting.wording import Figure
 
+MOST_NAMED = 24  # in a legend
 COLORS = 9  # classes c0 to c8 of the style sheet; "ct" is the target, "cx" everything beyond
 FULL_WIDTH_INDEX = 50.0
 
@@ -88,12 +91,19 @@ def accuracy_chart(labeled: Mapping[str, Any]) -> dict[str, Any]:
     figures = [s["metrics"][m] for s in scores for m in shown if m in s["metrics"]]
     scale = fitted_scale(f[k] for f in figures for k in ("value", "low", "high"))
     rows = [
-        {"score": s, "marks": [{"metric": m, **scale.interval(s["metrics"][m])} for m in shown if m in s["metrics"]]}
+        {
+            "score": s,
+            "color": accuracies.color(s, scores),
+            "marks": [{"metric": m, **scale.interval(s["metrics"][m])} for m in shown if m in s["metrics"]],
+        }
         for s in scores
     ]
     frozen = next((s["metrics"].get(metric) for s in scores for metric in columns[:1] if s["kind"] == "frozen"), None)
     to_beat = None if not frozen or frozen["value"] is None else scale.at(frozen["value"])
-    return {"scale": scale, "columns": columns, "metrics": shown, "rows": rows, "to_beat": to_beat}
+    tuned = accuracies.tuned_public(scores)
+    level = tuned["metrics"].get(columns[0], {}).get("value") if tuned else None
+    levels = {"to_beat": to_beat, "tuned": None if level is None else scale.at(level)}
+    return {"scale": scale, "columns": columns, "metrics": shown, "rows": rows, **levels}
 
 
 def loss_chart(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -104,15 +114,17 @@ def loss_chart(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     chances = sorted({round(run["chance"], 4) for _, run in drawn if run["chance"] is not None})
     x = fitted_scale([0.0, *(run["curve"][-1][0] for _, run in drawn)], steps=4)
     y = fitted_scale([*chances, *(loss for _, run in drawn for _, loss in run["curve"])], steps=4)
+    colors, legend = _run_colors(runs, [run["name"] for _, run in drawn])
     lines = [
-        {
-            "name": run["name"],
-            "color": color_class(number),
-            "points": " ".join(f"{x.at(seen):g},{round(100 - y.at(loss), 2):g}" for seen, loss in run["curve"]),
-        }
-        for number, run in drawn
+        {"name": run["name"], "color": colors[run["name"]], "points": _points(x, y, run["curve"])} for _, run in drawn
     ]
-    return {"x": x, "y": y, "lines": lines, "chances": [{"value": c, "at": round(100 - y.at(c), 2)} for c in chances]}
+    return {
+        "x": x,
+        "y": y,
+        "lines": lines,
+        "legend": legend,
+        "chances": [{"value": c, "at": round(100 - y.at(c), 2)} for c in chances],
+    }
 
 
 def probe_chart(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -123,12 +135,13 @@ def probe_chart(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     frozen = {(probe["encoder"], round(probe["frozen"]["accuracy"], 4)) for _, _, probe in drawn}
     x = fitted_scale([0.0, *(seen for _, _, probe in drawn for seen, _ in probe["points"])], steps=4)
     y = fitted_scale([*(v for _, v in frozen), *(v for _, _, probe in drawn for _, v in probe["points"])], steps=4)
+    colors, legend = _run_colors(runs, [run["name"] for _, run, _ in drawn])
     lines = [
-        {"name": run["name"], "color": color_class(number), "points": _points(x, y, probe["points"])}
-        for number, run, probe in drawn
+        {"name": run["name"], "color": colors[run["name"]], "points": _points(x, y, probe["points"])}
+        for _, run, probe in drawn
     ]
     levels = [{"name": name, "value": v, "at": round(100 - y.at(v), 2)} for name, v in sorted(frozen)]
-    return {"x": x, "y": y, "lines": lines, "frozen": levels}
+    return {"x": x, "y": y, "lines": lines, "legend": legend, "frozen": levels}
 
 
 def supply_chart(supply: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -202,6 +215,16 @@ def source_colors(summary: Mapping[str, Any]) -> dict[str, str]:
 def color_class(number: int) -> str:
     """Style class of the number-th thing in a figure."""
     return f"c{number}" if number < COLORS else "cx"
+
+
+def _run_colors(runs: Sequence[Mapping[str, Any]], drawn: Sequence[str]) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """A color for every run, and the legend of those drawn; of more runs than colors, one for every arm of a study."""
+    names = [str(run["name"]) for run in runs]
+    kind = {name: name if len(names) <= COLORS else name.partition("~")[0] for name in names}
+    colors = {kind_: color_class(i) for i, kind_ in enumerate(dict.fromkeys(kind.values()))}
+    counts = Counter(kind[name] for name in drawn)
+    legend = [{"name": k if n == 1 else f"{k}, {n} runs", "color": colors[k]} for k, n in counts.items()]
+    return {name: colors[kind[name]] for name in names}, legend if len(legend) <= MOST_NAMED else []
 
 
 def _points(x: Scale, y: Scale, places: Iterable[tuple[float, float]]) -> str:

@@ -11,6 +11,9 @@ from curate.comparison import Comparison
 from curate.eval_report import EvalReport
 from curate.reporting.html import render_html
 from curate.reporting.markdown import render_markdown
+from curate.reporting.study import FILE as STUDY
+from curate.reporting.study import study_part, target_folders
+from curate.reporting.study_words import says
 from curate.reporting.summary import summarize, without_images
 from curate.results import Run, Selection, ShiftReport
 from embeddings import files
@@ -23,7 +26,7 @@ def summarize_folder(folder: Path | str) -> dict[str, Any]:
     """``summarize`` of every finished result in a folder, at any depth.
 
     Selections, comparisons and runs are named after their folders. Of several scores or evaluations the one nearest
-    the top counts.
+    the top counts. Of a study with several targets it is what the study says; each target's folder has its own results.
 
     Raises:
         SourceError: no result there.
@@ -31,9 +34,12 @@ def summarize_folder(folder: Path | str) -> dict[str, Any]:
         CorruptError: a result that does not read back.
     """
     root = Path(folder)
+    study = study_part(root)
+    if study and study["targets"]:
+        return summarize(study=study)
     found = {name: _find(root, name) for name in (SCORE, SELECTION, COMPARISON, RUN, EVALUATION)}
-    if not any(found.values()):
-        wanted = f"{SCORE}, {SELECTION}, {COMPARISON}, {RUN} or {EVALUATION}, at any depth"
+    if not any(found.values()) and not study:
+        wanted = f"{SCORE}, {SELECTION}, {COMPARISON}, {RUN}, {EVALUATION} or {STUDY}, at any depth"
         raise SourceError(f"No result in {str(root)!r}; wanted {wanted}.", hint="Give a folder that a command wrote.")
     score, evaluation = _topmost(found[SCORE]), _topmost(found[EVALUATION])
     return summarize(
@@ -42,6 +48,8 @@ def summarize_folder(folder: Path | str) -> dict[str, Any]:
         comparisons={name: Comparison.open(path) for name, path in _named(root, found[COMPARISON]).items()},
         runs={name: Run.open(path) for name, path in _named(root, found[RUN]).items()},
         evaluation=EvalReport.open(evaluation) if evaluation else None,
+        study=study,
+        part_of=_whole(root),
     )
 
 
@@ -64,10 +72,23 @@ def write_report(folder: Path | str, summary: dict[str, Any]) -> Path:
 def refresh(folder: Path | str) -> Path:
     """Makes the report of a folder anew from the results now in it; returns the path of report.html.
 
+    Of a study with several targets the report of every target, too.
+
     Raises:
         As ``summarize_folder`` and ``write_report``.
     """
+    for target in target_folders(Path(folder)):
+        write_report(target, summarize_folder(target))
     return write_report(folder, summarize_folder(folder))
+
+
+def _whole(root: Path) -> dict[str, str] | None:
+    """Of one target's folder: the study of several targets around it."""
+    whole = root.resolve().parent
+    if root.resolve() not in target_folders(whole):
+        return None
+    study = study_part(whole)
+    return {"page": "../report.html", "words": says(study)} if study else None
 
 
 def _find(root: Path, name: str) -> list[Path]:

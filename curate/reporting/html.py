@@ -7,15 +7,30 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from curate.reporting import examined, figures, findings, measures, selections, wording
+from curate.reporting import (
+    accuracies,
+    examined,
+    figures,
+    findings,
+    measures,
+    selections,
+    study,
+    study_figures,
+    wording,
+)
 from curate.reporting.sentences import judge_sentence
 from curate.scoring.repairs import repair_words
+
+VERDICT = ("What the data are worth", "What to do", "How sure")
+VERDICT_OF_STUDY = ("What the study says", "What to do", "How sure")
+ROWS = 40  # of runs and selections; the rest can be opened
+PAIRS = 8  # of runs
 
 
 def render_html(summary: dict[str, Any]) -> str:
     """The report as an HTML document. Every text in it is escaped; the same summary gives the same bytes."""
     colors = figures.source_colors(summary)
-    shift = summary["shift"]
+    shift, results = summary["shift"], (summary["study"] or {}).get("results")
     drawn = {
         "pools": figures.pool_chart(shift, summary["limits"]) if shift and shift["pools"] else None,
         "loss": figures.loss_chart(summary["runs"]),
@@ -28,6 +43,10 @@ def render_html(summary: dict[str, Any]) -> str:
         "supply": [figures.supply_chart(s["supply"]) for s in summary["selections"]],
         "compared": [figures.comparison_chart(c) for c in summary["comparisons"]],
         "parts": findings.parts(shift),
+        "pictured": selections.pictured([s["name"] for s in summary["selections"]]),
+        "verdict": VERDICT_OF_STUDY if summary["study"] else VERDICT,
+        "arms": study_figures.arm_chart(results) if results else None,
+        "diversity": study_figures.diversity_chart(results) if results else None,
         "composition": [figures.composition(s["counts"], colors) for s in summary["selections"]],
     }
     return _environment().get_template("report.html.jinja").render(r=summary, figures=drawn, colors=colors)
@@ -52,6 +71,10 @@ def _environment() -> Environment:
         "measured": measures.measured,
         "repair_words": repair_words,
         "selected": selections,
+        "studied": study,
+        "accuracies": accuracies,
+        "ROWS": ROWS,
+        "PAIRS": PAIRS,
         "step_chart": figures.step_chart,
     }
     return environment

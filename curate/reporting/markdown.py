@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import quote
 
-from curate.reporting import findings
+from curate.reporting import accuracies, findings, study
 from curate.reporting.examined import examinations, text_rows
 from curate.reporting.score_lines import LINES
 from curate.reporting.selections import comparison_rows, left_out_words, mmd_decimals, selections_lead
@@ -15,18 +16,57 @@ from curate.reporting.wording import amount, counted, decimals_for, number, perc
 from curate.scoring.repairs import repair_words
 
 Row = Sequence[str]
+PAIRS = 8  # of runs
 
 
 def render_markdown(summary: dict[str, Any]) -> str:
     """The report's words and tables, without pictures."""
-    parts = ["# Curation report", *map(_escaped, summary["headline"])]
+    parts = ["# Curation report", *map(_escaped, summary["headline"]), *_of_study(summary["study"])]
+    if summary["part_of"]:
+        parts.append(f"One target of a [study]({summary['part_of']['page']}): {_escaped(summary['part_of']['words'])}")
     pools, chosen = _of_pools(summary["shift"]), _of_selections(summary)
     parts += chosen + pools if selections_lead(summary) else pools + chosen
     if summary["runs"]:
         parts += ["## Runs", _runs(summary["runs"])]
     for labeled in (summary["evaluation"] or {"labeled": []})["labeled"]:
-        parts += [f"## Accuracies on {_escaped(labeled['name'])}", _accuracies(labeled), *_examined(labeled)]
+        parts += [f"## Accuracies on {_escaped(labeled['name'])}", _accuracies(labeled)]
+        parts += [*_references(labeled), *_matches(labeled), *_examined(labeled)]
     return "\n\n".join(parts) + "\n"
+
+
+def _of_study(part: dict[str, Any] | None) -> list[str]:
+    if part is None:
+        return []
+    links = [f"- [{_escaped(target['name'])}]({quote(target['page'])})" for target in part["targets"]]
+    found = ["## What the study says", *(["\n".join(links)] if links else [])]
+    results = part["results"]
+    if results is None:
+        return found
+    for heading, claims in study.by_question(results).items():
+        found += [f"### {_escaped(heading)}", _claims(claims)]
+    found += ["### Does the score predict accuracy?", _predicted(results)] if study.predicted(results) else []
+    found += map(_escaped, results["notes"])
+    return [*found, "### Protocol", _table(("", ""), study.protocol_rows(results))]
+
+
+def _claims(claims: Sequence[study.Claim]) -> str:
+    header = ("marker", "claim", "difference, points", "accuracies", "over", "test", "power", "notes")
+    rows = [
+        (
+            claim["status"],
+            claim["statement"],
+            *(show(claim) for show in (study.difference, study.accuracies, study.size, study.tested, study.power)),
+            "; ".join(claim["notes"]),
+        )
+        for claim in claims
+    ]
+    return _table(header, rows)
+
+
+def _predicted(results: study.Results) -> str:
+    keys = ("metric", "share", "interval", "pairs", "goal", "regret", "lost")
+    header = ("distance", "pairs right", "95% interval", "pairs", "goal", "regret, points", "95% interval")
+    return _table(header, [[row[key] for key in keys] for row in study.predicted(results)])
 
 
 def _of_pools(shift: dict[str, Any] | None) -> list[str]:
@@ -216,6 +256,18 @@ def _accuracies(labeled: dict[str, Any]) -> str:
     metrics = ordered_metrics(labeled["scores"])
     rows = [[s["arm"], *(_accuracy(s, metric) for metric in metrics)] for s in labeled["scores"]]
     return _table(["arm", *metrics], rows)
+
+
+def _references(labeled: dict[str, Any]) -> list[str]:
+    said = "The public encoder was not fine-tuned here: --also references adds that as a reference."
+    return [said] if accuracies.lacks_tuned(labeled["scores"]) else []
+
+
+def _matches(labeled: dict[str, Any]) -> list[str]:
+    """The closest of the pairs of runs, best run first."""
+    found = accuracies.matches(labeled)
+    header = ("better", "than", "difference, points", "units on which each alone is right", "test", "told apart")
+    return ["### Runs against each other", _table(header, found[:PAIRS])] if found else []
 
 
 def _examined(labeled: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from curate.reporting.thumbnails import Album
 from curate.reporting.wording import decimals_for, number, percent
 from curate.results import Selection
 
+PICTURED = 12  # selections with pictures
 SHEET = 12  # pictures on a contact sheet
 FAR = "far"  # the code of the far part's images
 EXCLUDED = ("excluded", "contaminated")  # codes of images that an excluded source keeps out
@@ -67,6 +68,16 @@ def comparison_part(name: str, comparison: Comparison) -> dict[str, Any]:
 def selections_lead(summary: Mapping[str, Any]) -> bool:
     """True for the report of a selection, which begins with it; a study goes from its score to its accuracies."""
     return bool(summary["selections"]) and not summary["runs"] and not summary["evaluation"]
+
+
+def pictured(names: Sequence[str]) -> list[str]:
+    """The selections to show pictures of: all, or of many the first of every kind; NAME~SETTING is of the kind NAME."""
+    if len(names) <= PICTURED:
+        return list(names)
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(name.partition("~")[0], name)
+    return list(first.values())[:PICTURED]
 
 
 def wishes(facts: Mapping[str, Any]) -> list[str]:

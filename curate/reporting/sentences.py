@@ -12,6 +12,8 @@ from itertools import combinations
 from typing import Any
 
 from curate.distances._frechet import DIRECTIONS, PER_DIRECTION
+from curate.reporting import study_words
+from curate.reporting.accuracies import Score, matches, tuned_public
 from curate.reporting.wording import Figure, counted, listed, number, one_of, percent, points, span
 from curate.scoring.verdicts import has_far_part
 
@@ -30,7 +32,13 @@ ACTIONS = ("use", "repair", "use part", "use last", "far", "too few", "copies")
 
 def headline(summary: dict[str, Any]) -> list[str]:
     """What the data are worth, what to do, how sure: one sentence each."""
-    shift, outcomes = summary["shift"], _outcomes(summary["evaluation"])
+    shift, outcomes, study = summary["shift"], _outcomes(summary["evaluation"]), summary.get("study")
+    if study:
+        return [
+            study_words.says(study),
+            study_words.what_to_do(study, _pools_advice(shift)),
+            _certainty(summary, outcomes),
+        ]
     return [_worth(shift), _action(shift, outcomes), _certainty(summary, outcomes)]
 
 
@@ -98,7 +106,8 @@ def _action(shift: dict[str, Any] | None, outcomes: Sequence[Outcome]) -> str:
         return f"Whether pretraining pays is open, {outcomes[0].detail}; {_lowered(_advice(shift))}"
     details = listed([o.detail for o in (wins or known)], most=3)
     if len(wins) == len(known):
-        return f"Pretrain: it beat doing nothing, the frozen public encoder; {details}; {_lowered(_advice(shift))}"
+        but = ", but not its fine-tuning" if all(o.tuned for o in wins) else ""
+        return f"Pretrain: it beat doing nothing, the frozen public encoder{but}; {details}; {_lowered(_advice(shift))}"
     if wins:
         rest = listed([o.labeled for o in known if o.kind != "beats"])
         return f"Pretrain where it paid: it beat doing nothing, the frozen public encoder; {details}; not so on {rest}."
@@ -131,6 +140,11 @@ def _advice(shift: dict[str, Any] | None) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+def _pools_advice(shift: dict[str, Any] | None) -> str:
+    """The advice where there are pools."""
+    return _advice(shift) if shift and shift["pools"] else ""
+
+
 def _with_far_share(shift: dict[str, Any], names: Sequence[str]) -> list[str]:
     """Pools to be used in part, with the share that is far where that is why."""
     findings = {pool["name"]: pool["findings"] for pool in shift["pools"]}
@@ -154,7 +168,9 @@ def _another_try(shift: dict[str, Any] | None) -> str:
 
 def _certainty(summary: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     shift = summary["shift"]
-    parts = [*_resolution(shift), *_unsettled(shift), *_methods(summary["comparisons"]), *_arms(summary, outcomes)]
+    results = (summary.get("study") or {}).get("results")
+    arms = [*_ill(summary), *study_words.how_sure(results)] if results else _arms(summary, outcomes)
+    parts = [*_resolution(shift), *_unsettled(shift), *_methods(summary["comparisons"]), *arms]
     if shift and shift["pools"]:
         parts.append(_views(shift))
     if not parts:
@@ -228,19 +244,25 @@ _SETTLED = {"nearer": "nearer than", "farther": "farther than", "not settled": "
 
 
 def _arms(summary: dict[str, Any], outcomes: Sequence[Outcome]) -> list[str]:
-    ill = [f"{r['name']} ({r['health']['verdict']})" for r in summary["runs"] if not _is_healthy(r)]
-    subject, says = one_of(len(ill), "run", "runs"), one_of(len(ill), "says", "say")
-    parts = [f"the {subject} {listed(ill)} did not train properly and {says} little"] if ill else []
+    parts = _ill(summary)
     if len((summary["evaluation"] or {}).get("samples_seen", [])) > 1:
         parts.append("the arms saw unequal numbers of samples, so they compare only roughly")
     compared = [o for o in outcomes if o.runs > 1]
-    if compared and all(o.overlapping for o in compared):
+    settled = [o.best for o in compared if o.best]
+    parts += settled
+    if compared and not settled and all(o.overlapping for o in compared):
         parts.append("the runs' own intervals overlap, so none is the winner among them")
     if compared and any(o.kind == "beats" for o in compared):
         parts.append("the best run was picked on these same test images, which flatters it")
     if any(o.runs for o in outcomes):
         parts.append("each run was trained once")
     return parts
+
+
+def _ill(summary: dict[str, Any]) -> list[str]:
+    ill = [f"{r['name']} ({r['health']['verdict']})" for r in summary["runs"] if not _is_healthy(r)]
+    subject, says = one_of(len(ill), "run", "runs"), one_of(len(ill), "says", "say")
+    return [f"the {subject} {listed(ill)} did not train properly and {says} little"] if ill else []
 
 
 def _is_healthy(run: dict[str, Any]) -> bool:
@@ -256,6 +278,8 @@ class Outcome:
     detail: str
     runs: int
     overlapping: bool = False  # the runs' intervals all overlap
+    best: str = ""  # whether the best run is told from the second, where runs were compared
+    tuned: bool = False  # fine-tuning the public encoder reads more, or as much as far as is known
 
 
 def _outcomes(evaluation: dict[str, Any] | None) -> list[Outcome]:
@@ -273,13 +297,17 @@ def _outcome(labeled: dict[str, Any]) -> Outcome:
     best = max(runs, key=lambda s: s["metrics"][metric]["value"])
     gain = best["against_frozen"].get(metric)
     kind = _kind(gain)
+    tuned = _beyond_tuned(best, tuned_public(scores), metric) if kind == "beats" else ""
     accuracy, to_beat = (s["metrics"][metric]["value"] for s in (best, frozen))
     return Outcome(
         labeled=name,
         kind=kind,
         detail=f"{best['arm']} reads {percent(accuracy)} on {name} against {percent(to_beat)}, {_gain(gain, kind)}"
-        + _labels_worth(best, kind),
+        + _labels_worth(best, kind)
+        + tuned,
         runs=len(runs),
+        best=_best(labeled, runs, metric),
+        tuned=bool(tuned),
         overlapping=all(_overlap(a["metrics"][metric], b["metrics"][metric]) for a, b in combinations(runs, 2)),
     )
 
@@ -309,6 +337,24 @@ def _labels_worth(score: dict[str, Any], kind: str) -> str:
         return ""
     count = labels["reason"] if labels["value"] is None else f"about {number(labels['value'])}"
     return f", for which the frozen one would need {count} labels" if count else ""
+
+
+def _beyond_tuned(best: dict[str, Any], tuned: Score | None, metric: str) -> str:
+    """What fine-tuning the public encoder reads, where the run is not clearly above it."""
+    figure, own = (tuned or {"metrics": {}})["metrics"].get(metric), best["metrics"][metric]
+    if figure is None or figure["value"] is None:
+        return ""
+    if own["low"] is not None and figure["high"] is not None and own["low"] > figure["high"]:
+        return ""
+    open_ = ", not told from it by these intervals" if _overlap(own, figure) else ""
+    return f"; fine-tuning the public encoder reads {percent(figure['value'])}{open_}"
+
+
+def _best(labeled: dict[str, Any], runs: Sequence[dict[str, Any]], metric: str) -> str:
+    """Whether the best run is told from the second one."""
+    first, *rest = (s["arm"] for s in sorted(runs, key=lambda s: -float(s["metrics"][metric]["value"])))
+    found = [match for match in matches(labeled) if rest and {match.first, match.second} == {first, rest[0]}]
+    return f"on {labeled['name']} {found[0].sentence.rstrip('.')}" if found else ""
 
 
 def _overlap(a: Figure, b: Figure) -> bool:

@@ -8,7 +8,9 @@
     comparisons [{name, encoders, contenders, judges, words, notes, ...}]: Comparison as JSON, by folder
     runs        [{name, method, unique_images N, epochs E, samples_seen C, diversity D, health, curve, chance, stopped,
                 probe {images, classes, encoder, frozen, start, end, points}, ...}]
-    evaluation  {labeled: [{name, facts, scores}], samples_seen}
+    evaluation  {labeled: [{name, facts, scores, pairs}], samples_seen}
+    study       {results: study-results.json or None, targets: [{name, page}]}; None where there is none
+    part_of     {page, words}: the study of several targets that this is one of, else None
     images      name -> data URI (not in report.json);  missing  name -> why there is none
 
 A gallery or sheet is ``{pictures: [{key, image, ...}], problem}``, ``image`` being a name in images or missing; what is
@@ -24,8 +26,9 @@ from typing import Any
 
 from curate.comparison import Comparison
 from curate.eval_report import EvalReport
-from curate.reporting.findings import pictured
-from curate.reporting.selections import comparison_part, selection_part
+from curate.reporting.accuracies import beside
+from curate.reporting.findings import pictured as explained
+from curate.reporting.selections import PICTURED, comparison_part, pictured, selection_part
 from curate.reporting.sentences import headline
 from curate.reporting.thumbnails import Album
 from curate.results import Run, Selection, ShiftReport
@@ -33,6 +36,8 @@ from curate.scoring import MIDDLE, NEAR, shift_index
 
 SCHEMA = "curate.report/1"
 CURVE_POINTS = 200
+MANY_CURVES, FEWER_POINTS = 20, 50  # beyond so many runs, points of each
+MANY_BYTES = 2_000_000  # of all pictures, where there are more selections than that
 PACKAGES = ("curate-pretraining", "numpy", "torch", "timm", "pillow")
 
 
@@ -43,6 +48,8 @@ def summarize(
     comparisons: Mapping[str, Comparison] | None = None,
     runs: Mapping[str, Run] | None = None,
     evaluation: EvalReport | None = None,
+    study: Mapping[str, Any] | None = None,
+    part_of: Mapping[str, Any] | None = None,
     thumbnails: bool = True,
 ) -> dict[str, Any]:
     """One plain dict of everything that was measured; the same input gives the same dict.
@@ -53,23 +60,29 @@ def summarize(
         comparisons: Name -> methods of selection side by side.
         runs: Arm -> finished pretraining run.
         evaluation: Accuracies by arm.
+        study: What a study over these runs says (``study.study_part``).
+        part_of: The study of several targets that this is one of.
         thumbnails: Read pictures from the sources; at most 6 MB of them, smaller or fewer beyond.
 
     Returns:
         JSON-serializable dict; see the module for its keys. Nothing given is nothing said: absent parts are None or [].
     """
     album = Album() if thumbnails else None
+    points = CURVE_POINTS if len(runs or {}) <= MANY_CURVES else FEWER_POINTS
     summary: dict[str, Any] = {
         "schema": SCHEMA,
         "limits": {"near": NEAR, "middle": MIDDLE},
         "shift": _shift(shift, album) if shift else None,
-        "selections": [selection_part(name, s, album) for name, s in (selections or {}).items()],
+        "selections": _selections(selections or {}, album),
         "comparisons": [comparison_part(name, c) for name, c in (comparisons or {}).items()],
-        "runs": [_run(name, run) for name, run in (runs or {}).items()],
+        "runs": [_run(name, run, points) for name, run in (runs or {}).items()],
         "evaluation": _evaluation(evaluation) if evaluation else None,
+        "study": study,
+        "part_of": part_of,
         "versions": _versions(),
     }
-    summary["images"], summary["missing"] = album.develop() if album else ({}, {})
+    limit = {"limit": MANY_BYTES} if len(selections or {}) > PICTURED else {}
+    summary["images"], summary["missing"] = album.develop(**limit) if album else ({}, {})
     return {**summary, "headline": headline(summary)}
 
 
@@ -97,14 +110,20 @@ def _shown(document: Mapping[str, Any], album: Album) -> dict[str, Any]:
     """The images that explanations name, by source."""
     sources = {"target": document["target"].get("source")}
     sources |= {pool["name"]: pool["facts"].get("source") for pool in document["pools"]}
-    return {name: album.by_key(str(sources[name] or ""), keys) for name, keys in pictured(document).items()}
+    return {name: album.by_key(str(sources[name] or ""), keys) for name, keys in explained(document).items()}
 
 
 def _gallery(facts: Mapping[str, Any], album: Album | None) -> dict[str, Any] | None:
     return album.sample(str(facts.get("source") or "")) if album else None
 
 
-def _run(name: str, run: Run) -> dict[str, Any]:
+def _selections(selections: Mapping[str, Selection], album: Album | None) -> list[dict[str, Any]]:
+    """Every selection; of many only some with pictures."""
+    shown = pictured(list(selections))
+    return [selection_part(name, s, album if name in shown else None) for name, s in selections.items()]
+
+
+def _run(name: str, run: Run, most: int) -> dict[str, Any]:
     facts, curve = run.facts, run.curves()
     config = facts.get("config", {})
     unique, samples = facts["unique_images"], facts["samples_seen"]
@@ -119,7 +138,7 @@ def _run(name: str, run: Run) -> dict[str, Any]:
         "diversity": unique / samples,
         "health": facts.get("health"),
         "warnings": facts.get("warnings", []),
-        "curve": _thinned(points, CURVE_POINTS),
+        "curve": _thinned(points, most),
         "chance": chances[-1] if chances else None,
         "stopped": facts.get("stopped"),
         "probe": _probe(facts.get("probe"), curve),
@@ -148,7 +167,12 @@ def _evaluation(report: EvalReport) -> dict[str, Any]:
     seen = {s["facts"].get("samples_seen") for s in scores if s["kind"] == "run"} - {None}
     return {
         "labeled": [
-            {"name": n, "facts": report.labeled.get(n, {}), "scores": [s for s in scores if s["labeled"] == n]}
+            {
+                "name": n,
+                "facts": report.labeled.get(n, {}),
+                "scores": beside([s for s in scores if s["labeled"] == n]),
+                "pairs": [pair.to_json() for pair in report.pairs if pair.labeled == n],
+            }
             for n in names
         ],
         "samples_seen": sorted(seen),  # one value: the arms were compared at equal C

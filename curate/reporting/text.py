@@ -15,6 +15,7 @@ from curate.reporting.wording import NOTHING, likely, number, percent, signed, s
 from curate.results import FAR, Estimate, Run, Selection, ShiftReport
 
 NAME_WIDTH = 34  # of an encoder in a table
+ON_TERMINAL = ("linear", "linear_balanced", "knn")  # of the accuracies
 
 
 class TextTable(NamedTuple):
@@ -175,8 +176,8 @@ def _stop_words(stopped: Mapping[str, Any]) -> str:
 
 
 def evaluation_table(report: EvalReport) -> TextTable:
-    """Arms on every labeled set, the frozen public encoder first."""
-    metrics = list(dict.fromkeys(name for s in report.scores for name in s.metrics))
+    """Arms on every labeled set, the frozen public encoder first; the page has the other metrics."""
+    metrics = [name for name in ON_TERMINAL if any(name in s.metrics for s in report.scores)]
     rows = [
         [
             f"{s.labeled} / {s.arm}",

@@ -1,0 +1,97 @@
+"""Accuracies as tables: which arms stand beside each other, which are references, and how the runs compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from curate.reporting.wording import number, points, span
+
+TUNED = "finetuned:"
+ALPHA = 0.05
+COLORS = {"frozen": "ink", "finetuned": "copies", "supervised": "middle", "untrained": "muted"}
+
+Score = Mapping[str, Any]
+
+
+class Match(NamedTuple):
+    """Two runs on one labeled set, the better one first."""
+
+    first: str
+    second: str
+    difference: str  # in points with its interval
+    counts: str
+    test: str
+    told: str  # whether they are told apart
+
+    @property
+    def sentence(self) -> str:
+        """All of it in one."""
+        says = "is surely better than" if self.told == "yes" else "cannot be told from"
+        return f"{self.first} {says} {self.second}: {self.difference} points, {self.test}."
+
+
+def beside(scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The scores with every run that was fine-tuned followed by what it then reads."""
+    runs = {score["arm"] for score in scores if score["kind"] == "run"}
+    tuned = {run_of(score): score for score in scores if run_of(score) in runs}
+    kept = [score for score in scores if run_of(score) not in runs]
+    return [found for score in kept for found in (score, tuned.get(score["arm"])) if found is not None]
+
+
+def run_of(score: Score) -> str:
+    """Which arm a fine-tuned one was before; empty for the others."""
+    return str(score["arm"]).removeprefix(TUNED) if score["kind"] == "finetuned" else ""
+
+
+def tuned_public(scores: Sequence[Score]) -> Score | None:
+    """The public encoder, fine-tuned; None where that was not done."""
+    public = {score["arm"].removeprefix("frozen:") for score in scores if score["kind"] == "frozen"}
+    return next((score for score in scores if run_of(score) in public), None)
+
+
+def color(score: Score, scores: Sequence[Score]) -> str:
+    """Style class of an arm: references have one each, runs share one, fine-tuned or not."""
+    runs = {other["arm"] for other in scores if other["kind"] == "run"}
+    return "run" if run_of(score) in runs else COLORS.get(score["kind"], "run")
+
+
+def lacks_tuned(scores: Sequence[Score]) -> bool:
+    """Whether runs were compared without fine-tuning the public encoder."""
+    return any(score["kind"] == "run" for score in scores) and tuned_public(scores) is None
+
+
+def matches(labeled: Mapping[str, Any]) -> list[Match]:
+    """Pairs of runs, those of the most accurate run first; in each pair the more accurate one first."""
+    value = {s["arm"]: figure["value"] for s in labeled["scores"] if (figure := s["metrics"].get("linear"))}
+    found = [_match(pair) for pair in labeled["pairs"] if pair["difference"]["value"] is not None]
+    rank = {arm: i for i, arm in enumerate(sorted(value, key=lambda arm: -(value[arm] or 0.0)))}
+    last = len(rank)
+    return sorted(found, key=lambda match: (rank.get(match.first, last), rank.get(match.second, last)))
+
+
+def _match(pair: Mapping[str, Any]) -> Match:
+    gap, turned = pair["difference"], pair["difference"]["value"] < 0
+    first, second = (pair["second"], pair["first"]) if turned else (pair["first"], pair["second"])
+    only = [pair["first_only"], pair["second_only"]]
+    figure = {key: _minus(gap[key]) if turned else gap[key] for key in ("value", "low", "high")}
+    if turned:
+        figure["low"], figure["high"] = figure["high"], figure["low"]
+    interval = span(figure, 1, scale=100, plus=True)
+    is_sure = figure["low"] is not None and figure["low"] > 0 and pair["p_holm"] < ALPHA
+    return Match(
+        first=first,
+        second=second,
+        difference=points(figure["value"]) + (f" ({interval})" if interval else ""),
+        counts=" against ".join(number(n) for n in (reversed(only) if turned else only)),
+        test=f"corrected McNemar p {_p(pair['p_holm'])}",
+        told="yes" if is_sure else "no",
+    )
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _p(value: float) -> str:
+    return number(value, 3) if value >= 0.001 else "< 0.001"

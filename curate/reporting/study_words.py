@@ -1,0 +1,120 @@
+"""A study in three sentences: its primary contrast, what to do, and how sure that is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from curate.reporting.study import Claim, Results, difference, primary
+from curate.reporting.wording import counted, listed, number, percent
+
+FROZEN, TUNED, BOTH = "frozen", "finetuned", "finetuned, both"
+_LOST = {"refuted": "no arm beats it", "equivalent": "every arm is equivalent to it"}  # where all claims are
+
+
+def says(study: Mapping[str, Any]) -> str:
+    """The primary contrast, or that nothing was written down and what became of the claims."""
+    results = study["results"]
+    if results is None:
+        names = [target["name"] for target in study["targets"]]
+        return f"This study has {counted(len(names), 'target')}, {listed(names)}; each has a page of its own."
+    claim = primary(results)
+    if claim is None:
+        return f"Exploratory: no primary contrast was written down before the runs; {_tally(results['claims'])}."
+    if claim["effect"] is None:
+        return (
+            f"{claim['statement']}: {claim['status']}; {'; '.join(claim['notes']) or 'there are no runs to compare'}."
+        )
+    return f"{claim['statement']}: {claim['status']}, {_figures(claim)}; written down before the runs."
+
+
+def what_to_do(study: Mapping[str, Any], advice: str = "") -> str:
+    """Which arm to pretrain with, or to keep the public encoder, frozen or fine-tuned; then the advice on pools."""
+    return f"{_verdict(study)}{f'; {advice[0].lower()}{advice[1:]}' if advice else '.'}"
+
+
+def _verdict(study: Mapping[str, Any]) -> str:
+    if study["results"] is None:
+        return "Nothing was evaluated over all targets yet"
+    claims = study["results"]["claims"]
+    known = [c for c in claims if c["question"] == FROZEN and c["effect"] is not None]
+    if not known:
+        return "No arm was compared with the frozen public encoder"
+    best = max(known, key=lambda claim: float(claim["effect"]["value"]))
+    won = [claim["sides"][0] for claim in known if claim["status"] == "supported"]
+    if best["status"] == "supported":
+        others = [name for name in won if name != best["sides"][0]]
+        also = f", and so {'do' if len(others) > 1 else 'does'} {listed(others)}" if others else ""
+        return _pretrain(best, also, _tuned(claims, best["sides"][0]))
+    verb = _LOST.get(" ".join({claim["status"] for claim in known}), "that an arm beats it is not shown")
+    return (
+        f"Keep the frozen public encoder: {verb}; {best['sides'][0]} comes nearest, {best['status']}, {_figures(best)}"
+    )
+
+
+def how_sure(results: Results) -> list[str]:
+    """Power, seeds, and whether anything was written down."""
+    first = primary(results)
+    claims = [c for c in ([first] if first else results["claims"]) if c["effect"] is not None]
+    parts = ["all claims are exploratory"] if results["exploratory"] else []
+    if not claims:
+        return [*parts, "there are no runs to compare"]
+    powers = [c["effect"]["power"] for c in claims if not c["effect"]["reason"] and c["effect"]["power"] is not None]
+    if not powers:
+        return [*parts, str(claims[0]["effect"]["reason"] or "the power is not known")]
+    which = "the primary contrast has a power of" if first else "the claims have a power of"
+    share = " to ".join(dict.fromkeys(percent(power, 0) for power in (min(powers), max(powers))))
+    least = claims[0]["effect"]["detectable"] if first else None
+    tells = f", and tells {_size(least)} with 80%" if least else ""
+    return [*parts, f"{which} {share} for a difference of {_size(claims[0]['effect']['matters'])}{tells}"]
+
+
+def _size(share: float) -> str:
+    return f"{number(100 * share, 1)} points"
+
+
+def _pretrain(best: Claim, also: str, tuned: Claim | None) -> str:
+    arm = best["sides"][0]
+    gained = f"{arm} beats the frozen public encoder, {_figures(best)}{also}"
+    if tuned is None or tuned["means"] is None:
+        return f"Pretrain: {gained}"
+    both = "fine-tuned, it" if tuned["question"] == BOTH else "it"
+    level = percent(tuned["means"][1])
+    read = f"fine-tuning the public encoder reads {level}"
+    if tuned["status"] == "supported":
+        return f"Pretrain: {gained}; {read}, and {both} beats that, too, {_points(tuned)}"
+    if tuned["status"] == "refuted":
+        than = f"{arm}, fine-tuned, stands" if tuned["question"] == BOTH else f"{arm} stands"
+        reads = f"that reads {level}, {than} at {_points(tuned)}"
+        return f"Fine-tune the public encoder rather than pretrain: {reads}; {gained}"
+    return f"Pretrain or fine-tune: {gained}; {read}, and that {both} beats that is {_open(tuned)}, {_points(tuned)}"
+
+
+def _open(claim: Claim) -> str:
+    return "undecided" if claim["status"] == "undecided" else "not so: they are equivalent"
+
+
+def _tuned(claims: Sequence[Claim], arm: str) -> Claim | None:
+    """The claim of an arm against the fine-tuned public encoder: itself fine-tuned, where it was."""
+    names = {BOTH: f"{arm}, fine-tuned,", TUNED: arm}
+    found = [c for q, name in names.items() for c in claims if c["question"] == q and c["sides"][0] == name]
+    return next((claim for claim in found if claim["effect"] is not None), None)
+
+
+def _figures(claim: Claim) -> str:
+    effect = claim["effect"]
+    return f"{_points(claim)} over {counted(effect['seeds'], 'seed')} and {counted(effect['conditions'], 'target')}"
+
+
+def _points(claim: Claim) -> str:
+    value, _, interval = difference(claim).partition(" ")
+    return f"{value} points{f' {interval}' if interval else ''}"
+
+
+def _tally(claims: Sequence[Claim]) -> str:
+    """Of 12 claims 9 are supported and 3 undecided."""
+    if not claims:
+        return "there is nothing to compare"
+    found = Counter(claim["status"] for claim in claims)
+    return f"of {counted(len(claims), 'claim')}, {listed([f'{n} {status}' for status, n in found.most_common()])}"
