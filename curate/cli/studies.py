@@ -76,7 +76,7 @@ def report(folder: Path, /, *, shared: Shared | None = None) -> None:
 
     with open_session(shared) as session:
         summary = reporting.summarize_folder(folder)
-        page = folder / "report.html" if session.shared.dry_run else reporting.write_report(folder, summary)
+        page = folder / "report.html" if session.shared.dry_run else reporting.refresh(folder)
     session.show(reporting.without_images(summary), [*reporting.headline(summary), f"Report: {page}"])
 
 

@@ -74,7 +74,8 @@ class Claim:
         told.append(_difference(found) + self._tests(found))
         if found.reason:
             return [*told, found.reason]
-        if self.status == "undecided" and found.seeds_needed and found.seeds_needed > found.seeds:
+        is_told = self.p_adjusted is not None and self.p_adjusted <= 1 - found.level
+        if self.status == "undecided" and not is_told and found.seeds_needed and found.seeds_needed > found.seeds:
             told.append(f"{found.seeds_needed} seeds would give 80% power")
         return told
 

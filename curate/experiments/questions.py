@@ -117,6 +117,8 @@ def _shape(evidence: Evidence, sizes: Sequence[int], where: Side) -> Claim:
     is_flat = all(claim.status == "equivalent" for claim in pairs.values())
     shape = shape_of(sizes, told, is_flat=is_flat)
     said, status = SHAPES[shape]
+    if not shape and told[sizes[0], sizes[-1]]:
+        said = "over D = N / C has a settled difference of its ends, and between them no settled shape"
     ends = _turned(pairs[sizes[0], sizes[-1]])
     samples = where["samples"][0]
     levels = ", ".join(f"N {n:,} (D {n / float(samples):.2g})" for n in sizes)
@@ -147,7 +149,7 @@ def _turned(claim: Claim) -> Claim:
     opposite: dict[Status, Status] = {"supported": "refuted", "refuted": "supported"}
     found, means = claim.effect, claim.means
     if found is not None:
-        found = replace(found, value=-found.value, low=_minus(found.high), high=_minus(found.low))
+        found = replace(found, value=0.0 - found.value, low=_minus(found.high), high=_minus(found.low))
     return replace(
         claim,
         status=opposite.get(claim.status, claim.status),
@@ -158,7 +160,7 @@ def _turned(claim: Claim) -> Claim:
 
 
 def _minus(value: float | None) -> float | None:
-    return None if value is None else -value
+    return None if value is None else 0.0 - value
 
 
 def _mean(evidence: Evidence, *sides: Side) -> float:
