@@ -317,7 +317,9 @@ def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested keys joined by dots."""
     flat: dict[str, Any] = {}
     for key, value in document.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        is_list = isinstance(value, list) and any(isinstance(item, dict) for item in value)
+        nested = dict(zip(map(str, range(len(value))), value, strict=True)) if is_list else value
+        flat |= _flat(nested, f"{prefix}{key}.") if isinstance(nested, dict) else {prefix + key: nested}
     return flat
 
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from curate.reporting.wording import NOTHING, Figure, number, signed, span
 
+LOPSIDED = 0.5  # the shorter side of an interval as a share of half its width, below which it is told in full
+
 # examination -> its title, and how to read it
 EXAMINATIONS = {
     "labels": ("Few labels", "Accuracy with a part of the training labels; lists are nested, and alike for all arms."),
@@ -87,12 +89,13 @@ def gain(finding: Mapping[str, Any] | None) -> str:
 
 
 def with_half_width(figure: Figure) -> str:
-    """The value with half the width of its interval: 0.734 ±0.021."""
-    if figure["value"] is None:
-        return NOTHING
-    low, high = figure["low"], figure["high"]
-    half = "" if low is None or high is None else f" ±{number((high - low) / 2, 3)}"
-    return number(figure["value"], 3) + half
+    """The value with half the width of its interval, 0.734 ±0.021; a lopsided one in full, 1.000 (0.914 to 1.000)."""
+    value, low, high = (figure[name] for name in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return number(value, 3)
+    half = (high - low) / 2
+    is_lopsided = min(high - value, value - low) < half * LOPSIDED
+    return f"{number(value, 3)} ({span(figure, 3)})" if is_lopsided else f"{number(value, 3)} ±{number(half, 3)}"
 
 
 def text_rows(examination: Examination) -> tuple[list[str], list[list[str]]]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from curate.comparison import Comparison, Reading, called
 from curate.eval_report import EvalReport
-from curate.reporting.examined import examinations, text_rows
+from curate.reporting.examined import examinations, text_rows, with_half_width
 from curate.reporting.score_lines import finding_lines
 from curate.reporting.sentences import headline, judge_sentence
 from curate.reporting.summary import summarize
@@ -15,7 +15,7 @@ from curate.reporting.wording import NOTHING, likely, number, percent, signed, s
 from curate.results import FAR, Estimate, Run, Selection, ShiftReport
 
 NAME_WIDTH = 34  # of an encoder in a table
-ON_TERMINAL = ("linear", "linear_balanced", "knn")  # of the accuracies
+ON_TERMINAL = ("linear", "knn")  # of the accuracies
 
 
 class TextTable(NamedTuple):
@@ -182,13 +182,13 @@ def evaluation_table(report: EvalReport) -> TextTable:
         [
             f"{s.labeled} / {s.arm}",
             *(_accuracy(s.metrics.get(name)) for name in metrics),
-            _accuracy(s.against_frozen.get("linear"), plus=True) if s.against_frozen else "-",
+            _gain(s.against_frozen.get("linear")),
             _labels(s.label_equivalents),
         ]
         for s in report.scores
     ]
-    header = ["set / arm", *metrics, "linear against frozen", "worth how many labels"]
-    return TextTable("Accuracy (95% interval)", header, rows)
+    header = ["set / arm", *metrics, "against frozen", "worth in labels"]
+    return TextTable("Accuracy (with half the width of its 95% interval)", header, rows)
 
 
 def examination_tables(report: EvalReport) -> list[TextTable]:
@@ -244,11 +244,15 @@ def _covered(coverage: Estimate) -> str:
     return f"{percent(coverage.value, 0)} ({percent(coverage.null, 0)})" if coverage.value is not None else NOTHING
 
 
-def _accuracy(estimate: Estimate | None, *, plus: bool = False) -> str:
+def _accuracy(estimate: Estimate | None) -> str:
+    return NOTHING if estimate is None else with_half_width(estimate.to_json())
+
+
+def _gain(estimate: Estimate | None) -> str:
+    """A paired difference and its interval, which need not be even."""
     if estimate is None or estimate.value is None:
-        return NOTHING
-    show = signed if plus else number
-    return f"{show(estimate.value, 3)} ({span(estimate.to_json(), 3, plus=plus)})"
+        return "-"
+    return f"{signed(estimate.value, 3)} ({span(estimate.to_json(), 3, plus=True)})"
 
 
 def _labels(estimate: Estimate | None) -> str:

@@ -289,3 +289,10 @@ def test_removing_a_folder_twice(tmp_path: Path) -> None:
     files.remove_folder(tmp_path / "a")
     files.remove_folder(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_difference_in_a_list_of_tables_is_told_by_its_place():
+    found, wanted = {"cells": [{"n": 1}, {"n": 2}], "names": ["a"]}, {"cells": [{"n": 1}, {"n": 3}], "names": ["a"]}
+    assert files.first_difference(found, wanted) == "cells.1.n is 2 there, 3 here"
+    assert files.first_difference(found, {**found, "cells": [{"n": 1}]}) == "cells.1.n is 2 there, None here"
+    assert files.first_difference(found, found) is None

@@ -66,6 +66,12 @@ def test_a_reason_is_told_where_there_is_no_figure():
     assert "no &lt;group&gt; has 20 images" in page
 
 
+def test_a_lopsided_interval_is_told_in_full():
+    whole = finding(value=1.0)
+    whole = replace(whole, estimate=replace(whole.estimate, low=0.914, high=1.0))
+    assert reading(whole.to_json()) == "1.000 (0.914 to 1.000)"
+
+
 def test_without_examinations_nothing_is_said():
     report = report_of()
     assert examination_tables(report) == []
