@@ -179,8 +179,8 @@ class Session:
             terminal.print_rows(table)
         terminal.print_lines(lines)
 
-    def show_sources(self, sources: dict[str, str]) -> None:
-        """Dry run: what each source holds."""
+    def show_sources(self, sources: dict[str, str], told: Sequence[str] = ()) -> None:
+        """Dry run: what each source holds, and what else would be done."""
         from embeddings.moments_file import is_moments_file, read_moments
         from embeddings.pipeline import preview
 
@@ -193,7 +193,7 @@ class Session:
         lines = [
             f"{name}: {f['images']:,} images, {f['rejected']:,} rejected ({sources[name]})" for name, f in found.items()
         ]
-        self.show({"schema": "curate.dry-run/1", "sources": found}, [*lines, "Nothing was done (--dry-run)."])
+        self.show({"schema": "curate.dry-run/1", "sources": found}, [*lines, *told, "Nothing was done (--dry-run)."])
 
     def _work_folder(self) -> Path:
         """Where embeddings are kept; a folder that a file names is relative to the file."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from curate import terminal
 from curate.cli.application import Encoder, app
 from curate.experiments.steps import Step
 from curate.session import Session, Shared, open_session
 from embeddings.errors import CurateError
+
+Shown = tuple[dict[str, Any], list[str], list[Any]]  # document, lines and tables
 
 
 @app.command
@@ -35,7 +38,8 @@ def run(
 
     shared = replace(shared or Shared(), config=file)
     with open_session(shared) as session:
-        _run_file(session, out or Path("runs") / file.stem, until, encoder)
+        found = _run_file(session, out or Path("runs") / file.stem, until, encoder)
+    session.show(*found)
 
 
 @app.command
@@ -61,7 +65,8 @@ def demo(
     shared = shared or Shared()
     work = shared.work or out / "work"
     with open_session(replace(shared, config=demo_folder() / "curate.toml", work=work)) as session:
-        _run_file(session, out, until, encoder)
+        found = _run_file(session, out, until, encoder)
+    session.show(*found)
 
 
 @app.command
@@ -103,20 +108,24 @@ def doctor(*, shared: Shared | None = None) -> None:
         sys.exit(CurateError.exit_code)
 
 
-def _run_file(session: Session, out: Path, until: Step, encoder: str | None) -> None:
-    """Executes the session's file of arms and prints what came out."""
+def _run_file(session: Session, out: Path, until: Step, encoder: str | None) -> Shown:
+    """Executes the session's file of arms; what came out is shown once its progress is gone."""
     from curate import experiments, reporting
     from embeddings import files
 
     assert session.config is not None
     study = experiments.Study(
-        config=session.config, out=out, encoder=session.encoder(encoder), seed=session.seed, until=until
+        config=session.config,
+        out=out,
+        encoder=session.encoder(encoder),
+        seed=session.seed,
+        until=until,
+        device=session.device,
     )
     if session.shared.dry_run:
-        session.show(study.plan(), study.plan_lines())
-        return
+        return study.plan(), study.plan_lines(), []
     tables = study.execute(**session.embedding)
     page = reporting.refresh(out)
     summary = files.read_json(out / "report.json")
     parts = [f"Report of {name}: {found.out / page.name}" for name, found in study.targets.items() if found.out != out]
-    session.show(summary, [*summary["headline"], *parts, f"Report: {page}"], tables)
+    return summary, [*summary["headline"], *parts, f"Report: {page}"], tables

@@ -138,7 +138,12 @@ def evaluate(
         names, settings = evaluation.find_examinations(also or ()), evaluation.read_settings(knobs or ())
         arms = parse_named(arm or [], "--arm")
         if session.shared.dry_run:
-            session.show_sources({f"{n} {p}": a for n, s in sets.items() for p, a in _parts(s).items()})
+            sources = {f"{n} {p}": a for n, s in sets.items() for p, a in _parts(s).items()}
+            told = [
+                f"Arms: frozen {session.encoder(encoder)}, its untrained twin{''.join(f', {name}' for name in arms)}."
+            ]
+            told += [f"Further examinations: {', '.join(names)}."] if names else []
+            session.show_sources(sources, told)
             return
         refuse_foreign(out, "evaluate.json")
         report = evaluation.evaluate(
