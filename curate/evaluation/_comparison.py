@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from curate.evaluation._intervals import Measured, Resamples, accuracy, balanced_accuracy
+from curate.evaluation._intervals import Measured, Resamples, accuracy
 from curate.evaluation._knn import knn_probe
 from curate.evaluation._label_equivalents import Curve, label_equivalents, learning_curve
 from curate.evaluation._linear import fitted, linear_probe, standardized
-from curate.evaluation._scores import calibrated_error, calibration_error, centered, macro_f1
+from curate.evaluation._scores import balanced_accuracy, calibrated_error, calibration_error, centered, macro_f1
 from curate.evaluation._split import Split
 from curate.results import Estimate
 
@@ -39,6 +39,7 @@ class Probed:
     measured: dict[str, Measured]  # by metric
     chosen: dict[str, dict[str, float]]  # by probe: settings and held-out accuracy
     probabilities: np.ndarray  # [m, C] by the linear head, of every test image
+    correct: np.ndarray  # [m] of every test image, whether the head is right; of several trainings, the share that is
     classify: Classifier
 
 
@@ -102,7 +103,9 @@ class Comparison:
                 metrics[ECE] = calibration_error(said, truth)
         measured = self.resamples.measure(metrics)
         measured[ECE] = centered(measured[ECE])
-        return Probed(measured=measured, chosen=chosen, probabilities=probabilities["linear"], classify=classify)
+        said = probabilities["linear"]
+        correct = said.argmax(axis=1) == truth
+        return Probed(measured=measured, chosen=chosen, probabilities=said, correct=correct, classify=classify)
 
     def metrics(self, probed: Probed) -> dict[str, Estimate]:
         """Figures with their intervals."""

@@ -4,10 +4,18 @@ Test units (groups, copies) are drawn with replacement, as many as there are; ev
 drawn, and class shares vary with the draw (not stratified). All arms are measured on the same draws, so their
 differences are paired. Intervals are percentiles: they cover the choice of test images, not of training images.
 
+Two arms that agree on all n test units have differences without spread. A difference d of shares reaches therefore
+no less far to either side than Agresti and Min's interval, that of half a unit more for each arm, v the variance of its
+draws (of a mean over classes too: a unit weighs 1 / n there or, in the root mean square, more):
+
+    (n d +- z sqrt(n^2 v + 1)) / (n + 2)
+
+COVERAGE
+
     accuracy          share of test images that are right
     balanced accuracy mean over the classes in the test part of the share that is right
 
-Source: Efron 1979; Field and Welsh 2007 (bootstrap of clusters).
+Source: Efron 1979; Field and Welsh 2007 (bootstrap of clusters); Agresti and Min 2005 (matched pairs).
 """
 
 from __future__ import annotations
@@ -18,6 +26,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from curate.results import Estimate
 
@@ -83,10 +92,23 @@ class Resamples:
         reach = 1 - TAILS[0] ** (1 / self.n_units)
         return replace(estimate, **({"low": 1 - reach} if measured.value else {"high": reach}))
 
-    def difference(self, measured: Measured, other: Measured, unit: str, *, lower_is_better: bool = False) -> Estimate:
-        """Paired difference, first minus second, with its interval; above zero the first one is larger."""
+    def difference(
+        self, measured: Measured, other: Measured, unit: str, *, is_share: bool = True, lower_is_better: bool = False
+    ) -> Estimate:
+        """Paired difference, first minus second, with its interval; above zero the first one is larger.
+
+        Of shares of images it is never narrower than Agresti and Min's, so that agreement is not certainty.
+        """
         paired = Measured(value=measured.value - other.value, draws=measured.draws - other.draws)
-        return replace(self._interval(paired, f"difference of {unit}"), lower_is_closer=lower_is_better)
+        found = replace(self._interval(paired, f"difference of {unit}"), lower_is_closer=lower_is_better)
+        if found.low is None or found.high is None or not is_share:
+            return found
+        n = self.n_units
+        middle, se = n * paired.value / (n + 2), float(np.sqrt(n**2 * paired.draws.var() + 1)) / (n + 2)
+        reach = float(special.ndtri(TAILS[1])) * se
+        low, high = min(found.low, middle - reach), max(found.high, middle + reach)
+        method = f"{found.method}, no narrower than Agresti and Min's"
+        return replace(found, low=low, high=high, se=max(found.se or 0.0, se), method=method)
 
     def facts(self) -> dict[str, Any]:
         """What every estimate on these test images has in common."""

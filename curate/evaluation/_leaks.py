@@ -1,20 +1,21 @@
 """Test images that are known from training: near duplicates on both sides of a split.
 
-A set that is split here and has no groups is refused where both hold:
-
-    clumps   the nearest training image is at most half as far as the 64th, for 40% of the test images or more
-    twins    1% of the test images or more are nearly the same picture as a training image, by the rule of selection
+    twins    test images that are nearly the same picture as a training image, by the rule of selection
              (vectors, hashes and pictures agree; ``curate.selection._near_pairs``)
+    clumps   test images whose nearest training image is at most half as far as the 64th
 
-Distances are those of directions seen from the training images' mean. Clumps alone could be small, well separated
-classes; twins alone, the odd look-alike of an honest set. Under Lite0, split by key (share of clumps, of twins):
+Twins are counted and told. A set that is split here, some of whose images have no group, is refused where 5% of its
+test images or more, and five at least, are twins; and where 1% are, if 40% are clumps. Distances are those of
+directions seen from the training images' mean. Clumps alone could be small, well separated classes; few twins alone,
+the odd look-alikes of an honest set. Under Lite0, split by key (share of clumps, of twins):
 
     40 crops of each of 30 photographs   .61  .025     emoji, every skin tone              .51 to .58  .012
     emoji, one of each                   .23 to .25    .004     clip art                   .23         .017
     digits                               .04                    garments                   .003
 
-Below 256 training images the 64th is in another class, and nothing is refused. Where a test part is given, twins are
-counted and told, not refused; above 20,000 images they are not looked for.
+Below 256 training images the 64th is in another class, and there are no clumps. Who gives a test part, or a group for
+every image, is told and never refused. Above 20,000 images twins are looked for only where 40% are clumps and a refusal
+is possible; else their number is not known (None).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from curate.evaluation._images import LabeledImages
 from curate.evaluation._split import Split
@@ -34,7 +36,8 @@ NEIGHBORS = 64
 FEWEST = 4 * NEIGHBORS  # training images
 HALF = 0.5
 CLUMPED = 0.4
-LEAKED = 0.01
+LEAKED = 0.01  # of clumped test images
+MANY, FEW = 0.05, 5  # twins, of any test images
 
 
 def check_leaks(images: LabeledImages, split: Split) -> dict[str, Any]:
@@ -43,16 +46,17 @@ def check_leaks(images: LabeledImages, split: Split) -> dict[str, Any]:
     Raises:
         UsageError: near duplicates lie on both sides of a split that was made here.
     """
-    if images.n_train is not None:
-        small = len(split.train) + len(split.test) <= EXACT
-        return {"near_duplicates_in_train": len(np.unique(twins(images, split)[1])) if small else None}
-    is_grouped = images.rows["group"].null_count < len(images.rows)
-    if is_grouped or clump_share(images.own_features()[1], split) < CLUMPED:
-        return {}
+    is_small = len(split.train) + len(split.test) <= EXACT
+    may_refuse = images.n_train is None and not _is_grouped(images, split)
+    is_clumped = may_refuse and clump_share(images.own_features()[1], split) >= CLUMPED
+    if not (is_small or is_clumped):
+        return {"near_duplicates_in_train": None}
     train, test = twins(images, split)
-    if len(np.unique(test)) >= LEAKED * len(split.test):
+    known = len(np.unique(test))
+    has_many = known >= max(FEW, MANY * len(split.test))
+    if may_refuse and (has_many or (is_clumped and known >= LEAKED * len(split.test))):
         raise _refusal(images, split, train, test)
-    return {}
+    return {"near_duplicates_in_train": known}
 
 
 def clump_share(features: np.ndarray, split: Split) -> float:
@@ -77,6 +81,12 @@ def twins(images: LabeledImages, split: Split) -> tuple[np.ndarray, np.ndarray]:
     same, distance = pairs.confirm(a, b)
     order = np.argsort(distance[same], kind="stable")
     return rows[a[same][order]], rows[b[same][order]]
+
+
+def _is_grouped(images: LabeledImages, split: Split) -> bool:
+    """Whether every image that trains or tests has a group."""
+    groups = images.rows["group"].take(pa.array(np.concatenate([split.train, split.test])))
+    return bool(groups.null_count == 0)
 
 
 def _directions(x: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ def verdict(report: EvalReport, arm: str, labeled: str) -> str:
 
 
 def _leaks(facts: dict[str, Any]) -> list[str]:
-    """A warning where a given test part is known from training."""
+    """A warning where the test part is known from training."""
     known = facts.get("near_duplicates_in_train") or 0
     if not known or known < LEAKED * facts["n_test"]:
         return []
@@ -58,6 +58,8 @@ def _leaks(facts: dict[str, Any]) -> list[str]:
 
 def _best_run(report: EvalReport, labeled: str) -> list[str]:
     """Whether the best of several runs is surely better than the next, in one sentence."""
+    if left_out := report.labeled[labeled].get("runs_not_paired"):
+        return [f"{left_out} runs are too many to compare every two of them; whether one is the best is not told."]
     runs = [
         s for s in report.scores if s.labeled == labeled and s.kind == "run" and s.metrics[METRIC].value is not None
     ]

@@ -28,6 +28,7 @@ class View:
     images: LabeledImages
     embedding: Embedding
     settings: Settings
+    saw_labels: bool = False  # whether the network was trained on the labels of all training images
 
 
 @dataclass(frozen=True, kw_only=True)

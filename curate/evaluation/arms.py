@@ -23,7 +23,7 @@ from curate.evaluation._comparison import UNITS, Comparison, Probed
 from curate.evaluation._images import Embedding, Labeled, LabeledImages
 from curate.evaluation._label_equivalents import label_cost
 from curate.evaluation._leaks import check_leaks
-from curate.evaluation._pairs import METRIC, Contestant, compare_pairs
+from curate.evaluation._pairs import METRIC, Contestant, compare_pairs, left_out
 from curate.evaluation._split import split_labeled
 from curate.evaluation._view import View
 from curate.evaluation.examinations import FINETUNE, REFERENCES, ROWS, as_findings, examine, find_examinations
@@ -76,14 +76,14 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its
         Accuracies lie in 0..1, higher is better; ``n`` is (training labels, test images).
 
     Raises:
-        UsageError: unequal samples seen, not a run, no labels, one class only, vectors without images, or near
-            duplicates on both sides of a split that was made here.
+        UsageError: unequal samples seen, not a run, an arm named as the encoder, no labels, one class only,
+            vectors without images, or near duplicates on both sides of a split that was made here.
         TooFewImagesError: fewer than 10 labeled images in a part.
     """
     names = find_examinations(also)
     if {FINETUNE, REFERENCES} & {*names}:
         _require_tunable(encoder, device)
-    compared = [*_references(encoder), *_runs(arms, allow_unequal)]
+    compared = [*_references(encoder), *_runs(arms, encoder, allow_unequal)]
     if not labeled:
         raise UsageError("No labeled set was given.", hint="Give at least one: NAME=TRAIN[::TEST].")
     folder = None if work is None else Path(work)
@@ -135,6 +135,10 @@ class _Bench:
         """Every two runs, compared."""
         return compare_pairs(self.images.name, self._contestants, UNITS[METRIC])
 
+    def facts(self) -> dict[str, Any]:
+        """Of the set, and of what was left out."""
+        return {**self.comparison.facts(), **left_out(self._contestants)}
+
     def _seen(self, arm: _Arm) -> tuple[View, dict[str, Any]]:
         is_frozen = arm.kind == "frozen"
         images, comparison = self.images, self.comparison
@@ -153,6 +157,7 @@ class _Bench:
         tuned = finetune(view, arm.encoder, from_scratch=is_scratch)
         name = f"{kind}:{tuned.network if is_scratch else arm.name.removeprefix('frozen:')}"
         seen = self._view(name, kind, tuned.eye, tuned.features, tuned.probed)
+        seen = replace(seen, saw_labels=tuned.saw_labels)
         yield self._score(seen, {**tuned.facts, **arm.facts})
 
     def _view(self, arm: str, kind: str, eye: Callable[[], Any], features: np.ndarray, probed: Probed) -> View:
@@ -205,7 +210,7 @@ class _Bench:
                     arm=view.arm,
                     kind=view.kind,
                     linear=view.probed.measured[METRIC],
-                    correct=predicted == truth,
+                    correct=view.probed.correct,
                     resamples=view.comparison.resamples,
                 )
             )
@@ -216,7 +221,7 @@ def _report(scores: Sequence[ArmScore], benches: Sequence[_Bench], seed: int) ->
     lists = [bench.label_lists for bench in benches if bench.label_lists is not None]
     return EvalReport(
         scores=tuple(scores),
-        labeled={bench.images.name: bench.comparison.facts() for bench in benches},
+        labeled={bench.images.name: bench.facts() for bench in benches},
         pairs=tuple(pair for bench in benches for pair in bench.pairs()),
         predictions=pa.concat_tables([table for bench in benches for table in bench.predictions]),
         label_lists=pa.concat_tables(lists) if lists else None,
@@ -254,11 +259,16 @@ def _references(encoder: str) -> list[_Arm]:
     ]
 
 
-def _runs(arms: Mapping[str, Run | str | Path], allow_unequal: bool) -> list[_Arm]:
+def _runs(arms: Mapping[str, Run | str | Path], encoder: str, allow_unequal: bool) -> list[_Arm]:
     runs = {name: arm if isinstance(arm, Run) else _open_run(Path(arm)) for name, arm in arms.items()}
     for name in runs:
         if not name.strip() or name.startswith(RESERVED):
             raise UsageError(f"{name!r} cannot name an arm.", hint=f"{', '.join(RESERVED)} name the references.")
+        if name == encoder:
+            raise UsageError(
+                f"{name!r} cannot name an arm: 'finetuned:{name}' is the encoder, fine-tuned.",
+                hint="Name the run otherwise: NAME=FOLDER.",
+            )
     seen = {name: int(run.facts["samples_seen"]) for name, run in runs.items()}
     if len(set(seen.values())) > 1 and not allow_unequal:
         counts = ", ".join(f"{name} {count:,}" for name, count in seen.items())

@@ -1,20 +1,36 @@
-"""What a file's evaluations test on."""
+"""What a file's evaluations test on, and how they are set."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from curate import evaluation
 from curate.config import Config
+from curate.evaluation.examinations import find_examinations
+from curate.evaluation.settings import Settings, read_settings
 from embeddings.pipeline import as_store
 from embeddings.store import EmbeddingStore
+
+SHIFTED = "robustness"  # the examination that takes the shift sets
+
+
+def examination_settings(config: Config) -> Settings:
+    """The knobs of ``[study]``; their paths are relative to the file, as all others.
+
+    Raises:
+        UnknownNameError, UsageError: as ``read_settings``.
+    """
+    found = read_settings(config.study.set if config.study else ())
+    costs = config.located(found.costs) if found.costs else found.costs
+    return replace(found, costs=costs, shifts={name: config.located(source) for name, source in found.shifts.items()})
 
 
 def evaluation_parts(
     config: Config, *, encoder: str, work: Path | None, **embedding: Any
 ) -> list[str | EmbeddingStore]:
-    """The images that a file's evaluations test on, those given and those held out: never to be selected."""
+    """The images that a file's evaluations test on, given, held out or shifted: never to be selected."""
     parts: list[str | EmbeddingStore] = []
     for address in config.labeled_addresses.values():
         train, _, test = address.partition("::")
@@ -23,4 +39,6 @@ def evaluation_parts(
         else:
             store = as_store(train, name="labeled", encoder=encoder, work=work, **embedding)
             parts.append(evaluation.split_store(store)[1])
+    if config.study and SHIFTED in find_examinations(config.study.also):
+        parts += dict.fromkeys(examination_settings(config).shifts.values())
     return parts

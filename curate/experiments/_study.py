@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Any
 from curate import selection
 from curate.config import Config, GridConfig, StudyConfig
 from curate.evaluation.examinations import find_examinations
-from curate.evaluation.settings import read_settings
 from curate.experiments._grid import Cell, expand, written
-from curate.experiments._parts import evaluation_parts
+from curate.experiments._parts import evaluation_parts, examination_settings
 from curate.experiments._tables import claims_table, runs_table, selections_table
 from curate.experiments._target_study import Drawn, TargetStudy
 from curate.experiments.analysis import analyze
 from curate.experiments.cells import run_cell
-from curate.experiments.protocol import Protocol, read_protocol, write_protocol
+from curate.experiments.protocol import Protocol, read_protocol, require_runs, write_protocol
 from curate.experiments.queue import Task, run_all
 from curate.experiments.steps import STEPS, Step
 from curate.pretraining.knobs import read_knobs
 from curate.pretraining.methods import METHODS
+from curate.pretraining.run_folder import RUN
 from curate.reporting.text import (
     TextTable,
     comparison_table,
@@ -184,10 +184,14 @@ class Study:
     def _pretrain(self, drawn: Mapping[str, Drawn], device: str, progress: Progress) -> dict[str, dict[str, Run]]:
         """The run of every cell that has a selection, by target and cell."""
         cells = [cell for cell in self.cells if cell.draw in drawn[cell.target]]
+        for name, study in self.targets.items():
+            study.require_own_runs(drawn[name])
         if self.is_grid:
             run_all(
                 [self._task(cell) for cell in cells], devices=self._devices(device), folder=self.out, progress=progress
             )
+            for study in self.targets.values():
+                study.tell_stopped()
         runs: dict[str, dict[str, Run]] = {name: {} for name in self.targets}
         for cell in cells:
             study = self.targets[cell.target]
@@ -208,7 +212,10 @@ class Study:
         folder = Path(TASKS) / study.out.relative_to(self.out) / cell.name
         up = "/".join([".."] * len(folder.parts)) + "/" + study.out.relative_to(self.out).as_posix()
         name = cell.name if study.out == self.out else f"{cell.target}/{cell.name}"
-        return Task(name=name, folder=folder, function=RUN_CELL, arguments=study.arguments(cell, up))
+        arguments = study.arguments(cell, up)
+        return Task(
+            name=name, folder=folder, function=RUN_CELL, arguments=arguments, product=f"{arguments['run']}/{RUN}"
+        )
 
     def _devices(self, device: str) -> list[str]:
         """Where cells are computed: on the device asked for, else on those of the file."""
@@ -229,7 +236,10 @@ class Study:
         """Makes the folder this study's own, or refuses one of another configuration."""
         document = {key: value for key, value in self._document().items() if key != "steps"}
         if (self.out / STUDY).exists():
-            files.require_same_config(self.out, files.read_json(self.out / STUDY), document)
+            found = files.read_json(self.out / STUDY)
+            if "labeled" not in found:
+                document.pop("labeled", None)  # begun by a version that did not tell it
+            files.require_same_config(self.out, found, document)
         else:
             files.refuse_foreign(self.out, ())
             files.write_json(self.out / STUDY, document)
@@ -247,6 +257,7 @@ class Study:
         tables = {"grid": config.grid, "study": config.study}
         return {
             "targets": {name: study.config.target_address for name, study in self.targets.items()},
+            **({"labeled": self._labeled} if len(self.targets) > 1 else {}),
             **{name: _said(table) for name, table in tables.items() if table},
             "protocol": self._protocol.to_json(),
             "cells": [cell.to_json() for cell in self.cells],
@@ -254,6 +265,11 @@ class Study:
             "runs": len(self.cells),
             "samples": sum(cell.samples for cell in self.cells),
         }
+
+    @property
+    def _labeled(self) -> dict[str, dict[str, str]]:
+        """Which labeled sets each target's runs are evaluated on."""
+        return {name: study.config.labeled_addresses for name, study in self.targets.items()}
 
     @property
     def _is_priced(self) -> bool:
@@ -309,10 +325,10 @@ class Study:
         """Every name, before anything is computed."""
         check_pool_names(self.config.pools)
         encoder_spec(self.encoder)
-        _ = self._protocol
-        study = self.config.study or StudyConfig()
-        find_examinations(study.also)
-        read_settings(study.set)
+        if self.cells:
+            require_runs(self._protocol, [self.targets[cell.target].told(cell) for cell in self.cells])
+        find_examinations((self.config.study or StudyConfig()).also)
+        examination_settings(self.config)
         for cell in {_named_by(cell): cell for cell in self.cells}.values():
             _check_cell(cell)
 

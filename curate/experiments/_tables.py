@@ -30,7 +30,9 @@ def runs_table(runs: Mapping[str, Run]) -> TextTable:
         facts = run.facts
         loss = f"{number(facts['loss_first'], 3)} to {number(facts['loss_last'], 3)}"
         size = [f"{facts['unique_images']:,}", f"{facts['samples_seen']:,}", number(facts["diversity"], 4)]
-        rows.append([name, *size, loss, facts["health"]["verdict"]])
+        stopped = facts.get("stopped")
+        health = facts["health"]["verdict"] + (f"; stopped early: {stopped['reason']}" if stopped else "")
+        rows.append([name, *size, loss, health])
     return TextTable("Runs", ["cell", "images N", "samples C", "D = N / C", "loss", "health"], rows)
 
 

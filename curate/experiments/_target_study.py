@@ -6,6 +6,9 @@ All cells have the same deduplication, and images of every evaluation's test par
 In a grid, selections go past the knee, so that N is what was asked for wherever a method has so many images; where it
 has not, cells.json says how many it took. A selection of fewer images is made anew, not cut from a larger one: its
 audit (what stopped it, what was spent, floors) is then its own. cells.json says how much of it the larger one holds.
+
+A run that its watch stopped (``abort=true``) is done: it would stop there again. It is evaluated as it is, because to
+leave out the runs that went ill would flatter their arms; cells.json says under ``stopped`` where it ended and why.
 """
 
 from __future__ import annotations
@@ -21,18 +24,19 @@ from curate import evaluation, scoring, selection
 from curate.comparison import Comparison
 from curate.config import Config
 from curate.eval_report import EvalReport
-from curate.evaluation.settings import read_settings
 from curate.experiments._grid import Cell, Draw
-from curate.experiments._parts import evaluation_parts
+from curate.experiments._parts import evaluation_parts, examination_settings
 from curate.experiments.cells import RUNS, SELECTIONS, arguments_of
+from curate.pretraining.run_folder import CONFIG, RUN
 from curate.results import TARGET, Run, Selection, ShiftReport
 from curate.selection._path import Selector
 from embeddings import files
-from embeddings.errors import UsageError
+from embeddings.errors import ForeignFolderError, TooFewImagesError, UsageError
 from embeddings.pipeline import as_store
 from embeddings.store import EmbeddingStore
 
-CELLS = "cells.json"
+CELLS, SCORE = "cells.json", "score.json"
+UNMET = (UsageError, TooFewImagesError)  # what the data cannot carry; all other kinds mean that something is wrong
 Drawn = dict[Draw, tuple[Selection, Comparison | None]]
 
 
@@ -77,9 +81,15 @@ class TargetStudy:
             )
 
     def score(self, embedding: dict[str, Any]) -> ShiftReport:
-        """How far the pools are, and score.json."""
+        """How far the pools are, and score.json.
+
+        Raises:
+            ForeignFolderError: selections were made from other images.
+        """
         config = self.config
         report = scoring.score(config.target_address, config.pool_addresses, encoder=self.encoder, **embedding)
+        if (self.out / SELECTIONS).exists() and (self.out / SCORE).exists():
+            files.require_same_config(self.out, _images(ShiftReport.open(self.out)), _images(report))
         report.save(self.out)
         return report
 
@@ -89,7 +99,8 @@ class TargetStudy:
         Outside a grid each is set beside a random draw, and what cannot be made is refused.
 
         Raises:
-            UsageError: as ``selection.select``.
+            UsageError: as ``selection.select``; of a grid, what is no wish that the data cannot carry: another study's
+                selections, a source or an extra that is gone.
         """
         found: Drawn = {}
         failed: dict[Draw, str] = {}
@@ -101,6 +112,8 @@ class TargetStudy:
             try:
                 found[draw] = selector.select(draw.select, out), None
             except UsageError as error:
+                if type(error) not in UNMET:
+                    raise
                 failed[draw] = error.message
         return found, failed
 
@@ -114,25 +127,45 @@ class TargetStudy:
         """Where its run stands."""
         return self.out / RUNS / cell.name
 
+    def require_own_runs(self, drawn: Drawn) -> None:
+        """Refuses runs on other selections than those that stand here now.
+
+        Raises:
+            ForeignFolderError: as said.
+        """
+        for cell in self.cells:
+            place = self.run_folder(cell) / CONFIG
+            if cell.draw in drawn and place.exists():
+                begun, wanted = str(files.read_json(place).get("selection")), drawn[cell.draw][0].digest
+                if begun != wanted:
+                    raise ForeignFolderError(
+                        f"{place.parent} was begun on another selection: its digest is {begun[:12]}, that of "
+                        f"{SELECTIONS}/{cell.draw.name} is {wanted[:12]}.",
+                        hint="Choose a new folder for --out, or delete this run to train it anew.",
+                    )
+
     def evaluate(self, runs: Mapping[str, Run], embedding: dict[str, Any]) -> EvalReport:
         """All runs on the target's labeled sets, and evaluate.json.
 
         Raises:
-            UsageError: a run saw another number of samples than it was to.
+            UsageError: a run that nothing stopped saw another number of samples than it was to.
         """
         planned = {cell.name: cell.samples for cell in self.cells}
-        is_level = len({planned[name] for name in runs}) == 1  # else runs of several C stand side by side
-        short = [name for name, run in runs.items() if run.facts["samples_seen"] != planned[name]]
-        if short and not is_level:
-            raise UsageError(f"These runs did not see all their samples: {', '.join(short)}.", hint="Run them again.")
+        ended = {name: run for name, run in runs.items() if not run.facts.get("stopped")}
+        short = [name for name, run in ended.items() if run.facts["samples_seen"] != planned[name]]
+        if short:
+            raise UsageError(
+                f"These runs did not see all their samples: {', '.join(short)}.",
+                hint=f"Delete their folders below {self.out / RUNS} and give the same command again.",
+            )
         study = self.config.study
         report = evaluation.evaluate(
             runs,
             self.config.labeled_addresses,
             encoder=self.encoder,
             also=study.also if study else (),
-            settings=read_settings(study.set) if study else None,
-            allow_unequal=not is_level,
+            settings=examination_settings(self.config),
+            allow_unequal=True,  # several C are asked for, or a run was stopped
             seed=self.seed,
             **embedding,
         )
@@ -143,18 +176,35 @@ class TargetStudy:
         """Writes cells.json: every cell, its realized N, and how far smaller selections are nested in larger ones."""
         rows = [
             {
-                **cell.to_json(),
-                "encoder": cell.draw.encoder or self.encoder,
-                "seed": self.seed if cell.seed is None else cell.seed,
+                **self.told(cell),
                 "asked": self._wish(cell.draw)["budget"].most_images,
                 "realized": len(drawn[cell.draw][0]) if cell.draw in drawn else None,
                 "reason": failed.get(cell.draw, ""),
                 "run": f"{RUNS}/{cell.name}",
+                "stopped": self._stopped(cell),
             }
             for cell in self.cells
         ]
         nested = list(_nested({draw: chosen for draw, (chosen, _) in drawn.items()}))
         files.write_json(self.out / CELLS, {"schema": "curate.cells/1", "cells": rows, "nested": nested})
+
+    def told(self, cell: Cell) -> dict[str, Any]:
+        """A cell as plain JSON, with the file's encoder and seed where it has none of its own."""
+        seed = self.seed if cell.seed is None else cell.seed
+        return {**cell.to_json(), "encoder": cell.draw.encoder or self.encoder, "seed": seed}
+
+    def tell_stopped(self) -> None:
+        """Completes cells.json by where runs were stopped."""
+        document = files.read_json(self.out / CELLS)
+        stopped = {cell.name: self._stopped(cell) for cell in self.cells}
+        rows = [{**row, "stopped": stopped[row["name"]]} for row in document["cells"]]
+        files.write_json(self.out / CELLS, {**document, "cells": rows})
+
+    def _stopped(self, cell: Cell) -> dict[str, Any] | None:
+        """Where its run was stopped and why; None if it was not, or is not done."""
+        place = self.run_folder(cell) / RUN
+        found: dict[str, Any] | None = files.read_json(place).get("stopped") if place.exists() else None
+        return found
 
     def _wish(self, draw: Draw) -> dict[str, Any]:
         budget = draw.budget(self.config.budget)
@@ -193,6 +243,11 @@ class TargetStudy:
         pools = {name: as_store(address, name=name, **settings) for name, address in config.pool_addresses.items()}
         parts = evaluation_parts(config, **settings)
         return target, pools, [as_store(part, name="excluded", **settings) for part in parts]
+
+
+def _images(report: ShiftReport) -> dict[str, Any]:
+    """Digests of the images that a score is of."""
+    return {TARGET: report.target.get("digest")} | {pool.name: pool.facts.get("digest") for pool in report.pools}
 
 
 def _nested(chosen: Mapping[Draw, Selection]) -> Iterator[dict[str, Any]]:

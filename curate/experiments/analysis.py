@@ -129,6 +129,10 @@ def _targets(out: Path, protocol: Protocol) -> tuple[tuple[TargetResults, ...], 
                 found.append(results)
         lost = [cell["name"] for cell in cells if cell.get("reason")]
         notes += [f"{len(lost)} cells could not be selected for: {', '.join(lost[:3])}."] if lost else []
+        ended = [cell["name"] for cell in cells if cell.get("stopped")]
+        notes += (
+            [f"{len(ended)} runs were stopped early and count as they are: {', '.join(ended[:3])}."] if ended else []
+        )
     return tuple(found), notes
 
 

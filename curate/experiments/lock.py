@@ -2,7 +2,8 @@
 
 A lock is a file ``lock.N`` that was created exclusively; the one with the highest N counts. Whoever finds its holder
 gone tries to create ``lock.N+1``, which one process alone can do: a lock is never taken over twice. The holder is gone
-if it said so, if its process is dead and was on this machine, or if the file was not touched for ``STALE_S``.
+if it said so, if its process is dead and was on this machine, or if the file was not touched for ``STALE_S``. A holder
+that was taken for dead learns it from ``lock.N+1``, or from its own file being gone: the other has finished by then.
 Ages are read from the file system's own clock, so that machines need not agree on the time.
 """
 
@@ -43,7 +44,9 @@ class Lock:
     ) -> None:
         self._over.set()
         self._thread.join()
-        if not self.lost:
+        taken = self._is_taken()
+        self.lost = self.lost or (taken and kind is None)  # a stop that somebody asked for stays one
+        if not taken:
             files.write_json(self.path, FREE)
 
     def _beat(self) -> None:
@@ -51,10 +54,13 @@ class Lock:
         while not self._over.wait(BEAT_S):
             with suppress(OSError):
                 os.utime(self.path)
-            if _path(self.path.parent, _number(self.path) + 1).exists():
+            if self._is_taken():
                 self.lost = True
                 _interrupt_main()
                 return
+
+    def _is_taken(self) -> bool:
+        return not self.path.exists() or _path(self.path.parent, _number(self.path) + 1).exists()
 
 
 def acquire(folder: Path) -> Lock | None:

@@ -166,12 +166,14 @@ def _averaged(
 
 def _draws(outcomes: Sequence[Outcome], units: np.ndarray) -> Draws:
     values = np.array([outcome.value for outcome in outcomes])
-    return Draws(values=values, influence=np.stack([outcome.influence for outcome in outcomes]), units=units)
+    influence = np.stack([outcome.influence for outcome in outcomes])
+    return Draws(values=values, influence=influence, weights=outcomes[0].weights, units=units)
 
 
 def _mean(outcomes: Sequence[Outcome]) -> Outcome:
     value = float(np.mean([outcome.value for outcome in outcomes]))
-    return Outcome(value=value, influence=np.mean([outcome.influence for outcome in outcomes], axis=0))
+    influence = np.mean([outcome.influence for outcome in outcomes], axis=0)
+    return Outcome(value=value, influence=influence, weights=outcomes[0].weights)
 
 
 def _by_seed(item: tuple[Any, Any]) -> tuple[bool, Any]:

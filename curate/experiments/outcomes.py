@@ -3,11 +3,17 @@
     accuracy           share of test images that are right           influence of image i:  (c_i - a) / m
     balanced accuracy  mean over classes of the share that is right                        (c_i - a_k) / (m_k K)
 
-with c_i = 1 where image i, of class k, is right. A unit's influence is the sum over its images. Labeled sets are
-averaged; a unit is known by its first key, so that one which several sets hold is one unit. The only test image of a
-class has no influence on balanced accuracy: nothing says how that class would vary.
+with c_i = 1 where image i, of class k, is right. Influences are multiplied by sqrt(g / (g - 1)), g the number of units
+that the class (of accuracy: the set) has images in, so that their squares add up to the variance without bias. A class
+in one unit alone says nothing of its own spread: a_k is then the mean over all classes, as in collapsed strata, which
+takes the spread between classes for that within and errs to the wide side.
 
-Source: Efron 1982 (influence functions, infinitesimal jackknife).
+A unit's influence is the sum over its images. Labeled sets are averaged; a unit is known by its first key, so that one
+which several sets hold is one unit.
+
+COVERAGE
+
+Source: Efron 1982 (influence functions, infinitesimal jackknife); Cochran 1977, 5A.12 (collapsed strata).
 """
 
 from __future__ import annotations
@@ -29,6 +35,7 @@ class Outcome:
 
     value: float  # 0 to 1
     influence: np.ndarray  # [U]
+    weights: np.ndarray  # [U] by how much it changes when a unit that was right is wrong
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +82,14 @@ def outcome(correct: np.ndarray, truth: np.ndarray, unit: np.ndarray, *, metric:
     group = np.unique(truth, return_inverse=True)[1] if metric == "linear_balanced" else np.zeros(len(right), np.int64)
     size = np.bincount(group)
     share = np.bincount(group, weights=right) / size
-    influence = (right - share[group]) / (size[group] * len(size))
-    return Outcome(value=float(share.mean()), influence=np.bincount(unit, weights=influence))
+    held = np.unique(np.stack([group, unit]), axis=1)[0]
+    n_units = np.bincount(held)
+    single = n_units == 1
+    center, n = np.where(single, share.mean(), share), np.where(single, np.maximum(len(size), 2), n_units)
+    weight = 1 / (size[group] * len(size))
+    influence = (right - center[group]) * weight * np.sqrt(n / (n - 1))[group]
+    of_units, weights = (np.bincount(unit, weights=values) for values in (influence, weight))
+    return Outcome(value=float(share.mean()), influence=of_units, weights=weights)
 
 
 def _of_set(predictions: pa.Table, name: str, metric: str) -> Outcomes:
@@ -104,9 +117,12 @@ def _averaged(parts: Sequence[Outcomes]) -> Outcomes:
     found = {}
     for arm in sorted(shared):
         outcomes = [part.by_arm[arm] for part in parts]
-        weights = np.concatenate([o.influence for o in outcomes]) / len(parts)
-        influence = np.bincount(number, weights=weights, minlength=len(units))
-        found[arm] = Outcome(value=float(np.mean([o.value for o in outcomes])), influence=influence)
+        influence, weights = (
+            np.bincount(number, weights=np.concatenate(values)) / len(parts)
+            for values in ([o.influence for o in outcomes], [o.weights for o in outcomes])
+        )
+        value = float(np.mean([o.value for o in outcomes]))
+        found[arm] = Outcome(value=value, influence=influence, weights=weights)
     return Outcomes(units=units, by_arm=found)
 
 

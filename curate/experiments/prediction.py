@@ -2,7 +2,8 @@
 
 A contest is one target and setting in which single pools, each at the same N and C, gave runs. Over the pairs of its
 pools whose accuracies differ by more than two standard errors, a distance is right where the better pool is nearer
-(half right in a tie). Regret is the accuracy lost by taking the nearest pool instead of the best.
+(half right in a tie). Regret is the accuracy lost by taking the nearest pool instead of the best. N is what was asked:
+where a pool had fewer images to give, this and all else in which two arms differ is told.
 
     size      calls the pool with more images nearer
     random    half the pairs; the mean pool's regret
@@ -49,6 +50,7 @@ class Contest:
     accuracy: np.ndarray  # [p]
     errors: np.ndarray  # [p, p] standard errors of the differences; not finite: unknown
     distances: Mapping[str, np.ndarray]  # [p] by metric, lower is nearer; not finite: unknown
+    notes: tuple[str, ...] = ()  # what else two pools differ in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +101,14 @@ def prediction(evidence: Evidence) -> dict[str, Any]:
         "goal": GOAL,
         "contests": [_told(contest) for contest in found],
         "predictors": [predictor.to_json() for predictor in ranked],
-        "lines": [head, *(f"Q3: {predictor.sentence}" for predictor in ranked if apart)],
+        "lines": [head, *_not_alike(found), *(f"Q3: {predictor.sentence}" for predictor in ranked if apart)],
     }
+
+
+def _not_alike(found: Sequence[Contest]) -> list[str]:
+    """Words on pools that differ in more than the pool, the first of them as an example."""
+    notes = [f"on {contest.target}, {note}" for contest in found for note in contest.notes]
+    return [f"Q3: {len(notes)} pairs of pools differ in more than the pool: {notes[0]}."] if notes else []
 
 
 def predictors(found: Sequence[Contest]) -> list[Predictor]:
@@ -157,12 +165,19 @@ def _contest(evidence: Evidence, score: ShiftReport, cells: Mapping[str, Cell]) 
     for i, name in enumerate(names):
         values = evidence.draws(evidence.choose({"arm": (cells[name].arm,)}, where))
         accuracy[i] = np.mean([draws.values.mean() for draws in values])
+    notes = []
     for i, j in combinations(range(len(names)), 2):
         match = evidence.compare(Contrast.of_arms(cells[names[i]].arm, cells[names[j]].arm, "Q3"), where)
         se = effect(match.conditions).se if match.conditions else None
         errors[i, j] = errors[j, i] = np.inf if se is None else se
+        notes += [f"{names[i]} and {names[j]}: {'; '.join(match.notes)}"] if match.notes else []
     return Contest(
-        target=str(first.target), pools=names, accuracy=accuracy, errors=errors, distances=_distances(score, names)
+        target=str(first.target),
+        pools=names,
+        accuracy=accuracy,
+        errors=errors,
+        distances=_distances(score, names),
+        notes=tuple(notes),
     )
 
 
@@ -277,7 +292,8 @@ def _figure(estimate: Estimate, form: str) -> str:
 def _told(contest: Contest) -> dict[str, Any]:
     distances = {name: [_known(v) for v in values] for name, values in contest.distances.items()}
     accuracy = contest.accuracy.tolist()
-    return {"target": contest.target, "pools": list(contest.pools), "accuracy": accuracy, "distances": distances}
+    pools, notes = list(contest.pools), list(contest.notes)
+    return {"target": contest.target, "pools": pools, "accuracy": accuracy, "distances": distances, "notes": notes}
 
 
 def _known(value: float) -> float | None:

@@ -7,13 +7,14 @@
     matters   = 0.01                           # smallest difference that matters
     level     = 0.95                           # of intervals; tests are at 1 - level
     where     = { init = "public" }            # which runs the contrasts of arms are about; others are averaged over
-    secondary = [["near-first", "random"]]     # default "all pairs"
+    secondary = [["near-first", "random"]]     # default "all pairs"; the primary one, either way round, is left out
     contrasts = [{ name = "order", first = { arm = "near-then-far" }, second = { arm = "mixed" } }]
 
 Two arms are equivalent where two one-sided tests, each at 1 - level, place their difference inside +-matters. The
 primary contrast stands alone; everything else is corrected by Holm within its family: the secondary contrasts, the
-references, each further question. ``contrasts`` compares any two kinds of runs and makes a family of each name; what
-their sides do not name is equal in both (and limited by ``where``).
+references, each further question. ``contrasts`` compares any two kinds of runs and makes a family of each name, which
+is none of the others; what their sides do not name is equal in both (and limited by ``where``). All of it must
+speak of runs that there are.
 
 protocol.json holds it with its digest, which goes into every result. A file without the table has no primary contrast,
 and all that is found is exploratory.
@@ -21,7 +22,7 @@ and all that is found is exploratory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,17 @@ ALL_PAIRS = "all pairs"
 METRICS = ("linear", "linear_balanced")  # known image by image
 COORDINATES = ("target", "images", "samples", "method", "init", "backbone", "encoder", "seed")  # what arms share
 OF_ARMS = ("arm", "select", "own", "far")  # what a side may name beside them
+RESERVED = (
+    "primary",
+    "secondary",
+    "frozen",
+    "finetuned",
+    "finetuned, both",
+    "supervised",
+    "Q1",
+    "Q2",
+    "Q3",
+)  # families
 
 Side = Mapping[str, tuple[Any, ...]]  # coordinate -> its values
 RULE = "two one-sided tests: the interval of level 1 - 2 (1 - level) lies inside +-matters"
@@ -133,7 +145,7 @@ def read_protocol(table: Any, *, arms: Iterable[str] = (), labeled: Iterable[str
         **plain,
         primary=_pair(table["primary"], "protocol.primary", known_arms) if "primary" in table else None,
         where=_side(table.get("where", {}), "protocol.where", COORDINATES, known_arms),
-        secondary=_pairs(table.get("secondary", ALL_PAIRS), known_arms),
+        secondary=_pairs(table.get("secondary", ALL_PAIRS), known_arms, but=table.get("primary")),
         contrasts=_contrasts(table.get("contrasts", []), known_arms),
     )
     refuse_unknown([found.metric], METRICS, "protocol.metric", what="metric")
@@ -142,6 +154,37 @@ def read_protocol(table: Any, *, arms: Iterable[str] = (), labeled: Iterable[str
     require(0 < found.matters < 1, "protocol.matters", found.matters, "a difference of accuracy between 0 and 1")
     require(0.5 < found.level < 1, "protocol.level", found.level, "a level between 0.5 and 1")
     return found
+
+
+def require_runs(protocol: Protocol, cells: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses a protocol that speaks of runs that there are none of.
+
+    Args:
+        protocol: Of the file.
+        cells: Every cell of the file as cells.json tells it.
+
+    Raises:
+        ConfigError: a value that no cell has, or values that no cell has together.
+    """
+    pairs = {"primary": protocol.primary} if protocol.primary else {}
+    pairs |= {f"secondary[{i}]": pair for i, pair in enumerate(protocol.secondary or ())}
+    contrasts = {name: Contrast.of_arms(*pair, name) for name, pair in pairs.items()}
+    contrasts |= {f"contrasts[{i}]": contrast for i, contrast in enumerate(protocol.contrasts)}
+    _require_cell(protocol.where, cells, "protocol.where")
+    for name, contrast in contrasts.items():
+        named = {*contrast.first, *contrast.second}
+        limits = {key: values for key, values in protocol.where.items() if key not in named}
+        for key, side in (("first", contrast.first), ("second", contrast.second)):
+            _require_cell({**limits, **side}, cells, f"protocol.{name}.{key}")
+
+
+def _require_cell(side: Side, cells: Sequence[Mapping[str, Any]], where: str) -> None:
+    for key, values in side.items():
+        known = dict.fromkeys(cell.get(key) for cell in cells)
+        for value in values:
+            require(value in known, f"{where}.{key}", value, f"what some run has: {', '.join(map(str, known))}")
+    together = any(all(cell.get(key) in values for key, values in side.items()) for cell in cells)
+    require(together, where, _lists(side), "values that some run has together")
 
 
 _PLAIN: dict[str, Any] = {"metric": str, "labeled": tuple[str, ...], "matters": float, "level": float}
@@ -196,11 +239,12 @@ def _pair(value: Any, where: str, arms: tuple[str, ...]) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def _pairs(value: Any, arms: tuple[str, ...]) -> tuple[tuple[str, str], ...] | None:
+def _pairs(value: Any, arms: tuple[str, ...], *, but: Any) -> tuple[tuple[str, str], ...] | None:
     if value == ALL_PAIRS:
         return None
     require(isinstance(value, list), "protocol.secondary", value, f"{ALL_PAIRS!r} or a list of pairs of arms")
-    return tuple(_pair(pair, f"protocol.secondary[{i}]", arms) for i, pair in enumerate(value))
+    found = tuple(_pair(pair, f"protocol.secondary[{i}]", arms) for i, pair in enumerate(value))
+    return tuple(pair for pair in found if set(pair) != set(but or ()))
 
 
 def _contrasts(tables: Any, arms: tuple[str, ...]) -> tuple[Contrast, ...]:
@@ -216,7 +260,10 @@ def _contrast(table: Any, where: str, arms: tuple[str, ...]) -> Contrast:
     known = (*OF_ARMS, *COORDINATES[1:])  # runs for different targets have no test image in common
     sides = {key: _side(table[key], f"{where}.{key}", known, arms) for key in ("first", "second")}
     require(sides["first"] != sides["second"], where, "two sides that are the same", "different ones")
-    return Contrast(name=typed(table["name"], str, f"{where}.name"), **sides)
+    name = typed(table["name"], str, f"{where}.name")
+    free = bool(name.strip()) and name not in RESERVED
+    require(free, f"{where}.name", name, f"a name of its own: {', '.join(RESERVED)} are families already")
+    return Contrast(name=name, **sides)
 
 
 def _side(table: Any, where: str, known: tuple[str, ...], arms: tuple[str, ...]) -> Side:

@@ -1,8 +1,10 @@
 """Two questions that every grid answers: which arm wins at equal N and C, and accuracy against D = N / C.
 
-Q1  At every N and C, all pairs of arms, corrected together. The leader wins where it is told from every other arm.
-Q2  Of every arm with several N at one C, all pairs of N, corrected together. The shape is read from them, never from a
-    fitted curve:
+Q1  At every N and C, all pairs of arms, corrected together. The leader wins where it is told from every other arm. It is
+    the arm whose least paired difference to another is the largest: arms need not have run on the same targets, and
+    only paired differences compare them on the same ones.
+Q2  Of every arm with several N at one C, all pairs of N, corrected together. N is what the selections hold; sizes that
+    were asked and hold the same are one. The shape is read from the pairs, never from a fitted curve:
 
     rises   the largest N is told from the smallest, upwards, and no N from a larger one that is worse
     falls   the reverse
@@ -14,7 +16,7 @@ Q2  Of every arm with several N at one C, all pairs of N, corrected together. Th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -26,6 +28,7 @@ from curate.experiments.matching import Evidence
 from curate.experiments.protocol import Contrast, Side
 from curate.experiments.tidy import Cell
 
+SAME = 1.01  # sizes closer than this ratio are one
 SETTING = ("images", "samples", "method", "init", "backbone", "encoder")  # of a run, beside arm, target and seed
 SHAPES: dict[str, tuple[str, Status]] = {
     "rise": ("rises with D = N / C", "supported"),
@@ -34,7 +37,14 @@ SHAPES: dict[str, tuple[str, Status]] = {
     "flat": ("changes with D = N / C", "equivalent"),
     "": ("changes with D = N / C", "undecided"),
 }
+STANDING: dict[Status, str] = {
+    "supported": "told from",
+    "undecided": "not told from",
+    "refuted": "worse than",
+    "equivalent": "equivalent to",
+}
 Pairs = dict[tuple[Any, Any], Claim]
+Sizes = dict[int, tuple[int, ...]]  # images that selections hold -> the numbers that were asked
 
 
 def which_wins(evidence: Evidence) -> list[Claim]:
@@ -54,15 +64,29 @@ def which_wins(evidence: Evidence) -> list[Claim]:
 def shapes(evidence: Evidence) -> list[Claim]:
     """Q2: one claim for every arm and setting with two numbers of images or more at one C."""
     rest = ("arm", *SETTING[1:])
-    levels: dict[tuple[Any, ...], set[int]] = defaultdict(set)
+    levels: dict[tuple[Any, ...], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for cell in evidence.cells:
         if cell.budget is not None:
-            levels[_setting(cell, rest)].add(cell.budget)
+            levels[_setting(cell, rest)][cell.budget].append(cell.realized or cell.budget)
     found = []
-    for values, sizes in levels.items():
+    for values, taken in levels.items():
         where = dict(zip(rest, ((value,) for value in values), strict=True))
-        if len(sizes) > 1:
-            found.append(_shape(evidence, sorted(sizes), where))
+        if len(taken) > 1:
+            found.append(_shape(evidence, sizes_of(taken), where))
+    return found
+
+
+def sizes_of(taken: Mapping[int, Sequence[int]]) -> Sizes:
+    """Numbers of images that were asked, by what the selections hold in the mean, the smallest first.
+
+    Args:
+        taken: Images in the selections, by number asked.
+    """
+    found: Sizes = {}
+    for mean, asked in sorted((float(np.mean(sizes)), asked) for asked, sizes in taken.items()):
+        last = next(reversed(found), None)
+        same = last if last is not None and mean <= SAME * last else round(mean)
+        found[same] = (*found.get(same, ()), asked)
     return found
 
 
@@ -90,28 +114,48 @@ def shape_of(sizes: Sequence[Any], told: dict[tuple[Any, Any], int], *, is_flat:
 
 def _winner(evidence: Evidence, arms: Sequence[str], where: Side) -> Claim:
     words = _words(where)
-    pairs = _all_pairs(evidence, "arm", arms, where, family=f"Q1 {words}")
-    means = {arm: _mean(evidence, {"arm": (arm,)}, where) for arm in arms}
-    leader = max(arms, key=lambda arm: means[arm])
-    others = sorted((arm for arm in arms if arm != leader), key=lambda arm: -means[arm])
-    against = {arm: pairs.get((leader, arm)) or _turned(pairs[arm, leader]) for arm in others}
-    open_ = [arm for arm, claim in against.items() if claim.status == "undecided"]
-    tied = [arm for arm, claim in against.items() if claim.status == "equivalent"]
-    won = [arm for arm, claim in against.items() if claim.status == "supported"]
-    notes = [f"it is {what} {', '.join(n)}" for what, n in (("told from", won), ("not told from", open_)) if n]
-    notes += [f"it is equivalent to {', '.join(tied)}"] if tied else []
-    status: Status = (
-        "undecided" if open_ or len(won) + len(tied) < len(others) else "equivalent" if tied else "supported"
-    )
-    second = against[others[0]]
+    pairs = _all_pairs(evidence, "arm", {arm: (arm,) for arm in arms}, where, family=f"Q1 {words}")
+    leader = leader_of(arms, pairs)
+    against = {arm: _claim(pairs, leader, arm) for arm in arms if arm != leader}
+    by_status = {status: [arm for arm, claim in against.items() if claim.status == status] for status in STANDING}
+    notes = [f"it is {STANDING[status]} {', '.join(names)}" for status, names in by_status.items() if names]
+    is_open = by_status["undecided"] or by_status["refuted"]
+    status: Status = "undecided" if is_open else "equivalent" if by_status["equivalent"] else "supported"
+    second = min(against.values(), key=_gap)
     statement = f"{leader} wins at {words}" if words else f"{leader} wins"
     return replace(second, statement=statement, status=status, notes=(*second.notes, *notes))
 
 
-def _shape(evidence: Evidence, sizes: Sequence[int], where: Side) -> Claim:
-    arm = where["arm"][0]
+def leader_of(arms: Sequence[str], pairs: Pairs) -> str:
+    """The arm compared with most others and, of those, with the largest least difference; ties: the first."""
+
+    def standing(arm: str) -> tuple[int, float]:
+        gaps = [_gap(_claim(pairs, arm, other)) for other in arms if other != arm]
+        known = [gap for gap in gaps if gap < np.inf]
+        return len(known), min(known, default=-np.inf)
+
+    return max(arms, key=standing)
+
+
+def _claim(pairs: Pairs, first: Any, second: Any) -> Claim:
+    """The claim of two sides in this order."""
+    return pairs.get((first, second)) or _turned(pairs[second, first])
+
+
+def _gap(claim: Claim) -> float:
+    """The difference that was found; infinite without runs to compare."""
+    return np.inf if claim.effect is None else claim.effect.value
+
+
+def _shape(evidence: Evidence, levels: Sizes, where: Side) -> Claim:
+    arm, sizes = where["arm"][0], list(levels)
     words = _words({name: values for name, values in where.items() if name != "arm"})
-    pairs = _all_pairs(evidence, "images", sizes, where, family=f"Q2 {arm} {words}", question="Q2")
+    samples = where["samples"][0]
+    told_levels = f"levels {', '.join(_level(n, asked, samples) for n, asked in levels.items())}"
+    if len(sizes) == 1:
+        statement = f"The accuracy of {arm} {SHAPES[''][0]}, {words}"
+        return Claim(question="Q2", statement=statement, notes=("all sizes asked hold as many images", told_levels))
+    pairs = _all_pairs(evidence, "images", levels, where, family=f"Q2 {arm} {words}", question="Q2")
     direction = {"supported": 1, "refuted": -1}
     told = {(small, large): -direction.get(claim.status, 0) for (small, large), claim in pairs.items()}
     is_flat = all(claim.status == "equivalent" for claim in pairs.values())
@@ -120,20 +164,28 @@ def _shape(evidence: Evidence, sizes: Sequence[int], where: Side) -> Claim:
     if not shape and told[sizes[0], sizes[-1]]:
         said = "over D = N / C has a settled difference of its ends, and between them no settled shape"
     ends = _turned(pairs[sizes[0], sizes[-1]])
-    samples = where["samples"][0]
-    levels = ", ".join(f"N {n:,} (D {n / float(samples):.2g})" for n in sizes)
     statement = f"The accuracy of {arm} {said}, {words}"
-    return replace(ends, statement=statement, status=status, notes=(*ends.notes, f"levels {levels}"))
+    return replace(ends, statement=statement, status=status, notes=(*ends.notes, told_levels))
+
+
+def _level(images: int, asked: Sequence[int], samples: float) -> str:
+    """One level in words; what was asked is told where it is not what the selections hold."""
+    short = "" if all(n <= SAME * images for n in asked) else f", asked {' and '.join(f'{n:,}' for n in asked)}"
+    return f"N {images:,} (D {images / float(samples):.2g}{short})"
 
 
 def _all_pairs(
-    evidence: Evidence, name: str, values: Sequence[Any], where: Side, *, family: str, question: str = "Q1"
+    evidence: Evidence, name: str, levels: Side, where: Side, *, family: str, question: str = "Q1"
 ) -> Pairs:
-    """All pairs of values of a coordinate, settled together; first minus second."""
-    keys = list(combinations(values, 2))
+    """All pairs of levels of a coordinate, settled together; first minus second.
+
+    Args:
+        levels: The values of the coordinate that each level stands for.
+    """
+    keys = list(combinations(levels, 2))
     drafts = []
     for first, second in keys:
-        contrast = Contrast(name=question, first={name: (first,)}, second={name: (second,)})
+        contrast = Contrast(name=question, first={name: levels[first]}, second={name: levels[second]})
         match, sides = evidence.compare(contrast, where), (f"{first}", f"{second}")
         statement = f"{first} is more accurate than {second}"
         drafts.append(
@@ -161,11 +213,6 @@ def _turned(claim: Claim) -> Claim:
 
 def _minus(value: float | None) -> float | None:
     return None if value is None else 0.0 - value
-
-
-def _mean(evidence: Evidence, *sides: Side) -> float:
-    values = [draws.values.mean() for draws in evidence.draws(evidence.choose(*sides))]
-    return float(np.mean(values)) if values else -np.inf
 
 
 def _setting(cell: Cell, names: Sequence[str]) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 A task is a function and its arguments; it works in a folder of its own, which holds
 
     task.json   what it is; another task is refused there
-    done.json   written last: the digest of task.json, seconds, device
+    done.json   written last: the digest of task.json, seconds, device; a task whose product is gone is done again
     error.json  why the last attempt failed: type, message, hint
     lock.N      who is at it (see ``curate.experiments.lock``); gone when it is done
 
@@ -14,6 +14,7 @@ What it calls may claim folders for itself, so it should write into folders belo
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -40,13 +41,14 @@ class Task:
     """One piece of work.
 
     ``function`` is ``package.module:name`` and is called as ``name(folder, device=..., progress=..., **arguments)``;
-    what it returns is not kept. ``arguments`` are JSON.
+    what it returns is not kept. ``arguments`` are JSON. ``product`` is a file that it leaves, relative to its folder.
     """
 
     name: str
     folder: Path  # relative to the study's
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    product: str | None = None  # None: its being done is told by done.json alone
 
     def document(self) -> dict[str, Any]:
         """What the task is; holds no path but those among the arguments."""
@@ -67,7 +69,10 @@ class Task:
             files.require_same_config(self.folder, files.read_json(self.folder / TASK), self.document())
         elif files.list_names(str(self.folder)):  # no hidden ones: somebody may be writing the first file just now
             files.refuse_foreign(self.folder, (TASK,))
-        return (self.folder / DONE).exists()
+        return (self.folder / DONE).exists() and self._has_product()
+
+    def _has_product(self) -> bool:
+        return self.product is None or Path(os.path.normpath(self.folder / self.product)).exists()
 
 
 def run_all(tasks: Sequence[Task], *, devices: Sequence[str], folder: Path, progress: Progress = silent) -> None:
@@ -113,12 +118,12 @@ class Board:
         self._under_way[slot] = task.name
         self._tell()
 
-    def note(self, task: Task, outcome: Outcome, slot: int = 0) -> None:
-        """What became of it."""
+    def note(self, task: Task, outcome: Outcome, why: str = "", slot: int = 0) -> None:
+        """What became of it, and why it failed."""
         self._under_way.pop(slot, None)
         self.done += outcome == "done"
         if outcome == "failed":
-            self.failed[task.name] = files.read_json(task.folder / ERROR)["message"]
+            self.failed[task.name] = why
         self._tell()
 
     def listener(self, task: Task, slot: int = 0) -> Progress:
@@ -147,8 +152,10 @@ class Board:
         self._progress("tasks", self.done, self.total, "; ".join([*failed, *self._under_way.values()]))
 
 
-def attempt(task: Task, *, device: str, progress: Progress) -> Outcome:
-    """Does one task unless somebody else is at it; an error is kept in its folder.
+def attempt(task: Task, *, device: str, progress: Progress) -> tuple[Outcome, str]:
+    """Does one task unless somebody else is at it; says what became of it, and why it failed.
+
+    An error is kept in its folder too, until somebody tries again: which may be at once, so it is not read back.
 
     Raises:
         ForeignFolderError: the folder holds another task's work.
@@ -156,26 +163,27 @@ def attempt(task: Task, *, device: str, progress: Progress) -> Outcome:
         KeyboardInterrupt: it was stopped.
     """
     if task.is_done():
-        return "done"
+        return "done", ""
     if not (task.folder / TASK).exists():
         files.write_json(task.folder / TASK, task.document())
     held = lock.acquire(task.folder)
     if held is None:
-        return "busy"
+        return "busy", ""
     try:
         with held:
-            outcome = "done" if task.is_done() else _perform(task, device, progress)
+            outcome, why = _perform(task, device, progress)
     except KeyboardInterrupt:
         if not held.lost:
             raise
-        return "busy"
+    if held.lost:  # what became of it is the other's to say
+        return "busy", ""
     if outcome == "done":
         lock.clear(task.folder)
-    return outcome
+    return outcome, why
 
 
-def keep_error(task: Task, error: BaseException) -> None:
-    """Writes why an attempt failed."""
+def keep_error(task: Task, error: BaseException) -> str:
+    """Writes why an attempt failed; returns the message."""
     known = isinstance(error, CurateError)
     document = {
         "type": type(error).__name__,
@@ -184,6 +192,7 @@ def keep_error(task: Task, error: BaseException) -> None:
         "trace": [] if known else traceback.format_exception(error),
     }
     files.write_json(task.folder / ERROR, document)
+    return str(document["message"])
 
 
 @contextmanager
@@ -211,24 +220,25 @@ def _do_here(tasks: Sequence[Task], device: str, board: Board) -> None:
 
 def _do_one(task: Task, device: str, board: Board) -> Outcome:
     board.begin(task)
-    outcome = attempt(task, device=device, progress=board.listener(task))
-    board.note(task, outcome)
+    outcome, why = attempt(task, device=device, progress=board.listener(task))
+    board.note(task, outcome, why)
     return outcome
 
 
-def _perform(task: Task, device: str, progress: Progress) -> Outcome:
+def _perform(task: Task, device: str, progress: Progress) -> tuple[Outcome, str]:
+    if task.is_done():  # by somebody else, until just now
+        return "done", ""
     (task.folder / ERROR).unlink(missing_ok=True)
     start = time.perf_counter()
     try:
         module, _, name = task.function.partition(":")
         getattr(import_module(module), name)(task.folder, device=device, progress=progress, **task.arguments)
     except Exception as error:
-        keep_error(task, error)
-        return "failed"
+        return "failed", keep_error(task, error)
     seconds = round(time.perf_counter() - start, 3)  # of this attempt
     facts = {"schema": "curate.task-done/1", "digest": files.digest(task.document())}
     files.write_json(task.folder / DONE, {**facts, "seconds": seconds, "device": device})
-    return "done"
+    return "done", ""
 
 
 def _require_distinct(tasks: Sequence[Task]) -> None:

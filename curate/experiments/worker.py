@@ -1,9 +1,10 @@
 """A process that does the tasks it is told to, one after another: ``python -m curate.experiments.worker DEVICE``.
 
-It reads one task a line from its standard input (``{"name", "folder", "function", "arguments"}``) and writes lines of
-JSON: ``{"ready": true}`` once it runs, ``{"progress": [stage, done, total, note]}`` meanwhile, ``{"outcome": "done"}``,
-``failed`` or ``busy`` at the end of each. Whatever else is printed goes to standard error. It ends with its input, so
-it finishes its task, and takes no further one, if the process that started it dies.
+It reads one task a line from its standard input (``{"name", "folder", "function", "arguments", "product"}``) and
+writes lines of JSON: ``{"ready": true}`` once it runs, ``{"progress": [stage, done, total, note]}`` meanwhile, at the
+end of each ``{"outcome": "done", "why": ""}``, ``failed`` and why, or ``busy``. Whatever else is printed goes to
+standard error. It ends with its input, so it finishes its task, and takes no further one, if the process that started
+it dies.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def serve(source: IO[str], out: IO[str], *, device: str) -> None:
     for line in iter(source.readline, ""):
         told = json.loads(line)
         task = Task(**{**told, "folder": Path(told["folder"])})
-        send(out, {"outcome": attempt(task, device=device, progress=Told(out))})
+        outcome, why = attempt(task, device=device, progress=Told(out))
+        send(out, {"outcome": outcome, "why": why})
 
 
 def main(device: str) -> int:

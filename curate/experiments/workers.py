@@ -53,10 +53,10 @@ class Worker:
         """Gives it a task; starts the process if there is none."""
         process = self._process or self._start()
         self.task = task
-        document = {"name": task.name, "folder": str(task.folder), "function": task.function}
+        document = {**vars(task), "folder": str(task.folder), "arguments": dict(task.arguments)}
         assert process.stdin is not None
         with suppress(BrokenPipeError):  # it has died; the listener says so
-            process.stdin.write(json.dumps({**document, "arguments": dict(task.arguments)}) + "\n")
+            process.stdin.write(json.dumps(document) + "\n")
             process.stdin.flush()
 
     def bury(self) -> CurateError:
@@ -151,7 +151,7 @@ def _heard(worker: Worker, message: dict[str, Any] | None, board: Board) -> list
         board.listener(task, worker.slot)(*message["progress"])
     elif task is not None:
         worker.task = None
-        board.note(task, message["outcome"], worker.slot)
+        board.note(task, message["outcome"], message["why"], worker.slot)
         return [task] if message["outcome"] == "busy" else []
     return []
 
@@ -161,8 +161,7 @@ def _mourn(worker: Worker, board: Board) -> None:
     error, task = worker.bury(), worker.task
     worker.task = None
     if task is not None:
-        keep_error(task, error)
-        board.note(task, "failed", worker.slot)
+        board.note(task, "failed", keep_error(task, error), worker.slot)
 
 
 def _dismiss(crew: list[Worker]) -> None:

@@ -92,7 +92,8 @@ def _difference(figure: Figure, frozen: Figure | None, resamples: Resamples) -> 
     if frozen is None or not isinstance(figure.found, Measured) or not isinstance(frozen.found, Measured):
         return None
     drawn = figure.resamples or resamples
-    gain = drawn.difference(figure.found, frozen.found, figure.unit, lower_is_better=figure.lower_is_better)
+    how = {"is_share": figure.is_share, "lower_is_better": figure.lower_is_better}
+    gain = drawn.difference(figure.found, frozen.found, figure.unit, **how)
     return replace(gain, method=_method(gain, figure))
 
 

@@ -34,7 +34,6 @@ from embeddings.errors import UnknownNameError
 ROUNDING = 1e-9
 FALSE_REJECT = "false_reject"
 Scored = tuple[np.ndarray, np.ndarray]
-TRAINED = ("finetuned", "supervised")
 
 
 class Side(NamedTuple):
@@ -148,7 +147,7 @@ def stand_out(scored: Sequence[Scored], reject: float) -> np.ndarray | str:
 
 def why_no_threshold(view: View) -> str:
     """Why an arm can have no threshold; empty if it can."""
-    if view.kind not in TRAINED:
+    if not view.saw_labels:
         return ""
     return f"the {view.kind} network was fitted to all training images, so none is left to set a threshold on"
 

@@ -7,7 +7,8 @@ steps. Features are standardized with all training images, since only labels are
 
 Penalty, k and T are chosen anew on held-out parts of a list when it has 5 labels a class on average; below that those
 chosen on all labels are used, and the figure says so. The interval draws test units and lists together; lists, of which
-there are few, are weighted so that the variance between them is estimated without bias.
+there are few, are weighted so that the variance between them is estimated without bias. Weights may be negative, and
+draws are cut to 0..1.
 
 Cost: with the default fractions about two more linear fits than the arm itself.
 """
@@ -33,7 +34,6 @@ from curate.results import Estimate
 METRICS = ("linear", "knn")
 FEWEST = 2  # labels that can be of two classes
 ENOUGH = 5  # labels a class, on average, to choose settings on
-TRAINED = ("finetuned", "supervised")  # kinds whose features saw all labels
 
 
 def examine(view: View) -> list[Figure]:
@@ -90,7 +90,7 @@ def over_lists(correct: np.ndarray, resamples: Resamples) -> Measured:
     right = correct.astype(np.float64).T
     draws = np.concatenate([weights @ right / weights.sum(axis=1, keepdims=True) for weights in resamples])
     shares = list_weights(len(correct), resamples.seed)
-    return Measured(value=float(correct.mean()), draws=(draws * shares).sum(axis=1))
+    return Measured(value=float(correct.mean()), draws=(draws * shares).sum(axis=1).clip(0, 1))
 
 
 def _hash(seed: int, key: str) -> bytes:
@@ -113,7 +113,7 @@ def _figures(view: View, condition: str, size: int) -> list[Figure]:
     n = len(view.comparison.split.train)
     if size == n:
         return [_with_all(view, condition, metric) for metric in METRICS]
-    reason = "its features were trained on all labels" if view.kind in TRAINED else ""
+    reason = "the network was trained on all labels" if view.saw_labels else ""
     if size < FEWEST:
         reason = f"{condition} of {n:,} labels is fewer than {FEWEST}"
     if reason:

@@ -23,7 +23,6 @@ from curate.pretraining.augment.draws import image_hash, uniforms
 from curate.results import Estimate
 
 STREAM = 3000  # of the generator that draws views in training
-FITTED_ON_LABELS = ("finetuned", "supervised")
 ACCURACY = "linear accuracy"
 SLOPE = "points of linear accuracy lost per 10% of noise"
 REASON = "the network was fitted on the labels as they are"
@@ -33,7 +32,7 @@ def examine(view: View) -> list[Figure]:
     """Accuracy at every share of wrong labels, and its slope."""
     percents = sorted({0.0, *view.settings.noise})
     resamples = view.comparison.resamples
-    if view.kind in FITTED_ON_LABELS:
+    if view.saw_labels:
         lacking = Estimate(value=None, reason=REASON, **resamples.facts())
         places = [*((f"{percent:g}%", "linear") for percent in percents), ("noise", "slope")]
         return [Figure(condition=condition, metric=metric, found=lacking) for condition, metric in places]

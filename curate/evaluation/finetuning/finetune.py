@@ -3,14 +3,16 @@
 Fine-tuning goes on from the linear probe (LP-FT): the head starts as the probe that was fitted on the frozen features,
 so that the first steps do not distort them. The learning rate is the one that is most accurate on the first held-out
 part of the training images, and "not at all" is among them: where no rate does better, the probe stays, and the facts
-say so. What is chosen is then trained on all training images. A network with random weights has another recipe: a
-higher rate for all stages alike, batch norms that learn, stronger augmentation, more samples.
+say so. What is chosen is then trained on all training images; where that diverges, the probe stays too. A network with
+random weights has another recipe: a higher rate for all stages alike, batch norms that learn, stronger augmentation,
+more samples.
 
 ``train_accuracy`` far below 1 tells a network that has not seen enough samples yet, as Lite0 with random weights after
 6,000 (.54): give more (``samples``) before such a figure is held against another.
 
-With several starts (other orders and views; other weights where they are random) figures are the means over them;
-features and probabilities are the first one's. How far one start alone would be from the next is not known.
+With several starts (other orders and views; other weights where they are random) figures are the means over them, and
+so is whether a test image is told right; features, probabilities and predictions are the first one's. How far one
+start alone would be from the next is not known.
 
 Cost: rates + starts trainings. On one CPU core Lite0 trains on about 90 images of 64 pixels a second.
 
@@ -82,6 +84,7 @@ class Tuned:
     features: np.ndarray  # float32 [n, d] of all rows of the labeled images
     probed: Probed  # by its own head
     facts: dict[str, Any]
+    saw_labels: bool = True  # False where the probe stays: the view as it was
 
 
 def finetune(view: View, encoder: str, *, from_scratch: bool) -> Tuned:
@@ -95,7 +98,7 @@ def finetune(view: View, encoder: str, *, from_scratch: bool) -> Tuned:
     Raises:
         UsageError: the encoder is no network that can be trained, or has fewer stages than ``settings.depth`` asks for.
         SourceError: an image no longer reads as it did.
-        TrainingError: the loss of the chosen rate is not finite.
+        TrainingError: the loss of a training from random weights is not finite.
     """
     return _Course(view=view, encoder=encoder, from_scratch=from_scratch).tuned()
 
@@ -106,6 +109,7 @@ class _Choice:
 
     rate: float  # 0: the probe stays
     held_out: dict[str, float]  # by rate, "0" for the probe; empty if nothing could be held out
+    failed: str = ""  # why what was chosen could not be trained on all training images
 
     def facts(self, penalty: float) -> dict[str, float]:
         """As those of a probe."""
@@ -137,7 +141,7 @@ class _Course:
         learned = _accuracy(head, features[self._train], np.unique(self._labels), self._labels)
         told = {**self._told(choice), "train_accuracy": learned, "accuracies": accuracies, "spread": spread}
         facts = {"encoder": eye.spec.name, "fingerprint": eye.spec.fingerprint, "finetune": told}
-        probed = replace(probed, measured=mean)
+        probed = replace(probed, measured=mean, correct=np.mean([p.correct for p in parts], axis=0))
         return Tuned(network=self.start.name, eye=lambda: eye, features=features, probed=probed, facts=facts)
 
     @cached_property
@@ -177,17 +181,25 @@ class _Course:
         folder = work and work / FOLDER / files.digest(self._document())[:16]
         if folder and (found := tuned_files.find(folder)):
             return _Choice(**found[0]), found[1]
-        choice = self._chosen()
-        seeds = range(self.view.settings.starts if choice.rate else 0)
-        states = [self._trained(np.arange(len(self._train)), choice.rate, seed) for seed in seeds]
+        choice, states = self._trained_on_all(self._chosen())
         if folder:
             tuned_files.keep(folder, vars(choice), states)
         return choice, states
 
+    def _trained_on_all(self, choice: _Choice) -> tuple[_Choice, list[tuned_files.State]]:
+        """Every start of what was chosen; the probe, and why, where one diverges."""
+        seeds = range(self.view.settings.starts if choice.rate else 0)
+        try:
+            return choice, [self._trained(np.arange(len(self._train)), choice.rate, seed) for seed in seeds]
+        except TrainingError as error:
+            if self.from_scratch:
+                raise
+            return replace(choice, rate=0.0, failed=str(error)), []
+
     def _document(self) -> dict[str, Any]:
         """What the weights depend on."""
         rows = self.view.images.rows.take(self._train)
-        columns = {name: rows[name].to_pylist() for name in ("key", "sha256", "label")}
+        columns = {name: rows[name].to_pylist() for name in ("key", "sha256", "pixels", "label")}
         fit, held = self._fold
         named = {"start": asdict(self.start.spec), "depth": str(self.depth), "recipe": asdict(self.recipe)}
         place = {"device": self.placement.device.type, "precision": self.placement.precision}
@@ -267,32 +279,47 @@ class _Course:
         return comparison.judge(probabilities, {"linear": choice.facts(self.penalty)}, classify)
 
     def _as_it_was(self, choice: _Choice) -> Tuned:
-        """The view itself, by its linear probe."""
+        """The view itself, by its own probes."""
         view = self.view
-        probabilities = {"linear": view.probed.probabilities}
-        probed = view.comparison.judge(probabilities, {"linear": choice.facts(self.penalty)}, view.probed.classify)
+        probed = replace(view.probed, chosen={**view.probed.chosen, "linear": choice.facts(self.penalty)})
         spec = self.start.spec
         facts = {"encoder": spec.name, "fingerprint": spec.fingerprint, "finetune": self._told(choice)}
-        return Tuned(network=self.start.name, eye=view.eye, features=view.features, probed=probed, facts=facts)
+        return Tuned(
+            network=self.start.name,
+            eye=view.eye,
+            features=view.features,
+            probed=probed,
+            facts=facts,
+            saw_labels=False,
+        )
 
     def _told(self, choice: _Choice) -> dict[str, Any]:
         """What is known of the training."""
         starts = self.view.settings.starts if choice.rate else 0
         tried = sum(name != "0" for name in choice.held_out)
-        outcome = "fine-tuned" if choice.rate else "the probe stays: no learning rate did better on held-out images"
-        if not choice.rate and not choice.held_out:
-            outcome = "the probe stays: too few training images to choose a learning rate on"
         return {
             "network": self.start.name,
             "depth": str(self.depth),
-            "outcome": "trained on the labels alone" if self.from_scratch else outcome,
+            "outcome": self._outcome(choice),
             "learning_rate": choice.rate,
             "layer_decay": self.recipe.decay,
             "held_out": choice.held_out,
             "samples": self.samples if choice.rate else 0,
             "samples_with_choice": self.samples * (tried + starts),
             "starts": starts,
+            "predictions": "of the first start" if starts > 1 else "",
         }
+
+    def _outcome(self, choice: _Choice) -> str:
+        if self.from_scratch:
+            return "trained on the labels alone"
+        if choice.rate:
+            return "fine-tuned"
+        if choice.failed:
+            return f"the probe stays: training on all training images failed. {choice.failed}"
+        if choice.held_out:
+            return "the probe stays: no learning rate did better on held-out images"
+        return "the probe stays: too few training images to choose a learning rate on"
 
     @property
     def _train(self) -> np.ndarray:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from curate.evaluation._images import Embedding, LabeledImages
 from curate.evaluation._linear import Scaler, fitted
 from curate.evaluation._split import split_labeled
 from curate.evaluation._view import View
+from curate.evaluation.examinations import anomaly, labels, noise, rare
 from curate.evaluation.finetuning import finetune as _finetune
 from curate.evaluation.finetuning import supervised as _supervised
 from curate.evaluation.finetuning.finetune import can_finetune, finetune
@@ -32,7 +34,7 @@ from embeddings.encoders import get_encoder
 from embeddings.encoders.networks import build_network
 from embeddings.encoders.torch_encoder import weights_digest
 from embeddings.encoders.transform import Transform
-from embeddings.errors import SourceError, UsageError
+from embeddings.errors import SourceError, TrainingError, UsageError
 
 SIZE = 16
 
@@ -194,6 +196,43 @@ def test_the_probe_stays_where_no_rate_does_better(squares, run, monkeypatch):
     assert tuned.probed.measured["linear"].value == view.probed.measured["linear"].value
 
 
+@pytest.mark.parametrize("examine", [labels.examine, noise.examine, rare.examine, anomaly.examine])
+def test_where_the_probe_stays_it_is_examined_as_the_probe(examine, squares, run, monkeypatch):
+    """Nothing was trained on the labels, so nothing is lacking for that reason."""
+    monkeypatch.setattr(_finetune, "FINETUNE", replace(_finetune.FINETUNE, rates=(1e-12,)))
+    settings = {"seeds": 1, "fractions": (50.0, 100.0), "noise": (20.0,), "reject": 0.4}
+    view = look(squares(), run, samples=32, **settings)
+    tuned = finetune(view, run, from_scratch=False)
+    assert not tuned.saw_labels
+    found = examine(replace(view, kind="finetuned", probed=tuned.probed, saw_labels=tuned.saw_labels))
+    for ours, theirs in zip(found, examine(view), strict=True):
+        assert (ours.condition, ours.metric, type(ours.found)) == (theirs.condition, theirs.metric, type(theirs.found))
+        assert ours.found.value == theirs.found.value
+
+
+def test_a_final_training_that_diverges_leaves_the_probe(squares, run, tmp_path, monkeypatch):
+    def diverges(classifier, lesson, *args, **settings):
+        if len(lesson) == n_train:
+            raise TrainingError("The loss is not finite after 16 samples at the rate 0.001.")
+        _supervised.train(classifier, lesson, *args, **settings)
+
+    monkeypatch.setattr(_finetune, "train", diverges)
+    monkeypatch.setattr(_finetune, "FINETUNE", replace(_finetune.FINETUNE, rates=(1e-3,)))
+    monkeypatch.setattr(_finetune._Course, "_probe_accuracy", lambda self: 0.0)
+    view = look(squares(), run, work=tmp_path / "work", samples=48, starts=2)
+    n_train = len(view.comparison.split.train)
+    tuned = finetune(view, run, from_scratch=False)
+    told = tuned.facts["finetune"]
+    assert told["outcome"] == (
+        "the probe stays: training on all training images failed. "
+        "The loss is not finite after 16 samples at the rate 0.001."
+    )
+    assert (told["learning_rate"], told["starts"]) == (0, 0)
+    assert np.array_equal(tuned.probed.probabilities, view.probed.probabilities)
+    monkeypatch.setattr(_finetune, "train", lambda *args, **settings: pytest.fail("it was kept"))
+    assert finetune(view, run, from_scratch=False).facts == tuned.facts
+
+
 def test_test_labels_workers_and_where_pixels_lie_change_no_weight(squares, run, eager, monkeypatch):
     def permuted(split):
         labels = split.labels.copy()
@@ -240,6 +279,20 @@ def test_starts_are_averaged(squares, run, eager):
     assert tuned.probed.measured["linear"].value == pytest.approx(np.mean(accuracies))
     assert tuned.probed.measured["linear"].draws.mean() == pytest.approx(np.mean(accuracies), abs=0.02)
     assert tuned.facts["finetune"]["spread"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert tuned.probed.correct.mean() == pytest.approx(np.mean(accuracies))
+    assert set(tuned.probed.correct) <= {0, 0.5, 1}
+    assert tuned.facts["finetune"]["predictions"] == "of the first start"
+
+
+def test_other_pixels_of_the_same_files_are_trained_anew(squares, run):
+    """As those of 16-bit pictures are under another white level."""
+    view = look(squares(), run, samples=48)
+    course = _finetune._Course(view=view, encoder=run, from_scratch=False)
+    rows = view.images.rows
+    other = rows.set_column(rows.schema.get_field_index("pixels"), "pixels", rows["key"])
+    whiter = replace(view, images=SimpleNamespace(rows=other))
+    assert replace(course, view=whiter)._document() != course._document()
+    assert replace(course, view=replace(view, images=SimpleNamespace(rows=rows)))._document() == course._document()
 
 
 def test_a_class_without_training_image_has_probability_zero(squares, run, eager):

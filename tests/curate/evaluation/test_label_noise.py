@@ -38,6 +38,7 @@ def view_of(settings=None, *, kind="frozen", order=None, n=150, classes=3):
     return View(
         arm="arm",
         kind=kind,
+        saw_labels=kind != "frozen",
         eye=lambda: pytest.fail("nothing is embedded"),
         features=comparison.frozen_features,
         comparison=comparison,

@@ -1,4 +1,4 @@
-"""Near duplicates on both sides of a split: refused where we cut, told where the test part was given."""
+"""Near duplicates on both sides of a split: refused where we cut and there are many, else told."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curate.evaluation import evaluate
+from curate.evaluation import evaluate, verdicts
+from curate.evaluation import _leaks
 from curate.evaluation._images import Embedding, LabeledImages
 from curate.evaluation._leaks import HALF, NEIGHBORS, check_leaks, clump_share, twins
 from curate.evaluation._split import split_labeled
@@ -21,9 +22,9 @@ from embeddings.errors import SourceError, UsageError
 SCENES, SHOTS = 40, 10
 
 
-def encoded(picture):
+def encoded(picture, kind="PNG"):
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, kind)
     return buffer.getvalue()
 
 
@@ -46,6 +47,17 @@ def write(path, shots, n):
     columns |= {"label": [f"c{i // shots % 2}" for i in range(n)], "scene": [f"s{i // shots:03d}" for i in range(n)]}
     pq.write_table(pa.table(columns), path)
     return str(path)
+
+
+def write_again(path, n, again, groups=None):
+    """A table of ``n`` scenes, the first ones ``again`` as JPEG: these are the pictures that have a twin."""
+    rng = np.random.default_rng(1)
+    scenes = [scene(rng) for _ in range(n)]
+    images = [encoded(picture) for picture in scenes] + [encoded(picture, "JPEG") for picture in scenes[:again]]
+    columns = {"key": [f"k{i:04d}" for i in range(len(images))], "image": images}
+    columns |= {"label": [f"c{i % 2}" for i in range(len(images))], "lot": groups(len(images)) if groups else None}
+    pq.write_table(pa.table({name: values for name, values in columns.items() if values}), path)
+    return f"{path}#group:lot" if groups else str(path)
 
 
 @pytest.fixture(scope="module")
@@ -77,24 +89,61 @@ def test_shots_of_one_scene_are_refused(burst, folder):
 
 def test_split_by_keeps_scenes_together(burst, folder):
     images, split = seen(burst, folder, split_by="scene")
-    assert check_leaks(images, split) == {}
+    assert check_leaks(images, split) == {"near_duplicates_in_train": 0}
     assert split.facts["how"] == "70% of the images train, by group"
     scenes = np.array(images.rows["group"].to_pylist())
     assert not set(scenes[split.train]) & set(scenes[split.test])
     assert len(set(scenes)) == SCENES
 
 
-def test_split_by_key_says_that_every_image_stands_alone(burst, folder):
+def test_split_by_key_says_that_every_image_stands_alone_and_is_told(burst, folder):
     images, split = seen(burst, folder, split_by="key")
-    assert check_leaks(images, split) == {}
+    assert check_leaks(images, split) == {"near_duplicates_in_train": len(split.test)}
     assert images.rows["group"].to_pylist() == images.rows["key"].to_pylist()
 
 
 def test_different_pictures_are_not_refused(folder):
     images, split = seen(write(folder / "single.parquet", 1, 380), folder)
     assert len(split.train) >= 256
-    assert check_leaks(images, split) == {}
+    assert check_leaks(images, split) == {"near_duplicates_in_train": 0}
     assert len(twins(images, split)[0]) == 0
+
+
+def test_many_twins_are_refused_without_clumps_in_a_small_set(folder):
+    """One picture in ten is there once more, as JPEG: too few images for clumps to be seen."""
+    images, split = seen(write_again(folder / "again.parquet", 150, 15), folder)
+    assert clump_share(images.own_features()[1], split) == 0
+    known = len(np.unique(twins(images, split)[1]))
+    assert known >= 0.05 * len(split.test)
+    with pytest.raises(UsageError, match=f"{known} of {len(split.test)} test images of 'set' are nearly the same"):
+        check_leaks(images, split)
+
+
+def test_a_few_twins_are_told_in_a_sentence(folder):
+    source = write_again(folder / "few.parquet", 150, 6)
+    images, split = seen(source, folder)
+    known = len(np.unique(twins(images, split)[1]))
+    assert 0.01 * len(split.test) < known < 5
+    report = evaluate({}, {"set": source}, encoder="lite0@32", work=folder / "work")
+    assert report.labeled["set"]["near_duplicates_in_train"] == known
+    assert f"set: careful: {known} of {len(split.test)} test images" in verdicts(report)[1]
+
+
+def test_one_image_with_a_group_does_not_switch_the_check_off(folder):
+    source = write_again(folder / "one.parquet", 150, 15, groups=lambda n: ["lot7"] + [None] * (n - 1))
+    images, split = seen(source, folder)
+    assert images.rows["group"].null_count == 164
+    with pytest.raises(UsageError, match="nearly the same picture"):
+        check_leaks(images, split)
+
+
+def test_of_more_images_twins_are_not_known(burst, folder, monkeypatch):
+    monkeypatch.setattr(_leaks, "EXACT", 399)
+    images, split = seen(burst, folder, split_by="key")
+    assert check_leaks(images, split) == {"near_duplicates_in_train": None}
+    images, split = seen(burst, folder)
+    with pytest.raises(UsageError, match="nearly the same picture"):  # clumps were seen
+        check_leaks(images, split)
 
 
 def test_of_a_given_test_part_twins_are_counted(burst, folder):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.evaluation._intervals import Resamples, accuracy
-from curate.evaluation._pairs import Contestant, compare_pairs, discordant, holm, mcnemar
+from curate.evaluation._pairs import MOST, Contestant, compare_pairs, discordant, holm, left_out, mcnemar
 
 
 def contestant(arm, correct, kind="run", units=None):
@@ -48,6 +48,25 @@ def test_a_unit_counts_once():
     first = np.array([True] * 10 + [True, False] + [False])
     second = np.array([False] * 10 + [False, True] + [True])
     assert discordant(first, second, units) == (1, 1)
+
+
+def test_of_several_trainings_the_share_counts_and_rounding_is_a_draw():
+    """Thirds in another order cancel; two of three trainings against one is a lead."""
+    units = np.array([0, 0, 0, 1, 2])
+    first = np.array([1 / 3, 2 / 3, 0.1 + 0.2, 2 / 3, 1 / 3])
+    second = np.array([2 / 3, 0.3, 1 / 3, 1 / 3, 2 / 3])
+    assert first[:3].sum() != second[:3].sum()
+    assert discordant(first, second, units) == (1, 1)
+
+
+def test_beyond_a_dozen_runs_none_are_compared_and_a_fact_says_so():
+    arms = [contestant(f"r{i}", np.arange(20) % 2) for i in range(MOST)]
+    arms += [contestant(f"{kind}+{i}", np.arange(20) % 2, "finetuned") for kind, i in [("frozen", 0), ("r", 0)]]
+    assert len(compare_pairs("set", arms, "accuracy")) == MOST * (MOST - 1) // 2 + 1
+    assert left_out(arms) == {}
+    arms.append(contestant("more", np.arange(20) % 2))
+    assert compare_pairs("set", arms, "accuracy") == []
+    assert left_out(arms) == {"runs_not_paired": MOST + 1}
 
 
 def test_every_two_of_a_kind_in_order():

@@ -47,6 +47,7 @@ def view_of(features, labels, *, n_train=None, names=NAMES, kind="frozen", **set
     return View(
         arm="x",
         kind=kind,
+        saw_labels=kind != "frozen",
         eye=lambda: None,
         features=features,
         comparison=comparison,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from curate.evaluation._intervals import Measured, Resamples
-from curate.evaluation._scores import BINS, calibrated_error, calibration_error, centered, macro_f1
+from curate.evaluation._scores import BINS, balanced_accuracy, calibrated_error, calibration_error, centered, macro_f1
 
 
 def whole(metric, m):
@@ -41,6 +43,39 @@ def test_macro_f1_of_a_resample_is_that_of_the_repeated_images():
         there = np.unique(labels[rows])
         wanted = f1_score(labels[rows], predicted[rows], labels=there, average="macro", zero_division=0)
         assert metric(weights[None])[0] == pytest.approx(wanted)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 60), st.integers(2, 6))
+def test_balanced_accuracy_is_that_of_scikit_learn(seed, m, n_classes):
+    rng = np.random.default_rng(seed)
+    labels = np.append(rng.integers(n_classes, size=m), [0, 1])
+    predicted = rng.choice(labels, size=m + 2)  # scikit-learn warns of classes that are only predicted
+    wanted = balanced_accuracy_score(labels, predicted)
+    assert whole(balanced_accuracy(predicted == labels, labels), m + 2) == pytest.approx(wanted)
+
+
+def test_balanced_accuracy_of_a_resample_is_that_of_the_repeated_images():
+    rng = np.random.default_rng(0)
+    labels, correct = rng.integers(3, size=20), rng.random(20) < 0.6
+    metric = balanced_accuracy(correct, labels)
+    for weights in next(iter(Resamples(units=np.arange(20), n_train=1)))[:50]:
+        rows = np.repeat(np.arange(20), weights.astype(int))
+        recalls = [correct[rows][labels[rows] == c].mean() for c in np.unique(labels[rows])]
+        assert metric(weights[None])[0] == pytest.approx(np.mean(recalls))
+
+
+LABELS = np.arange(20_000) % 1_000
+
+
+@pytest.mark.parametrize(("of", "said"), [(balanced_accuracy, LABELS >= 0), (macro_f1, LABELS)])
+def test_a_thousand_classes_are_no_matrix_of_them(of, said):
+    """A dense one of 20,000 images would take 160 MB."""
+    tracemalloc.start()
+    found = whole(of(said, LABELS), len(LABELS))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == 1
+    assert peak < 10e6
 
 
 def test_macro_f1_of_one_class():

@@ -111,6 +111,12 @@ def test_the_best_run_and_the_next(difference, p, sentence):
     assert lines[4:] == [f"emoji: of the runs, {sentence}, corrected McNemar p {p:.2g})."]
 
 
+def test_too_many_runs_to_compare():
+    found = report(*(score(f"r{i}", "run", 0.6) for i in range(13)))
+    found.labeled["emoji"]["runs_not_paired"] = 13
+    assert verdicts(found)[-1].startswith("emoji: 13 runs are too many to compare every two of them")
+
+
 def test_one_run_is_not_compared():
     assert len(verdicts(report(score("near", "run", 0.7)))) == 2
 

@@ -1,6 +1,15 @@
 import pytest
 
-from curate.experiments.protocol import ALL_PAIRS, Contrast, Protocol, open_protocol, read_protocol, write_protocol
+from curate.experiments.protocol import (
+    ALL_PAIRS,
+    RESERVED,
+    Contrast,
+    Protocol,
+    open_protocol,
+    read_protocol,
+    require_runs,
+    write_protocol,
+)
 from embeddings import files
 from embeddings.errors import ConfigError, CorruptError, ForeignFolderError
 
@@ -75,6 +84,59 @@ def test_what_does_not_hold_up_is_refused_with_the_key(table, message, hint):
         read_protocol(table, arms=ARMS, labeled=["kinds"])
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("name", [*RESERVED, "", " "])
+def test_a_contrast_has_a_family_of_its_own(name):
+    table = {"contrasts": [{"name": name, "first": {"arm": "near-first"}, "second": {"arm": "random"}}]}
+    with pytest.raises(ConfigError, match=r"protocol\.contrasts\[0\]\.name"):
+        read_protocol(table)
+
+
+def test_the_primary_contrast_is_no_secondary_one_either_way_round():
+    pairs = [["random", "near-first"], ["near-first", "random"], ["random", "pool-gated"]]
+    found = read_protocol({"primary": ["near-first", "random"], "secondary": pairs})
+    assert found.secondary == (("random", "pool-gated"),)
+    assert len(read_protocol({"secondary": pairs}).secondary) == 3
+
+
+CELLS = [
+    {"arm": "near-first", "init": "public", "images": 500, "own": True, "encoder": "lite0"},
+    {"arm": "pool-gated", "init": "public", "images": 500, "own": False, "encoder": "lite0"},
+    {"arm": "random", "init": "scratch", "images": 1000, "own": False, "encoder": "lite0"},
+]
+
+
+def side(**values):
+    return {name: (value,) for name, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        (
+            {"where": {"init": ("public", "pubic")}},
+            "protocol.where.init: found 'pubic', wanted what some run has: public",
+        ),
+        ({"where": side(images="500")}, "protocol.where.images: found '500'"),
+        ({"where": side(init="public", images=1000)}, "protocol.where: found"),
+        ({"primary": ("near-first", "random"), "where": side(init="public")}, "protocol.primary.second"),
+        ({"secondary": (("random", "near-first"),), "where": side(images=500)}, "protocol.secondary[0].first"),
+        ({"contrasts": (Contrast(name="a", first=side(own=True), second=side(own="no")),)}, "contrasts[0].second.own"),
+        ({"contrasts": (Contrast(name="a", first=side(arm="x"), second={}),)}, "protocol.contrasts[0].first.arm"),
+    ],
+)
+def test_a_protocol_of_runs_that_there_are_none_of_is_refused(protocol, said):
+    with pytest.raises(ConfigError) as caught:
+        require_runs(Protocol(**protocol), CELLS)
+    assert said in caught.value.message
+
+
+def test_a_side_is_limited_in_what_neither_names():
+    contrast = Contrast(name="a", first=side(init="scratch"), second=side(init="public"))
+    require_runs(Protocol(contrasts=(contrast,), where={"init": ("public",), "encoder": ("lite0",)}), CELLS)
+    require_runs(Protocol(primary=("near-first", "pool-gated"), where=side(init="public")), CELLS)
+    require_runs(Protocol(), CELLS)
 
 
 def test_it_is_written_once_and_its_digest_is_of_protocol_and_configuration(tmp_path):

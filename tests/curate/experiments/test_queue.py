@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,28 @@ def test_a_function_that_does_not_exist_is_a_failed_task(tmp_path):
     with pytest.raises(CurateError, match=r"1 of 2 tasks failed: t0: .*no_such"):
         run_all([task(0, "no_such"), task(1)], devices=ONE, folder=tmp_path)
     assert list(effects(tmp_path)) == ["t1"]
+
+
+def test_why_a_task_failed_is_told_though_another_call_has_taken_it_up_since(tmp_path, monkeypatch):
+    perform = queue._perform
+
+    def performed(one, *rest):
+        found = perform(one, *rest)
+        (one.folder / "error.json").unlink()  # as the other call's attempt begins
+        return found
+
+    monkeypatch.setattr(queue, "_perform", performed)
+    with pytest.raises(CurateError, match="1 of 1 tasks failed: t0: 1/0"):
+        run_all([task(0, "fail_once", how="crash")], devices=ONE, folder=tmp_path)
+
+
+def test_a_task_whose_product_is_gone_is_done_again_also_by_a_worker(tmp_path):
+    tasks = [Task(**{**vars(task(i)), "product": f"../t{i}/effect"}) for i in range(2)]
+    run_all(tasks, devices=ONE, folder=tmp_path)
+    (tmp_path / "cells/t0/effect").unlink()
+    run_all(tasks, devices=TWO, folder=tmp_path)
+    assert effects(tmp_path) == once(2)
+    run_all([task(0), task(1)], devices=ONE, folder=tmp_path)  # it is no part of what the task is
 
 
 def test_a_killed_worker_costs_one_task_and_the_same_call_finishes_it(tmp_path):
@@ -273,7 +296,7 @@ def test_a_task_that_somebody_is_at_is_left_to_them(tmp_path):
     queue.files.write_json(tmp_path / "cells/t0/task.json", task(0).document())
     held_by(tmp_path / "cells/t0")
     mine = Task(**{**vars(task(0)), "folder": tmp_path / "cells/t0"})
-    assert attempt(mine, device="cpu", progress=queue.silent) == "busy"
+    assert attempt(mine, device="cpu", progress=queue.silent) == ("busy", "")
     assert effects(tmp_path) == {}
 
 
@@ -329,14 +352,29 @@ def test_a_held_lock_is_kept_fresh_and_freed_at_the_end(tmp_path, monkeypatch):
     assert lock.acquire(tmp_path).path.name == "lock.2"
 
 
-def test_who_was_taken_for_dead_stops_and_leaves_the_task_to_the_other(tmp_path, monkeypatch):
+@pytest.mark.parametrize("other", ["at it", "finished"])
+def test_who_was_taken_for_dead_stops_and_leaves_the_task_to_the_other(tmp_path, monkeypatch, other):
     monkeypatch.setattr(lock, "BEAT_S", 0.05)
     mine = Task(**{**vars(task(0, "wait_for_stop")), "folder": tmp_path / "cells/t0"})
     mine.folder.mkdir(parents=True)
-    taken = threading.Timer(0.3, (mine.folder / "lock.2").touch)
+    act = (mine.folder / "lock.2").touch if other == "at it" else (lambda: lock.clear(mine.folder))
+    taken = threading.Timer(0.3, act)
     taken.start()
     with queue.sigterm_interrupts():
-        assert attempt(mine, device="cpu", progress=queue.silent) == "busy"
+        assert attempt(mine, device="cpu", progress=queue.silent) == ("busy", "")
     taken.join()
     assert not (mine.folder / "done.json").exists()
-    assert json.loads((mine.folder / "lock.1").read_text())["pid"] == os.getpid()  # not freed: it is not ours to free
+    kept = {path.name: path.read_text() for path in mine.folder.glob("lock.*")}
+    assert set(kept) == ({"lock.1", "lock.2"} if other == "at it" else set())
+    assert json.loads(kept.get("lock.1", '{"pid": 1}'))["pid"] != lock.FREE["pid"]  # not freed: it is not ours to free
+
+
+def test_a_lock_lost_just_before_the_end_is_not_freed_and_a_stop_stays_a_stop(tmp_path):
+    for error in (None, KeyboardInterrupt):
+        held = lock.acquire(tmp_path)
+        with pytest.raises(KeyboardInterrupt) if error else nullcontext(), held:
+            lock.clear(tmp_path)
+            if error:
+                raise error
+        assert held.lost == (error is None)
+        assert not list(tmp_path.iterdir())

@@ -15,11 +15,11 @@ from curate.experiments import statistics
 from curate.experiments.statistics import Draws, detectable, effect, equivalence, equivalence_power, holm, power, spread
 
 
-def draws(table, name=""):
-    """From differences [S, U] of equally large units."""
-    values = table.mean(axis=1)
-    units = np.array([f"{name}{i}" for i in range(table.shape[1])])
-    return Draws(values=values, influence=(table - values[:, None]) / table.shape[1], units=units)
+def draws(table, name="", *, is_share=False):
+    """From differences [S, U] of equally large units; those that are no shares have no least variance."""
+    values, n = table.mean(axis=1), table.shape[1]
+    units, influence = np.array([f"{name}{i}" for i in range(n)]), (table - values[:, None]) / np.sqrt(n * (n - 1))
+    return Draws(values=values, influence=influence, weights=np.full(n, is_share / n), units=units)
 
 
 def mixture(rng, seeds, units, of_seeds, of_images, of_both):
@@ -129,7 +129,7 @@ def coverage(seeds, conditions, parts, times):
         found = [draws(mixture(rng, seeds, 100, *parts), name=f"{c} ") for c in range(conditions)]
         known = spread(found)
         mean = np.mean([d.values.mean() for d in found])
-        covered += abs(mean) <= stats.t.ppf(0.975, known.df) * np.sqrt(known.variance)
+        covered += abs(mean) <= stats.t.ppf(0.975, known.df()) * np.sqrt(known.variance)
     return covered / times
 
 
@@ -143,7 +143,7 @@ def test_right_or_wrong_covers_too():
         truth = _expected(0.7) - _expected(0.65)
         found = draws(better - worse)
         known = spread([found])
-        covered += abs(found.values.mean() - truth) <= stats.t.ppf(0.975, known.df) * np.sqrt(known.variance)
+        covered += abs(found.values.mean() - truth) <= stats.t.ppf(0.975, known.df()) * np.sqrt(known.variance)
     assert 0.92 <= covered / 300 <= 0.995
 
 
@@ -226,7 +226,7 @@ def test_seeds_needed_are_the_fewest_with_power():
     wanted = next(
         n
         for n in range(2, 101)
-        if power(0.02, np.sqrt(known.at_seeds(n).variance), known.at_seeds(n).df) >= statistics.POWER
+        if power(0.02, np.sqrt(known.at_seeds(n).variance), known.at_seeds(n).df()) >= statistics.POWER
     )
     assert found.seeds_needed == wanted
     assert effect([draws(table)], matters=1e-5).seeds_needed is None

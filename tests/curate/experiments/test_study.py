@@ -7,6 +7,7 @@ from curate import cli
 from curate.comparison import Comparison
 from curate.config import load_config
 from curate.experiments import Study, _study, evaluation_parts, steps
+from curate.experiments._parts import examination_settings
 from embeddings.errors import ConfigError, ForeignFolderError, UnknownNameError, UsageError
 
 ARM = '[[arms]]\nname = "{}"\nselect = "{}"\nbackbone = "tiny-resnet"\nsamples = {}\n'
@@ -36,7 +37,7 @@ def test_a_study_runs_through_and_a_second_time_does_nothing_new(file_of_arms, t
     config = file_of_arms(("near", "near-first", 80), ("chance", "random", 80))
     first = study(config, tmp_path).execute(work=tmp_path / "work")
     written = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").rglob("*")}
-    assert [t.title for t in first][-1] == "Accuracy (95% interval)"
+    assert [t.title for t in first][-1] == "Accuracy (with half the width of its 95% interval)"
     assert [row[0] for row in first[-1].rows] == [
         "kinds / frozen:color-texture",
         "kinds / untrained:random",
@@ -72,6 +73,20 @@ def test_the_parts_evaluated_on_are_those_given_and_those_held_out(file_of_arms,
     parts = evaluation_parts(load_config(tmp_path / "c.toml"), encoder="color-texture", work=tmp_path / "work")
     assert parts[1] == str(tmp_path / "web")
     assert 0 < len(parts[0]) < 30
+
+
+def test_paths_of_examinations_are_relative_to_the_file_and_shift_sets_are_never_selected_from(file_of_arms, tmp_path):
+    file_of_arms(("a", "random", 80))
+    text = (tmp_path / "c.toml").read_text()
+    table = '[study]\nalso = ["{}"]\nset = ["shift.winter=web#label:kind", "shift.far=hf:a/b", "costs=costs.csv"]\n'
+    for also in ("robustness", "labels", "all"):
+        (tmp_path / "c.toml").write_text(text + table.format(also))
+        config = load_config(tmp_path / "c.toml")
+        found = examination_settings(config)
+        assert found.costs == f"{tmp_path}/costs.csv"
+        assert found.shifts == {"winter": f"{tmp_path}/web#label:kind", "far": "hf:a/b"}
+        parts = evaluation_parts(config, encoder="color-texture", work=tmp_path / "work")
+        assert parts[1:] == ([] if also == "labels" else list(found.shifts.values()))
 
 
 def test_it_stops_where_it_is_told(file_of_arms, tmp_path):

@@ -9,10 +9,10 @@ import pytest
 
 from curate.config import load_config
 from curate.demo import demo_folder
-from curate.experiments import Study, prices
-from curate.results import Selection
+from curate.experiments import Study, _target_study, cells, prices
+from curate.results import Run, Selection, ShiftReport
 from embeddings import files
-from embeddings.errors import ConfigError, ForeignFolderError, UnknownNameError
+from embeddings.errors import ConfigError, ForeignFolderError, UnknownNameError, UsageError
 
 SOURCES = """
 [target]
@@ -40,8 +40,7 @@ shares = ["web=0.75", "far=0.25"]
 TWO_ARMS = """
 [grid]
 images = [20]
-samples = [80]
-seeds = [0, 1]
+samples = [40]
 backbones = ["tiny-resnet"]
 [study]
 devices = ["cpu"]
@@ -154,6 +153,93 @@ def test_what_cannot_be_selected_costs_its_cells_alone(study, tmp_path):
     assert "Nothing to select" in cells["mixed~N12~s0"]["reason"]
 
 
+def test_other_images_are_refused_and_no_result_is_overwritten(study, tmp_path):
+    found = study(GRID, until="select")
+    found.execute(work=tmp_path / "work")
+    told = {name: (tmp_path / "out" / name).read_bytes() for name in ("cells.json", "score.json")}
+    (tmp_path / "far" / "more.png").write_bytes(next((tmp_path / "web").rglob("*.png")).read_bytes())
+    with pytest.raises(ForeignFolderError, match="far is "):
+        found.execute(work=tmp_path / "work")
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in told} == told
+    (tmp_path / "out" / "score.json").unlink()
+    with pytest.raises(ForeignFolderError, match="holds another selection"):
+        found.execute(work=tmp_path / "work")
+    assert (tmp_path / "out" / "cells.json").read_bytes() == told["cells.json"]
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Runs that are only written down; ``trained[arm]`` is what run.json says beyond."""
+    beyond = {}
+
+    def pretrain(chosen, *, out, samples, **_):
+        if not (out / "run.json").exists():
+            sizes = {"unique_images": len(chosen), "samples_seen": samples, "diversity": 0.1, "device": "other"}
+            health = {"health": {"verdict": "ok"}, "loss_first": 1.0, "loss_last": 0.5, "stopped": None}
+            files.write_json(out / "config.json", {"selection": chosen.digest})
+            files.write_json(
+                out / "run.json", {"schema": "curate.run/1", **sizes, **health, **beyond.get(out.name[:3], {})}
+            )
+        return Run.open(out)
+
+    monkeypatch.setattr(cells.pretraining, "pretrain", pretrain, raising=False)
+    monkeypatch.setattr(prices, "_measured", lambda *_, **__: 0.01)
+    return beyond
+
+
+def test_a_run_whose_folder_was_deleted_is_priced_and_done_again(study, tmp_path, trained):
+    found = study(TWO_ARMS, until="pretrain")
+    found.execute(work=tmp_path / "work")
+    run = tmp_path / "out" / "runs" / "near"
+    shutil.rmtree(run)
+    price = study(TWO_ARMS, until="pretrain").plan()["price"]
+    assert (price["runs"], price["done"]) == (1, 1)
+    found.execute(work=tmp_path / "work")
+    assert (run / "run.json").exists()
+
+
+def test_a_run_on_another_selection_is_refused_and_can_be_made_anew(study, tmp_path, trained):
+    found = study(TWO_ARMS, until="pretrain")
+    found.execute(work=tmp_path / "work")
+    shutil.rmtree(tmp_path / "out" / "selections")
+    (tmp_path / "web" / "more.png").write_bytes(next((tmp_path / "far").rglob("*.png")).read_bytes())
+    for arm in ("near", "own"):
+        with pytest.raises(ForeignFolderError, match=f"{arm} was begun on another selection"):
+            found.execute(work=tmp_path / "work")
+        shutil.rmtree(tmp_path / "out" / "runs" / arm)
+    found.execute(work=tmp_path / "work")
+    for cell in found.cells:
+        drawn = Selection.open(tmp_path / "out" / "selections" / cell.draw.name)
+        assert files.read_json(tmp_path / "out" / "runs" / cell.name / "config.json")["selection"] == drawn.digest
+
+
+def test_a_run_that_was_stopped_early_is_done_told_and_evaluated_as_it_is(study, tmp_path, trained, monkeypatch):
+    trained["nea"] = {"stopped": {"reason": "collapsed.", "at": 40, "saved": 0.5}, "samples_seen": 40}
+    found = study(TWO_ARMS, until="pretrain")
+    for _ in range(2):
+        tables = found.execute(work=tmp_path / "work")
+        told = {c["name"]: c["stopped"] for c in files.read_json(tmp_path / "out" / "cells.json")["cells"]}
+        assert told == {"near": trained["nea"]["stopped"], "own": None}
+        assert [row[-1] for row in tables[-1].rows] == ["ok; stopped early: collapsed.", "ok"]
+    assert found.plan()["price"]["runs"] == 0
+    mine = found.targets["target"]
+    runs = {cell.name: Run.open(mine.run_folder(cell)) for cell in found.cells}
+    given = {}
+    monkeypatch.setattr(
+        _target_study.evaluation,
+        "evaluate",
+        lambda runs, *_, **options: given.update(runs=runs, **options) or ShiftReport,
+        raising=False,
+    )
+    monkeypatch.setattr(ShiftReport, "save", lambda folder: None)
+    mine.evaluate(runs, {})
+    assert (list(given["runs"]), given["allow_unequal"]) == (["near", "own"], True)
+    runs["own"].facts["samples_seen"] = 79  # and nothing stopped it
+    with pytest.raises(UsageError, match="did not see all their samples: own") as caught:
+        mine.evaluate(runs, {})
+    assert "Delete" in caught.value.hint
+
+
 def test_a_grid_killed_in_a_run_continues_to_the_same_table(study, tmp_path):
     found = study(TWO_ARMS)
     found.execute(work=tmp_path / "work")
@@ -174,15 +260,16 @@ def test_a_grid_killed_in_a_run_continues_to_the_same_table(study, tmp_path):
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=os.environ, check=False)
     assert ended.returncode == -signal.SIGKILL
     runs = tmp_path / "out" / "runs"
-    first = runs / "near~s0" / "run.json"
-    assert sorted(p.parent.name for p in runs.glob("*/run.json")) == ["near~s0"]
+    first = runs / "near" / "run.json"
+    assert sorted(p.parent.name for p in runs.glob("*/run.json")) == ["near"]
+    assert (runs / "own").exists()  # it was under way
     written = first.stat().st_mtime_ns
     tables = found.execute(work=tmp_path / "work")
     assert first.stat().st_mtime_ns == written
     assert results(tmp_path / "out") == told
     arms = [row[0] for table in tables for row in table.rows if row[0].startswith("kinds / ")]
-    assert arms[2:] == ["kinds / near~s0", "kinds / near~s1", "kinds / own~s0", "kinds / own~s1"]
-    own = Selection.open(tmp_path / "out" / "selections" / "random~of-no-pool~N20~s0")
+    assert arms[2:] == ["kinds / near", "kinds / own"]
+    own = Selection.open(tmp_path / "out" / "selections" / "random~of-no-pool~N20")
     assert set(own.counts()) == {"target"}
     protocol = files.read_json(tmp_path / "out" / "protocol.json")["protocol"]
     assert protocol["primary"] == ["near", "own"]
@@ -207,6 +294,27 @@ def test_several_targets_have_a_folder_each_and_are_no_pools_of_their_own(study,
     assert found.plan()["targets"] == {"mine": f"{tmp_path}/mine", "web": f"{tmp_path}/web"}
 
 
+def test_which_labeled_set_is_whose_is_a_part_of_a_study_of_several_targets(study, tmp_path):
+    head = (
+        '[targets.mine]\nuri = "mine"\n[targets.web]\nuri = "web"\n[pools.far]\nuri = "far"\n[budget]\nimages = 20\n'
+        '[evaluate.a]\ntrain = "mine"\ntarget = "mine"\n[evaluate.b]\ntrain = "web"\ntarget = "web"\n'
+    )
+    arm = '[[arms]]\nname = "chance"\nselect = "random"\nsamples = 80\n'
+    found = study(arm, head)
+    assert found.plan()["labeled"] == {"mine": {"a": f"{tmp_path}/mine"}, "web": {"b": f"{tmp_path}/web"}}
+    found._claim()
+    with pytest.raises(ForeignFolderError, match="labeled"):
+        study(arm, head.replace('target = "web"', 'target = "mine"') + '[evaluate.c]\ntrain = "web"\n')._claim()
+    with pytest.raises(ForeignFolderError, match=r"labeled\.mine"):
+        swapped = head.replace('train = "mine"\ntarget = "mine"', 'train = "mine"\ntarget = "web"')
+        study(arm, swapped.replace('train = "web"\ntarget = "web"', 'train = "web"\ntarget = "mine"'))._claim()
+    known = files.read_json(tmp_path / "out" / "study.json")
+    del known["labeled"]  # as earlier versions wrote it
+    shutil.rmtree(tmp_path / "out")
+    files.write_json(tmp_path / "out" / "study.json", known)
+    found._claim()
+
+
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
@@ -217,6 +325,7 @@ def test_several_targets_have_a_folder_each_and_are_no_pools_of_their_own(study,
         (("[grid]", "[study]\nalso = ['lables']\n[grid]"), UnknownNameError, "examination 'lables'"),
         (("[grid]", "[study]\nset = ['rejct=1']\n[grid]"), UnknownNameError, "rejct"),
         (("[grid]", "[protocol]\nprimary = ['near', 'mixde']\n[grid]"), ConfigError, "mixde"),
+        (("[grid]", "[protocol]\nwhere = { init = 'pubic' }\n[grid]"), ConfigError, "'pubic', wanted what some run"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_runs(study, change, error, said):
