@@ -10,6 +10,7 @@ from curate.reporting.study import Claim, Results, difference, primary
 from curate.reporting.wording import counted, listed, number, percent
 
 FROZEN, TUNED, BOTH = "frozen", "finetuned", "finetuned, both"
+KEEP = "Keep the frozen public encoder"
 _LOST = {"refuted": "no arm beats it", "equivalent": "every arm is equivalent to it"}  # where all claims are
 
 
@@ -31,7 +32,11 @@ def says(study: Mapping[str, Any]) -> str:
 
 def what_to_do(study: Mapping[str, Any], advice: str = "") -> str:
     """Which arm to pretrain with, or to keep the public encoder, frozen or fine-tuned; then the advice on pools."""
-    return f"{_verdict(study)}{f'; {advice[0].lower()}{advice[1:]}' if advice else '.'}"
+    verdict = _verdict(study)
+    if not advice:
+        return f"{verdict}."
+    if_at_all = "if you pretrain all the same, " if verdict.startswith(KEEP) else ""
+    return f"{verdict}; {if_at_all}{advice[0].lower()}{advice[1:]}"
 
 
 def _verdict(study: Mapping[str, Any]) -> str:
@@ -49,7 +54,7 @@ def _verdict(study: Mapping[str, Any]) -> str:
         return _pretrain(best, also, _tuned(claims, best["sides"][0]))
     verb = _LOST.get(" ".join({claim["status"] for claim in known}), "that an arm beats it is not shown")
     return (
-        f"Keep the frozen public encoder: {verb}; {best['sides'][0]} comes nearest, {best['status']}, {_figures(best)}"
+        f"{KEEP}: {verb}; {best['sides'][0]} comes nearest, {best['status']}, {_figures(best)}"
     )
 
 
