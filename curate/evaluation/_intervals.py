@@ -10,7 +10,9 @@ draws (of a mean over classes too: a unit weighs 1 / n there or, in the root mea
 
     (n d +- z sqrt(n^2 v + 1)) / (n + 2)
 
-COVERAGE
+Measured coverage of 95% intervals (2% to 30% of images discordant, 400 times each): at a true difference of 0, 97-100%
+with 20 images and 96-100% with 100; of 0.05, 94-100% and 95-96%. Percentiles alone: 64% with 20 images of which one is
+expected to differ.
 
     accuracy          share of test images that are right
     balanced accuracy mean over the classes in the test part of the share that is right

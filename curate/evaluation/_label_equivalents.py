@@ -90,7 +90,7 @@ def labels_needed(sizes: np.ndarray, accuracy: np.ndarray, wanted: float) -> flo
         return float("inf")
     if at == 0:
         return float(sizes[0])
-    share = (wanted - fitted[at - 1]) / (fitted[at] - fitted[at - 1])
+    share = min(1.0, (wanted - fitted[at - 1]) / (fitted[at] - fitted[at - 1]))  # rounding may make it more
     return float(sizes[at - 1] * (sizes[at] / sizes[at - 1]) ** share)
 
 

@@ -22,6 +22,7 @@ from embeddings.store import EmbeddingStore
 
 TRAIN_SHARE = 0.7
 MIN_IMAGES = 10  # labeled images in each part
+MOST_STRANGE = 0.5  # of the test images, of classes that no training image has
 FOLDS = 5
 HELD_OUT = 1_000  # images settle the choice; folds beyond them are not used
 
@@ -55,7 +56,7 @@ def split_labeled(rows: pa.Table, n_train: int | None = None) -> Split:
 
     Raises:
         TooFewImagesError: fewer than 10 labeled images in a part, no class with two training images, or one unit only.
-        UsageError: no labels, or one class only.
+        UsageError: no labels, one class only, or a test part of which most is of classes that training lacks.
     """
     labels, names = _class_numbers(rows["label"].to_pylist())
     units = _in_hash_order(block_names(rows if n_train is None else _with_part_in_key(rows, n_train)))
@@ -202,6 +203,13 @@ def _check(labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> None:
                 f"The {name} part has {len(part)} labeled images; at least {MIN_IMAGES} are needed.",
                 hint="Label more images, or give parts of your own: TRAIN::TEST.",
             )
+    strange = ~np.isin(labels[test], labels[train])
+    if strange.mean() > MOST_STRANGE:
+        raise UsageError(
+            f"{strange.sum():,} of {len(test):,} test images are of classes without a training image.",
+            hint="Where the label follows from the group, leave the group out or group by another column; else give "
+            "parts of your own: TRAIN::TEST.",
+        )
     sizes = np.bincount(labels[train])
     if (sizes > 0).sum() < 2:
         raise UsageError(

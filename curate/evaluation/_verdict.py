@@ -24,7 +24,7 @@ def verdicts(report: EvalReport) -> list[str]:
         sizes = f"{facts['n_train']:,} training and {facts['n_test']:,} test images, {facts['classes']:,} classes"
         read = ", ".join(f"{name} {_interval(frozen.metrics[name])}" for name in (METRIC, "knn"))
         lines.append(f"{labeled}: the frozen public encoder reads {read} ({sizes}).")
-        lines += [f"{labeled}: {warning}" for warning in _leaks(facts)]
+        lines += [f"{labeled}: {warning}" for warning in (*_missing(facts), *_leaks(facts))]
         lines += [f"{labeled}: {verdict(report, s.arm, labeled)}" for s in scores if s.kind == "run"]
         lines += [f"{labeled}: {sentence}" for sentence in _best_run(report, labeled)]
     return lines
@@ -46,6 +46,12 @@ def verdict(report: EvalReport, arm: str, labeled: str) -> str:
         return f"{arm} is what the others are compared with."
     figures = f"{METRIC} {_number(score.metrics[METRIC])} against {_number(frozen.metrics[METRIC])}"
     return f"{arm} {_outcome(gain)} ({figures}, difference {_interval(gain, signed=True)}){_labels(score)}."
+
+
+def _missing(facts: dict[str, Any]) -> list[str]:
+    """A warning where test images cannot be named rightly, because no training image has their class."""
+    missing = facts.get("classes_missing_in_train") or 0
+    return [f"careful: {missing:,} of {facts['classes']:,} classes have no training image."] if missing else []
 
 
 def _leaks(facts: dict[str, Any]) -> list[str]:

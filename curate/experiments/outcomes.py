@@ -11,7 +11,8 @@ takes the spread between classes for that within and errs to the wide side.
 A unit's influence is the sum over its images. Labeled sets are averaged; a unit is known by its first key, so that one
 which several sets hold is one unit.
 
-COVERAGE
+Measured coverage of 95% intervals for a difference of balanced accuracies (400 times each): 95% with 100 classes of one
+image, 97% of two, 96% with 60 of three, 95% with 30 of five, 96% with 10 of twenty; 94-96% where some are single.
 
 Source: Efron 1982 (influence functions, infinitesimal jackknife); Cochran 1977, 5A.12 (collapsed strata).
 """

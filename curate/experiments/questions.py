@@ -1,7 +1,7 @@
 """Two questions that every grid answers: which arm wins at equal N and C, and accuracy against D = N / C.
 
-Q1  At every N and C, all pairs of arms, corrected together. The leader wins where it is told from every other arm. It is
-    the arm whose least paired difference to another is the largest: arms need not have run on the same targets, and
+Q1  At every N and C, all pairs of arms, corrected together. The leader wins where it is told from every other arm. It
+    is the arm whose least paired difference to another is the largest: arms need not have run on the same targets, and
     only paired differences compare them on the same ones.
 Q2  Of every arm with several N at one C, all pairs of N, corrected together. N is what the selections hold; sizes that
     were asked and hold the same are one. The shape is read from the pairs, never from a fitted curve:
@@ -175,13 +175,15 @@ def _level(images: int, asked: Sequence[int], samples: float) -> str:
 
 
 def _all_pairs(
-    evidence: Evidence, name: str, levels: Side, where: Side, *, family: str, question: str = "Q1"
+    evidence: Evidence,
+    name: str,
+    levels: Mapping[Any, tuple[Any, ...]],
+    where: Side,
+    *,
+    family: str,
+    question: str = "Q1",
 ) -> Pairs:
-    """All pairs of levels of a coordinate, settled together; first minus second.
-
-    Args:
-        levels: The values of the coordinate that each level stands for.
-    """
+    """All pairs of levels, each standing for values of a coordinate, settled together; first minus second."""
     keys = list(combinations(levels, 2))
     drafts = []
     for first, second in keys:

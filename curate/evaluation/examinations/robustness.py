@@ -159,8 +159,9 @@ def _summarized(clean: np.ndarray, hits: Hits, names: Sequence[str], severities:
 
 
 def _summary(name: str, mean: np.ndarray, slope: np.ndarray, clean: np.ndarray) -> list[PerImage]:
+    shared: dict[str, Any] = {"condition": name, "detail": name != ALL}
     return [
-        PerImage(condition=name, metric="linear", values=mean, unit=ACCURACY),
-        PerImage(condition=name, metric="retained", values=mean, unit=RETAINED, per=clean, is_share=False),
-        PerImage(condition=name, metric="slope", values=slope, unit=SLOPE, is_share=False, lower_is_better=True),
+        PerImage(metric="linear", values=mean, unit=ACCURACY, **shared),
+        PerImage(metric="retained", values=mean, unit=RETAINED, per=clean, is_share=False, **shared),
+        PerImage(metric="slope", values=slope, unit=SLOPE, is_share=False, lower_is_better=True, **shared),
     ]

@@ -50,7 +50,8 @@ def inspected(encode, image_table):
         split, features = split_labeled(images.rows, images.n_train), images.own_features()[1]
         comparison = Comparison(split=split, frozen_features=features)
         return View(
-            arm="frozen", kind=kind, saw_labels=kind != "frozen", eye=partial(get_encoder, encoder, device="cpu"), features=features,
+            arm="frozen", kind=kind, saw_labels=kind != "frozen",
+            eye=partial(get_encoder, encoder, device="cpu"), features=features,
             comparison=comparison, probed=comparison.frozen, images=images, embedding=Embedding(workers=1),
             settings=Settings(normal="good", **settings),
         )  # fmt: skip

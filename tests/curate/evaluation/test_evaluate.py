@@ -11,7 +11,7 @@ import pytest
 
 import curate.evaluation
 from curate.eval_report import EvalReport
-from curate.evaluation import _images, evaluate, verdicts
+from curate.evaluation import _images, _pairs, evaluate, verdicts
 from curate.evaluation.settings import Settings
 from curate.results import Run
 from embeddings import files
@@ -244,6 +244,19 @@ def test_unequal_runs_are_refused_unless_allowed(gallery, run_of):
 def test_names_of_the_references_are_taken(gallery, run_of, name):
     with pytest.raises(UsageError, match="cannot name an arm"):
         evaluate({name: run_of(1)}, {"set": gallery.add("set")})
+
+
+def test_an_arm_named_as_the_encoder_would_be_tuned_under_its_name(gallery, run_of):
+    with pytest.raises(UsageError, match="'finetuned:lite0' is the encoder, fine-tuned"):
+        evaluate({"lite0": run_of(1)}, {"set": gallery.add("set")})
+    assert not gallery.calls
+
+
+def test_a_fact_and_a_sentence_tell_that_runs_are_not_paired(gallery, run_of, monkeypatch):
+    monkeypatch.setattr(_pairs, "MOST", 1)
+    report = evaluate({"a": run_of(1), "b": run_of(2)}, {"set": gallery.add("set")})
+    assert (report.pairs, report.labeled["set"]["runs_not_paired"]) == ((), 2)
+    assert verdicts(report)[-1].startswith("set: 2 runs are too many")
 
 
 def test_what_is_no_run(gallery, tmp_path):

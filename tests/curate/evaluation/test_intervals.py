@@ -93,6 +93,30 @@ def test_paired_differences_cover_and_are_narrower_than_unpaired():
     assert narrower == 200
 
 
+def test_arms_that_agree_on_all_images_may_differ_on_the_next():
+    """Agresti and Min's interval of no discordant unit; of what is no share it stays a point."""
+    drawn = resamples(20)
+    same = drawn.measure({"a": accuracy(np.arange(20) < 12)})["a"]
+    reach = 1.959964 / 22
+    gain, cost = (drawn.difference(same, same, "accuracy", is_share=is_share) for is_share in (True, False))
+    assert (gain.low, gain.value, gain.high) == pytest.approx((-reach, 0, reach), abs=1e-6)
+    assert gain.se == pytest.approx(1 / 22)
+    assert (cost.low, cost.high, cost.se) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("m", "first", "second"), [(20, 1, 0), (20, 3, 1), (100, 5, 0), (100, 12, 7)])
+def test_differences_reach_as_far_as_agresti_and_mins(m, first, second):
+    """Against their table of matched pairs: half a unit more on either side, of m + 2 or so."""
+    ours, theirs = np.arange(m) < first, (np.arange(m) >= first) & (np.arange(m) < first + second)
+    drawn = resamples(m)
+    measured = drawn.measure({"a": accuracy(ours), "b": accuracy(theirs)})
+    gain = drawn.difference(measured["a"], measured["b"], "accuracy")
+    a, b, n = first + 0.5, second + 0.5, m + 2
+    reach = 1.959964 * np.sqrt(a + b - (a - b) ** 2 / n) / n
+    assert gain.low <= (a - b) / n - 0.9 * reach
+    assert gain.high >= (a - b) / n + 0.9 * reach
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_all_right_is_not_certain(right):
     estimate = estimated(np.full(30, right))

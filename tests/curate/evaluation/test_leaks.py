@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curate.evaluation import evaluate, verdicts
-from curate.evaluation import _leaks
+from curate.evaluation import _leaks, evaluate, verdicts
 from curate.evaluation._images import Embedding, LabeledImages
-from curate.evaluation._leaks import HALF, NEIGHBORS, check_leaks, clump_share, twins
+from curate.evaluation._leaks import FEW, HALF, MANY, NEIGHBORS, check_leaks, clump_share, twins
 from curate.evaluation._split import split_labeled
 from embeddings.errors import SourceError, UsageError
 
@@ -114,7 +113,7 @@ def test_many_twins_are_refused_without_clumps_in_a_small_set(folder):
     images, split = seen(write_again(folder / "again.parquet", 150, 15), folder)
     assert clump_share(images.own_features()[1], split) == 0
     known = len(np.unique(twins(images, split)[1]))
-    assert known >= 0.05 * len(split.test)
+    assert known >= max(FEW, MANY * len(split.test))
     with pytest.raises(UsageError, match=f"{known} of {len(split.test)} test images of 'set' are nearly the same"):
         check_leaks(images, split)
 

@@ -13,7 +13,7 @@ from curate.experiments.claims import Claim, make_claims, settle
 from curate.experiments.matching import Evidence
 from curate.experiments.outcomes import outcome, read_outcomes
 from curate.experiments.protocol import Contrast, Protocol, write_protocol
-from curate.experiments.questions import shape_of, shapes, which_wins
+from curate.experiments.questions import leader_of, shape_of, shapes, sizes_of, which_wins
 from curate.experiments.statistics import Effect
 from curate.experiments.tidy import FILE, TargetResults
 from embeddings import files
@@ -58,6 +58,27 @@ def test_outcomes_are_the_accuracies_and_their_influences():
         rows = (drawn_units[:, :, None] * 3 + np.arange(3)).reshape(3000, -1)
         values = [outcome(correct[r], truth[r], np.arange(90), metric=metric).value for r in rows]
         assert np.sqrt((found.influence**2).sum()) == pytest.approx(np.std(values), rel=0.06)
+
+
+def test_squares_of_influences_are_the_variance_over_images_without_bias():
+    """Classes of two, three and five images, right by chance: the exact variance, enumerated by simulation of all."""
+    truth, chance = np.repeat([0, 1, 2], [2, 3, 5]), np.repeat([0.5, 0.7, 0.9], [2, 3, 5])
+    rng = np.random.default_rng(0)
+    found = [
+        outcome(rng.random(10) < chance, truth, np.arange(10), metric="linear_balanced").influence for _ in range(1500)
+    ]
+    wanted = (chance * (1 - chance) / np.bincount(truth)[truth] ** 2 / 9).sum()
+    assert np.mean([(influence**2).sum() for influence in found]) == pytest.approx(wanted, rel=0.03)
+
+
+def test_classes_of_one_unit_are_taken_as_drawn_from_all():
+    """With one image in every class, balanced accuracy is accuracy; two images of one unit are one."""
+    correct = np.random.default_rng(0).random(40) < 0.6
+    single, plain = (outcome(correct, np.arange(40), np.arange(40), metric=m) for m in ("linear_balanced", "linear"))
+    assert single.influence == pytest.approx(plain.influence)
+    assert single.weights == pytest.approx(np.full(40, 1 / 40))
+    twins = outcome(np.repeat(correct, 2), np.repeat(np.arange(40), 2), np.arange(80) // 2, metric="linear_balanced")
+    assert twins.influence == pytest.approx(plain.influence)
 
 
 def test_outcomes_of_a_report_are_its_accuracies():
@@ -114,7 +135,8 @@ def test_arms_that_do_the_same_are_equivalent(tmp_path):
     write_study(tmp_path, cells, right)
     evidence = Evidence(targets=(TargetResults.open("mine", tmp_path, cells),), protocol=PRIMARY)
     (first, *_) = make_claims(evidence)
-    assert (first.status, first.effect.value, first.effect.low, first.effect.high) == ("equivalent", 0.0, 0.0, 0.0)
+    assert (first.status, first.effect.value, first.effect.se) == ("equivalent", 0.0, pytest.approx(1 / 600))
+    assert (first.effect.p, first.effect.low) == (1.0, -first.effect.high)
 
 
 def test_a_difference_told_from_nothing_but_too_small_to_matter_is_equivalent():
@@ -276,6 +298,51 @@ def test_which_arm_wins(tmp_path):
     assert tied.status == "undecided"
     assert "told from other" in tied.sentence
     assert len(which_wins(evidence_of(tmp_path / "c", cells_of("near"), by_arm(near=0.7)))) == 0
+
+
+def test_an_arm_that_ran_on_an_easier_target_does_not_lead_by_it(tmp_path):
+    cells = [*cells_of("a", "b", target="easy"), *cells_of("a", target="hard")]
+    base = {"easy": 0.85, "hard": 0.5}
+    evidence = evidence_of(tmp_path, cells, lambda one: base[one["target"]] + 0.08 * (one["arm"] == "a"))
+    (found,) = which_wins(evidence)
+    assert (found.status, found.sides, found.targets) == ("supported", ("a", "b"), ("easy",))
+    assert found.effect.value == pytest.approx(0.08, abs=0.02)
+
+
+def test_the_leader_is_never_worse_than_another_where_one_is_not():
+    def claim(value, status="undecided"):
+        effect = None if value is None else Effect(value=value)
+        return Claim(question="Q1", statement="", effect=effect, status=status)
+
+    pairs = {("a", "b"): claim(0.2), ("a", "c"): claim(-0.01), ("b", "c"): claim(-0.001)}
+    assert leader_of(["a", "b", "c"], pairs) == "c"
+    assert leader_of(["a", "b", "c"], {**pairs, ("b", "c"): claim(None)}) == "a"  # compared with both others
+
+
+def test_a_ring_of_arms_is_told_and_has_no_winner(tmp_path):
+    """Pairs share different targets, and in them a beats b, b beats c and c beats a."""
+    pairs = {"one": ("a", "b"), "two": ("b", "c"), "three": ("c", "a")}
+    cells = [c for target, arms in pairs.items() for c in cells_of(*arms, target=target)]
+    evidence = evidence_of(tmp_path, cells, lambda one: 0.8 if pairs[one["target"]][0] == one["arm"] else 0.6)
+    (found,) = which_wins(evidence)
+    assert found.status == "undecided"
+    assert "it is worse than" in found.sentence
+
+
+def test_sizes_that_hold_the_same_are_one():
+    assert sizes_of({1000: [700, 700], 500: [500], 5000: [701, 703]}) == {500: (500,), 700: (1000, 5000)}
+
+
+def test_the_shape_is_over_the_images_that_selections_hold(tmp_path):
+    cells = [c for n in (500, 1000, 5000) for c in cells_of("near", images=n, realized=min(n, 700))]
+    (found,) = shapes(evidence_of(tmp_path / "a", cells, lambda one: 0.5 + 0.0005 * one["realized"]))
+    assert "levels N 500 (D 0.05), N 700 (D 0.07, asked 1,000 and 5,000)" in found.sentence
+    assert found.status == "supported"
+    assert found.effect.value == pytest.approx(0.1, abs=0.02)
+    same = [c for c in cells if c["images"] > 500]
+    (nothing,) = shapes(evidence_of(tmp_path / "b", same, lambda one: 0.7))
+    assert (nothing.status, nothing.effect) == ("undecided", None)
+    assert "all sizes asked hold as many images; levels N 700 (D 0.07, asked 1,000 and 5,000)" in nothing.sentence
 
 
 @pytest.mark.parametrize(

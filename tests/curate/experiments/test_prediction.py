@@ -119,6 +119,15 @@ def test_contests_are_read_from_a_study(tmp_path):
     json.dumps(said, allow_nan=False)
 
 
+def test_a_pool_that_had_fewer_images_to_give_is_told(tmp_path):
+    cells = [cell(f"only-{p}", seed=s, pools=[p], realized=n) for p, n in (("near", 500), ("far", 300)) for s in (0, 1)]
+    folder = write_study(tmp_path, cells, drawn(cells, lambda one: 0.7), score=shift_report({"near": 5, "far": 40}))
+    said = prediction(Evidence(targets=(TargetResults.open("mine", folder, cells),), protocol=Protocol()))
+    note = "near and far: their selections hold 500 and 300 images"
+    assert said["contests"][0]["notes"] == [note]
+    assert said["lines"][1] == f"Q3: 1 pairs of pools differ in more than the pool: on mine, {note}."
+
+
 def test_pools_that_are_not_told_apart_are_not_called(tmp_path):
     cells = [cell(f"only-{pool}", seed=s, pools=[pool]) for pool in ("near", "far") for s in range(3)]
     folder = write_study(tmp_path, cells, drawn(cells, lambda one: 0.7), score=shift_report({"near": 5, "far": 40}))

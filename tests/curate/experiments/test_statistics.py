@@ -109,6 +109,48 @@ def test_conditions_on_the_same_images_are_not_twice_the_evidence():
     assert apart == pytest.approx(alone / np.sqrt(2), rel=0.01)  # U / (U - 1) is of all units together
 
 
+def arms_that_nest(rng, units, seeds, shares):
+    """Difference of two arms, right on the easier images up to a share; all seeds alike."""
+    hard = rng.random(units)
+    right = [np.tile(hard < share, (seeds, 1)).astype(float) for share in shares]
+    return draws(right[0] - right[1], is_share=True)
+
+
+def test_agreement_on_all_images_is_one_unit_short_of_certain():
+    units, matters = 400, 0.01
+    found = effect([draws(np.zeros((3, units)), is_share=True)], matters=matters)
+    assert (found.value, found.se, found.p) == (0.0, pytest.approx(1 / units), 1.0)
+    se = np.sqrt(matters * (1 - matters) / units)  # of the difference that matters, and no less
+    assert found.p_equivalence == pytest.approx(stats.t.cdf(-matters / se, units - 1))
+    assert found.power == pytest.approx(power(matters, se, units - 1))
+    assert not effect([draws(np.zeros((3, 250)), is_share=True)], matters=matters).is_equivalent
+    assert effect([draws(np.zeros((3, 300)), is_share=True)], matters=matters).is_equivalent
+
+
+def test_what_is_detectable_takes_the_disagreement_it_needs():
+    found = effect([draws(np.zeros((3, 200)), is_share=True)])
+    there = effect([draws(np.zeros((3, 200)), is_share=True)], matters=found.detectable)
+    assert there.power == pytest.approx(0.8, abs=0.005)
+
+
+@pytest.mark.parametrize(("units", "shares"), [(50, (0.98, 0.95)), (200, (0.98, 0.97)), (300, (0.98, 0.965))])
+def test_a_difference_that_matters_is_seldom_told_equivalent(units, shares):
+    rng = np.random.default_rng(units)
+    found = [effect([arms_that_nest(rng, units, 2, shares)], matters=0.01) for _ in range(60)]
+    assert np.mean([one.is_equivalent for one in found]) <= 0.06
+    assert max(one.power for one in found) < 0.6
+
+
+@pytest.mark.parametrize("parts", [(0.02, 0.001, 0.001), (0.02, 0.2, 0.01), (0.0, 0.3, 0.0)])
+def test_the_quantile_is_cochran_and_coxs(parts):
+    table = mixture(np.random.default_rng(7), 3, 40, *parts)
+    known = spread([draws(table)])
+    seeds, images = known.from_seeds, known.from_images
+    few = seeds**2 / known.seeds_square if seeds else 39
+    wanted = (stats.t.ppf(0.975, few) * seeds + stats.t.ppf(0.975, 39) * images) / (seeds + images)
+    assert stats.t.ppf(0.975, known.df()) == pytest.approx(wanted)
+
+
 @pytest.mark.parametrize("seeds", [2, 3, 10])
 @pytest.mark.parametrize("parts", [(0.02, 0.001, 0.001), (0.0, 0.0, 0.3), (0.01, 0.1, 0.3)])
 def test_intervals_cover(seeds, parts):

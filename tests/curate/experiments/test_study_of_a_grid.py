@@ -300,14 +300,12 @@ def test_which_labeled_set_is_whose_is_a_part_of_a_study_of_several_targets(stud
         '[evaluate.a]\ntrain = "mine"\ntarget = "mine"\n[evaluate.b]\ntrain = "web"\ntarget = "web"\n'
     )
     arm = '[[arms]]\nname = "chance"\nselect = "random"\nsamples = 80\n'
-    found = study(arm, head)
+    found = study(arm, head, until="select")
     assert found.plan()["labeled"] == {"mine": {"a": f"{tmp_path}/mine"}, "web": {"b": f"{tmp_path}/web"}}
     found._claim()
-    with pytest.raises(ForeignFolderError, match="labeled"):
-        study(arm, head.replace('target = "web"', 'target = "mine"') + '[evaluate.c]\ntrain = "web"\n')._claim()
+    swapped = head.replace('target = "mine"', 'target = "?"').replace('target = "web"', 'target = "mine"')
     with pytest.raises(ForeignFolderError, match=r"labeled\.mine"):
-        swapped = head.replace('train = "mine"\ntarget = "mine"', 'train = "mine"\ntarget = "web"')
-        study(arm, swapped.replace('train = "web"\ntarget = "web"', 'train = "web"\ntarget = "mine"'))._claim()
+        study(arm, swapped.replace('target = "?"', 'target = "web"'), until="select")._claim()
     known = files.read_json(tmp_path / "out" / "study.json")
     del known["labeled"]  # as earlier versions wrote it
     shutil.rmtree(tmp_path / "out")
