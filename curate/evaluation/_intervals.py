@@ -137,16 +137,3 @@ def accuracy(correct: np.ndarray) -> Metric:
     """The metric "share of images that are right", from which ones are, bool [m]."""
     right = correct.astype(np.float64)
     return lambda weights: (weights @ right) / weights.sum(axis=1)
-
-
-def balanced_accuracy(correct: np.ndarray, labels: np.ndarray) -> Metric:
-    """The metric "mean over classes of the share that is right"; classes that a resample lacks are left out of it."""
-    member = (labels[:, None] == np.unique(labels)).astype(np.float64)
-    right = member * correct[:, None]
-
-    def metric(weights: np.ndarray) -> np.ndarray:
-        drawn = weights @ member
-        recall = (weights @ right) / np.maximum(drawn, 1)
-        return np.asarray(recall.sum(axis=1) / (drawn > 0).sum(axis=1))
-
-    return metric

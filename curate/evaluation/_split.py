@@ -203,13 +203,6 @@ def _check(labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> None:
                 f"The {name} part has {len(part)} labeled images; at least {MIN_IMAGES} are needed.",
                 hint="Label more images, or give parts of your own: TRAIN::TEST.",
             )
-    strange = ~np.isin(labels[test], labels[train])
-    if strange.mean() > MOST_STRANGE:
-        raise UsageError(
-            f"{strange.sum():,} of {len(test):,} test images are of classes without a training image.",
-            hint="Where the label follows from the group, leave the group out or group by another column; else give "
-            "parts of your own: TRAIN::TEST.",
-        )
     sizes = np.bincount(labels[train])
     if (sizes > 0).sum() < 2:
         raise UsageError(
@@ -220,4 +213,11 @@ def _check(labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> None:
         raise TooFewImagesError(
             f"{len(train)} training images have {len(train)} different labels; no class can be learned from one image.",
             hint="Name a coarser label column: SOURCE#label:COLUMN.",
+        )
+    strange = ~np.isin(labels[test], labels[train])
+    if strange.mean() > MOST_STRANGE:
+        raise UsageError(
+            f"{strange.sum():,} of {len(test):,} test images are of classes without a training image.",
+            hint="Where the label follows from the group, leave the group out or group by another column; else give "
+            "parts of your own: TRAIN::TEST.",
         )

@@ -53,9 +53,7 @@ def _verdict(study: Mapping[str, Any]) -> str:
         also = f", and so {'do' if len(others) > 1 else 'does'} {listed(others)}" if others else ""
         return _pretrain(best, also, _tuned(claims, best["sides"][0]))
     verb = _LOST.get(" ".join({claim["status"] for claim in known}), "that an arm beats it is not shown")
-    return (
-        f"{KEEP}: {verb}; {best['sides'][0]} comes nearest, {best['status']}, {_figures(best)}"
-    )
+    return f"{KEEP}: {verb}; {best['sides'][0]} comes nearest, {best['status']}, {_figures(best)}"
 
 
 def how_sure(results: Results) -> list[str]:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
-from curate.evaluation._intervals import DRAWS, Resamples, accuracy, balanced_accuracy
+from curate.evaluation._intervals import DRAWS, Resamples, accuracy
+from curate.evaluation._scores import balanced_accuracy
 
 
 def resamples(m, seed=0, units=None):

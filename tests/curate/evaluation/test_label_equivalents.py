@@ -218,3 +218,8 @@ def _threshold(rates):
     """Where a uniform plus normal noise of 0.2 lies below with these rates."""
     rng = np.random.default_rng(1)
     return np.quantile(rng.random(200_000) + 0.2 * rng.standard_normal(200_000), rates)
+
+
+def test_as_accurate_as_the_frozen_encoder_is_worth_all_labels_however_it_is_rounded():
+    sizes, accuracy = np.array([10, 100, 678]), np.array([0.2, 0.5, 0.7137931034482757])
+    assert labels_needed(sizes, accuracy, 0.7137931034482758) == 678

@@ -181,3 +181,9 @@ def test_all_folds_are_used_where_every_image_is_to_be_held_out():
     held = [rows for _, rows in hold_out(units, enough=len(units))]
     assert sorted(np.concatenate(held).tolist()) == units.tolist()
     assert sum(len(rows) for _, rows in hold_out(units)) == 1_000
+
+
+def test_a_test_part_of_classes_that_training_lacks_is_refused():
+    rows = rows_of(["a", "b"] * 10 + ["c"] * 20)
+    with pytest.raises(UsageError, match="20 of 20 test images are of classes without a training image"):
+        split_labeled(rows, 20)
