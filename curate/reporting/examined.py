@@ -14,8 +14,8 @@ EXAMINATIONS = {
     "labels": ("Few labels", "Accuracy with a part of the training labels; lists are nested, and alike for all arms."),
     "rare": (
         "Rare classes",
-        "One class against the rest, and all against what is in order (the largest class, or normal=LABEL). Recall: where "
-        "5% of what is in order may be rejected (reject=0.05), by a threshold set on held-out training images.",
+        "One class against the rest, and all against what is in order (the largest class, or normal=LABEL). Recall: "
+        "where 5% of what is in order may be rejected (reject=0.05), by a threshold set on held-out training images.",
     ),
     "anomaly": (
         "Anomalies, from normal images only",
@@ -23,8 +23,8 @@ EXAMINATIONS = {
     ),
     "robustness": (
         "Corrupted images",
-        "Accuracy on test images under 15 corruptions, the share of it that is retained, and the slope: points lost per "
-        "step of severity (lower is better).",
+        "Accuracy on test images under 15 corruptions, the share of it that is retained, and the slope: points lost "
+        "per step of severity (lower is better).",
     ),
     "noise": ("Wrong labels", "Accuracy where some training labels are drawn anew."),
     "groups": ("Groups", "Accuracy by group, and how well the group can be read from the features."),
