@@ -195,7 +195,7 @@ def examination_tables(report: EvalReport) -> list[TextTable]:
     """Further examinations of every labeled set: one table each, a column for each arm."""
     summary = summarize(evaluation=report, thumbnails=False)["evaluation"]
     return [
-        TextTable(f"{labeled['name']}: {found.title}", *text_rows(found))
+        TextTable(f"{labeled['name']}: {found.title}. {found.lead}".strip(), *text_rows(found))
         for labeled in summary["labeled"]
         for found in examinations(labeled)
     ]
