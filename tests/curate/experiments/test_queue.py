@@ -44,7 +44,8 @@ def in_the_background(folder, tasks, devices):
     """The same call in a process of its own."""
     listed = [{**vars(t), "folder": str(t.folder)} for t in tasks]
     code = (
-        "import sys, json; from pathlib import Path; from curate.experiments.queue import Task, run_all\n"
+        "import sys, json, signal; from pathlib import Path; from curate.experiments.queue import Task, run_all\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs of a shell ignore it
         "tasks = [Task(**{**t, 'folder': Path(t['folder'])}) for t in json.loads(sys.argv[1])]\n"
         "run_all(tasks, devices=json.loads(sys.argv[2]), folder=Path(sys.argv[3]))"
     )
