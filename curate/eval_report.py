@@ -3,7 +3,7 @@
 EvalReport.scores     one ArmScore per arm and labeled set
 ArmScore.metrics      its figures on the test images;  .against_frozen  what it gains, paired, image by image
 ArmScore.findings     the figures of further examinations (``--also``), one Finding each
-EvalReport.pairs      every two runs compared with each other
+EvalReport.pairs      every two runs compared with each other, up to a dozen runs
 EvalReport.predictions, .label_lists   tables: what every arm says of every test image; which labels were few
 
 On disk: evaluate.json, predictions.parquet and, where label fractions were examined, labels.parquet.

@@ -93,19 +93,24 @@ class Comparison:
             classify: The linear one, for other features.
         """
         _, truth = self._parts(self.split.labels)
-        metrics = {}
+        metrics, right = {}, {}
         for name, said in probabilities.items():
             predicted = said.argmax(axis=1)
-            metrics[name] = accuracy(predicted == truth)
-            metrics[f"{name}_balanced"] = balanced_accuracy(predicted == truth, truth)
+            right[name] = predicted == truth
+            metrics[name] = accuracy(right[name])
+            metrics[f"{name}_balanced"] = balanced_accuracy(right[name], truth)
             if name == "linear":
                 metrics["linear_f1"] = macro_f1(predicted, truth)
                 metrics[ECE] = calibration_error(said, truth)
         measured = self.resamples.measure(metrics)
         measured[ECE] = centered(measured[ECE])
-        said = probabilities["linear"]
-        correct = said.argmax(axis=1) == truth
-        return Probed(measured=measured, chosen=chosen, probabilities=said, correct=correct, classify=classify)
+        return Probed(
+            measured=measured,
+            chosen=chosen,
+            probabilities=probabilities["linear"],
+            correct=right["linear"],
+            classify=classify,
+        )
 
     def metrics(self, probed: Probed) -> dict[str, Estimate]:
         """Figures with their intervals."""

@@ -14,9 +14,6 @@ Measured coverage of 95% intervals (2% to 30% of images discordant, 400 times ea
 with 20 images and 96-100% with 100; of 0.05, 94-100% and 95-96%. Percentiles alone: 64% with 20 images of which one is
 expected to differ.
 
-    accuracy          share of test images that are right
-    balanced accuracy mean over the classes in the test part of the share that is right
-
 Source: Efron 1979; Field and Welsh 2007 (bootstrap of clusters); Agresti and Min 2005 (matched pairs).
 """
 
@@ -35,6 +32,7 @@ from curate.results import Estimate
 DRAWS = 2_000
 LEVEL = 0.95
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+NORMAL_95 = 1.959964
 MIN_UNITS = 5  # fewer of them say nothing of their spread
 BLOCK = 1 << 22  # weights held at once
 

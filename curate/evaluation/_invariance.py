@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from curate.evaluation._intervals import NORMAL_95
 from curate.evaluation._ridge import PENALTIES, fit_folds, held_out_hits
 from curate.evaluation._split import hold_out, split_labeled
 from curate.pretraining.augment.draws import VIEW_DRAWS, draw, image_hash, uniforms
@@ -26,7 +27,6 @@ from embeddings.store import EmbeddingStore
 
 FEWEST = 40  # images
 STREAM = 2000  # of the generator that draws views in training
-NORMAL_95 = 1.959964
 METHOD = "cross-fitted ridge classification, paired over images and their groups"
 
 

@@ -34,7 +34,7 @@ def knn_probe(
         held_out: Parts of the training rows to choose on.
         n_classes: C, if classes with higher numbers than those of the training images are to have a column.
     """
-    train, n_classes = _unit(train), n_classes or int(labels.max()) + 1
+    train, n_classes = unit_rows(train), n_classes or int(labels.max()) + 1
     grid = _grid(min(len(fit) for fit, _ in held_out))
     correct, seen = np.zeros(len(grid)), 0
     for fit, held in held_out:
@@ -44,7 +44,7 @@ def knn_probe(
     best = int(correct.argmax())
 
     def classify(features: np.ndarray) -> np.ndarray:
-        (scores,) = _votes(train, labels, _unit(features), [grid[best]], n_classes)
+        (scores,) = _votes(train, labels, unit_rows(features), [grid[best]], n_classes)
         return np.asarray(scores / scores.sum(axis=1, keepdims=True))
 
     settings = dict(zip(("k", "temperature"), grid[best], strict=True))
@@ -56,7 +56,7 @@ def knn_predict(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: int, temperature: float, *, n_classes: int
 ) -> np.ndarray:
     """Class numbers int64 [m] of test images under given settings; k is at most the number of training images."""
-    (scores,) = _votes(_unit(train), labels, _unit(test), [(min(k, len(train)), temperature)], n_classes)
+    (scores,) = _votes(unit_rows(train), labels, unit_rows(test), [(min(k, len(train)), temperature)], n_classes)
     return np.asarray(scores.argmax(axis=1))
 
 
@@ -82,7 +82,7 @@ def _grid(n: int) -> list[tuple[int, float]]:
     return list(product([k for k in NEIGHBORS if k <= n], TEMPERATURES))
 
 
-def _unit(features: np.ndarray) -> np.ndarray:
+def unit_rows(features: np.ndarray) -> np.ndarray:
     """Rows at length 1, float32; a zero row stays zero."""
     wide = np.asarray(features, dtype=np.float32)
     length = np.linalg.norm(wide, axis=1, keepdims=True)

@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.evaluation._images import LabeledImages
+from curate.evaluation._knn import unit_rows
 from curate.evaluation._split import Split
 from curate.selection._near_duplicates import SAME
 from curate.selection._near_pairs import EXACT, Images, NearPairs
@@ -65,7 +66,7 @@ def clump_share(features: np.ndarray, split: Split) -> float:
         return 0.0
     train, test = (features[part].astype(np.float32) for part in (split.train, split.test))
     center = train.mean(axis=0)
-    squared, _ = nearest(_directions(test - center), _directions(train - center), NEIGHBORS)
+    squared, _ = nearest(unit_rows(test - center), unit_rows(train - center), NEIGHBORS)
     return float((squared[:, 0] <= HALF**2 * squared[:, -1]).mean())
 
 
@@ -87,11 +88,6 @@ def _is_grouped(images: LabeledImages, split: Split) -> bool:
     """Whether every image that trains or tests has a group."""
     groups = images.rows["group"].take(pa.array(np.concatenate([split.train, split.test])))
     return bool(groups.null_count == 0)
-
-
-def _directions(x: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.asarray(x / np.where(length > 0, length, 1))
 
 
 def _refusal(images: LabeledImages, split: Split, train: np.ndarray, test: np.ndarray) -> UsageError:

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from curate.evaluation._intervals import NORMAL_95
 from curate.results import Estimate, Run
 
-NORMAL_95 = 1.959964
 PER = 1_000  # samples
 ORDERED = ("stages", "reversed")
 NO_PROBE = "the run has no probe; pretrain with --set probe=LABELED to have one"

@@ -26,12 +26,11 @@ from typing import Any
 import numpy as np
 
 from curate.eval_report import ArmScore, EvalReport
-from curate.evaluation._intervals import LEVEL
+from curate.evaluation._intervals import LEVEL, NORMAL_95
 from curate.evaluation._label_equivalents import amount, labels_needed
 from curate.results import Estimate
 
 METRIC = "linear"
-NORMAL_95 = 1.959964
 PAYS, NEVER, UNDECIDED, UNKNOWN = "pays", "never", "undecided", "unknown"
 HOUR = 3_600.0
 

@@ -30,7 +30,8 @@ from typing import Any
 import numpy as np
 
 from curate.evaluation._images import Embedding, LabeledImages
-from curate.evaluation._invariance import FEWEST, NORMAL_95, Eye, Judge, Sample
+from curate.evaluation._intervals import NORMAL_95
+from curate.evaluation._invariance import FEWEST, Eye, Judge, Sample
 from curate.pretraining.augment.operations import NOTHING, Operation, operations
 from curate.pretraining.augment.presets import preset
 from curate.results import Estimate

@@ -22,9 +22,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
 
+from curate.evaluation._pairs import holm
 from curate.experiments.matching import Evidence, Match
 from curate.experiments.protocol import Contrast, Protocol, Side
-from curate.experiments.statistics import Effect, effect, holm
+from curate.experiments.statistics import Effect, effect
 
 Status = Literal["supported", "refuted", "equivalent", "undecided"]
 REFERENCES = {

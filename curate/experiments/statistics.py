@@ -1,4 +1,4 @@
-"""The difference of two arms over seeds and test images at once: interval, equivalence, power, Holm's correction.
+"""The difference of two arms over seeds and test images at once: interval, equivalence, power.
 
 A study trains every arm with several seeds and reads all of them on the same test images, so a difference varies with
 the draw of the run (data, order, start) and with the images. Both arms have the same seeds and images: differences are
@@ -34,8 +34,7 @@ to 1,000 images and agree on all others, 0-5% are told equivalent where 0.01 mat
 Conditions are taken as they are: nothing here speaks of targets that were not in the study.
 
 Source: Cochran and Cox 1950; Satterthwaite 1946; Hillis 2007 (degrees of freedom for multiple readers); Agresti and
-Min 2005 (matched pairs); Bouthillier et al. 2021 (variance in benchmarks); Schuirmann 1987 (two one-sided tests); Holm
-1979.
+Min 2005 (matched pairs); Bouthillier et al. 2021 (variance in benchmarks); Schuirmann 1987 (two one-sided tests).
 """
 
 from __future__ import annotations
@@ -282,18 +281,6 @@ def _drawn(df: float) -> np.ndarray:
         return np.ones(1)
     at = (np.arange(POINTS) + 0.5) / POINTS
     return np.asarray(np.sqrt(2 * special.gammaincinv(df / 2, at) / df))
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p: the error rate of the whole family is kept where each is compared with alpha.
-
-    The k-th smallest of n is multiplied by n - k + 1, and none is smaller than one before it.
-    """
-    given = np.asarray(p, dtype=np.float64)
-    order = np.argsort(given, kind="stable")
-    adjusted = np.empty(len(given))
-    adjusted[order] = np.minimum(np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1)), 1.0)
-    return [float(value) for value in adjusted]
 
 
 def _pooled(conditions: Sequence[Draws]) -> tuple[np.ndarray, np.ndarray]:

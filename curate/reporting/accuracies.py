@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from curate.reporting.wording import number, points, span
+from curate.reporting.wording import number, p_value, points, span
 
 TUNED = "finetuned:"
 ALPHA = 0.05
@@ -84,14 +84,10 @@ def _match(pair: Mapping[str, Any]) -> Match:
         second=second,
         difference=points(figure["value"]) + (f" ({interval})" if interval else ""),
         counts=" against ".join(number(n) for n in (reversed(only) if turned else only)),
-        test=f"corrected McNemar p {_p(pair['p_holm'])}",
+        test=f"corrected McNemar p {p_value(pair['p_holm'])}",
         told="yes" if is_sure else "no",
     )
 
 
 def _minus(value: float | None) -> float | None:
     return None if value is None else -value
-
-
-def _p(value: float) -> str:
-    return number(value, 3) if value >= 0.001 else "< 0.001"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from curate.reporting.wording import NOTHING, listed, number, percent, points, span
+from curate.reporting.wording import NOTHING, counted, in_points, listed, number, p_value, percent, points, span
 from curate.results import read_document
 
 FILE, SCHEMA = "study-results.json", "curate.study/1"
@@ -101,7 +101,7 @@ def size(claim: Claim) -> str:
     if effect is None:
         return NOTHING
     counts = ((effect["seeds"], "seed"), (effect["conditions"], "target"), (effect["units"], "test unit"))
-    return ", ".join(_counted(n, noun) for n, noun in counts)
+    return ", ".join(counted(n, noun) for n, noun in counts)
 
 
 def tested(claim: Claim) -> str:
@@ -109,8 +109,8 @@ def tested(claim: Claim) -> str:
     effect = claim["effect"]
     if effect is None or effect["p"] is None or effect["reason"]:
         return NOTHING
-    corrected = claim["p_adjusted"]
-    return _p(effect["p"]) if not claim["family"] or corrected is None else f"{_p(corrected)} after Holm"
+    corrected = claim["p_adjusted"] if claim["family"] else None
+    return f"p {p_value(effect['p'])}" if corrected is None else f"p {p_value(corrected)} after Holm"
 
 
 def shared_notes(claims: Sequence[Claim]) -> list[str]:
@@ -132,9 +132,9 @@ def power(claim: Claim) -> str:
     effect = claim["effect"]
     if effect is None or effect["reason"] or effect["power"] is None:
         return "" if effect is None else effect["reason"]
-    told = f"power {percent(effect['power'], 0)} for {_size(effect['matters'])}"
+    told = f"power {percent(effect['power'], 0)} for {in_points(effect['matters'])}"
     if effect["detectable"]:
-        told += f"; tells {_size(effect['detectable'])} with 80%"
+        told += f"; tells {in_points(effect['detectable'])} with 80%"
     more = effect["seeds_needed"]
     needs_more = claim["status"] == "undecided" and more and more > effect["seeds"]
     return told + (f"; {more} seeds would give 80%" if needs_more else "")
@@ -152,7 +152,7 @@ def protocol_rows(results: Results) -> list[tuple[str, str]]:
             "Metric",
             f"{told['metric']}, of {listed(told['labeled']) if told['labeled'] else 'all labeled sets, averaged'}",
         ),
-        ("What matters", f"a difference of {_size(told['matters'])}"),
+        ("What matters", f"a difference of {in_points(told['matters'])}"),
         ("Level", f"{percent(told['level'], 0)} intervals; tests at {percent(1 - told['level'], 0)}, Holm by family"),
         ("Secondary contrasts", "; ".join(chosen) or "none"),
         *([("Further contrasts", "; ".join(contrasts))] if contrasts else []),
@@ -194,18 +194,6 @@ def _has_results(folder: Path) -> bool:
 def _in_points(effect: Mapping[str, Any]) -> str:
     interval = span(dict(effect), 1, scale=100, plus=True)
     return points(effect["value"]) + (f" ({interval})" if interval else "")
-
-
-def _size(share: float) -> str:
-    return f"{number(100 * share, 1)} points"
-
-
-def _p(value: float) -> str:
-    return f"p {number(value, 3)}" if value >= 0.001 else "p < 0.001"
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{number(n)} {noun}{'s' * (n != 1)}"
 
 
 def _side(side: Mapping[str, Sequence[Any]]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from curate.reporting.study import Claim, Results, difference, primary
-from curate.reporting.wording import counted, listed, number, percent
+from curate.reporting.wording import counted, in_points, listed, percent
 
 FROZEN, TUNED, BOTH = "frozen", "finetuned", "finetuned, both"
 KEEP = "Keep the frozen public encoder"
@@ -69,12 +69,8 @@ def how_sure(results: Results) -> list[str]:
     which = "the primary contrast has a power of" if first else "the claims have a power of"
     share = " to ".join(dict.fromkeys(percent(power, 0) for power in (min(powers), max(powers))))
     least = claims[0]["effect"]["detectable"] if first else None
-    tells = f", and tells {_size(least)} with 80%" if least else ""
-    return [*parts, f"{which} {share} for a difference of {_size(claims[0]['effect']['matters'])}{tells}"]
-
-
-def _size(share: float) -> str:
-    return f"{number(100 * share, 1)} points"
+    tells = f", and tells {in_points(least)} with 80%" if least else ""
+    return [*parts, f"{which} {share} for a difference of {in_points(claims[0]['effect']['matters'])}{tells}"]
 
 
 def _pretrain(best: Claim, also: str, tuned: Claim | None) -> str:

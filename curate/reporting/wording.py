@@ -41,6 +41,16 @@ def percent(share: float | None, decimals: int = 1) -> str:
     return NOTHING if share is None else f"{number(100 * share, decimals)}%"
 
 
+def in_points(share: float) -> str:
+    """A share as a number of percentage points, "1.0 points"."""
+    return f"{number(100 * share, 1)} points"
+
+
+def p_value(value: float) -> str:
+    """A p value, never zero."""
+    return number(value, 3) if value >= 0.001 else "< 0.001"
+
+
 def likely(probability: float | None) -> str:
     """A probability as per cent, never a certainty."""
     if probability is None:

@@ -63,29 +63,18 @@ def cost_questions(probabilities: np.ndarray, truth: np.ndarray, costs: np.ndarr
         "cost_accepting_all": costs[truth, normal],
     }
     everything = (Side("image", np.ones(len(truth), bool)),)
-    asked = [
-        Question(
-            condition="costs",
-            metric=name,
-            unit="cost per image",
-            answer=mean(paid),
-            sides=everything,
-            is_share=False,
-            lower_is_better=True,
-        )
-        for name, paid in ways.items()
-    ]
     saved = {name.replace("cost", "saved_over"): paid - ways["cost"] for name, paid in list(ways.items())[1:]}
-    return asked + [
+    return [
         Question(
             condition="costs",
             metric=name,
-            unit="cost saved per image",
-            answer=mean(gain),
+            unit="cost per image" if name in ways else "cost saved per image",
+            answer=mean(values),
             sides=everything,
             is_share=False,
+            lower_is_better=name in ways,
         )
-        for name, gain in saved.items()
+        for name, values in {**ways, **saved}.items()
     ]
 
 

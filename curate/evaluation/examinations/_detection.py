@@ -190,18 +190,23 @@ def ranked(condition: str, scores: np.ndarray, wanted: Side, others: Side) -> li
 
 def rejected(condition: str, metric: str, side: Side, above: np.ndarray | str) -> Question | Figure:
     """The share of a side that lies above the threshold: which images do, bool [m], or why there is no threshold."""
-    lower = metric == FALSE_REJECT
     if isinstance(above, str):
-        missing = Estimate(value=None, reason=above, lower_is_closer=lower)
-        return Figure(condition=condition, metric=metric, found=missing, lower_is_better=lower)
+        return missing(condition, metric, above)
     return Question(
         condition=condition,
         metric=metric,
         unit=f"share rejected of every {side.what}",
         answer=share(above, side.images),
         sides=(side,),
-        lower_is_better=lower,
+        lower_is_better=metric == FALSE_REJECT,
     )
+
+
+def missing(condition: str, metric: str, reason: str) -> Figure:
+    """The figure of what cannot be measured."""
+    lower = metric == FALSE_REJECT
+    found = Estimate(value=None, reason=reason, lower_is_closer=lower)
+    return Figure(condition=condition, metric=metric, found=found, lower_is_better=lower)
 
 
 def against_normal(

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from curate.evaluation._knn import unit_rows
 from curate.evaluation._pictures import read_pictures
 from curate.evaluation._view import Figure, View
 from curate.evaluation.examinations._detection import (
@@ -36,6 +37,7 @@ from curate.evaluation.examinations._detection import (
     against_normal,
     figures,
     images_needed,
+    missing,
     normal_class,
     stand_out,
     why_no_threshold,
@@ -43,7 +45,6 @@ from curate.evaluation.examinations._detection import (
 from curate.evaluation.examinations._feature_maps import FeatureMaps
 from curate.evaluation.examinations._gaussian import Gaussian
 from curate.evaluation.examinations._patches import POOL, PatchMemory, patch_features, remember
-from curate.results import Estimate
 from embeddings.neighbors import nearest
 from embeddings.pipeline.batches import core_count
 
@@ -72,14 +73,12 @@ def examine(view: View) -> list[Figure]:
     split = view.comparison.split
     normal = normal_class(split, view.settings.normal)
     images, in_order = normal_images(view, normal), split.labels[split.test] == normal
+    no_memory = "" if len(images.memory) else f"the training part has no image of {split.facts['class_names'][normal]}"
     asked: list[Question | Figure] = []
     for name, score in METHODS.items():
-        missing = (
-            "" if len(images.memory) else f"the training part has no image of {split.facts['class_names'][normal]}"
-        )
-        found = missing or score(view, images)
+        found = no_memory or score(view, images)
         if isinstance(found, str):
-            asked += [_missing(name, metric, found) for metric in METRICS]
+            asked += [missing(name, metric, found) for metric in METRICS]
         else:
             above = why_no_threshold(view) or _rejected(found, images, view.settings.reject)
             asked += against_normal(name, found[1], in_order, above, known=np.isfinite(found[1]))
@@ -99,12 +98,12 @@ def normal_images(view: View, normal: int) -> NormalImages:
 
 def neighbor_scores(view: View, images: NormalImages) -> Scored:
     """Mean distance to the two nearest normal images, features at length 1."""
-    unit = _unit(view.features[images.memory])
+    unit = unit_rows(view.features[images.memory])
 
     def score(rows: np.ndarray) -> np.ndarray:
         if not len(rows):
             return np.zeros(0)
-        squared, _ = nearest(_unit(view.features[rows]), unit, min(K, len(unit)))
+        squared, _ = nearest(unit_rows(view.features[rows]), unit, min(K, len(unit)))
         return np.asarray(np.sqrt(squared).mean(axis=1))
 
     return score(images.held_out), score(view.comparison.split.test)
@@ -153,12 +152,6 @@ def _rejected(scored: Scored, images: NormalImages, reject: float) -> np.ndarray
     return stand_out([(known, test)], reject)
 
 
-def _missing(condition: str, metric: str, reason: str) -> Figure:
-    lower = metric == FALSE_REJECT
-    found = Estimate(value=None, reason=reason, lower_is_closer=lower)
-    return Figure(condition=condition, metric=metric, found=found, lower_is_better=lower)
-
-
 def _compared(view: View, maps: FeatureMaps, memory: PatchMemory, rows: np.ndarray) -> np.ndarray:
     """Scores [n] of the images of some rows; NaN of those that cannot be read."""
     scores = np.full(len(rows), np.nan)
@@ -178,13 +171,6 @@ def _patches(view: View, maps: FeatureMaps, rows: np.ndarray) -> Iterator[tuple[
         for first in range(0, len(at), encoder.batch_size):
             part = slice(first, first + encoder.batch_size)
             yield start + at[part], patch_features(maps(pixels[part]))
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    """Rows at length 1; a zero row stays zero."""
-    wide = features.astype(np.float32)
-    length = np.linalg.norm(wide, axis=1, keepdims=True)
-    return np.asarray(wide / np.where(length > 0, length, 1))
 
 
 def _some(patches: np.ndarray, n: int, *, seed: int) -> np.ndarray:

@@ -38,9 +38,9 @@ ENOUGH = 5  # labels a class, on average, to choose settings on
 
 def examine(view: View) -> list[Figure]:
     """Linear and k-NN accuracy at every fraction of the labels."""
-    n = len(view.comparison.split.train)
+    n, orders = len(view.comparison.split.train), [order for _, order in _orders(view)]
     sizes = {fraction: round(fraction / 100 * n) for fraction in sorted(view.settings.fractions)}
-    return [figure for fraction, size in sizes.items() for figure in _figures(view, f"{fraction:g}%", size)]
+    return [figure for fraction, size in sizes.items() for figure in _figures(view, f"{fraction:g}%", size, orders)]
 
 
 def label_lists(keys: Sequence[str], labels: np.ndarray, seed: int) -> np.ndarray:
@@ -108,8 +108,8 @@ def _orders(view: View) -> Iterator[tuple[int, np.ndarray]]:
         yield seed, label_lists(keys, split.labels[split.train], seed)
 
 
-def _figures(view: View, condition: str, size: int) -> list[Figure]:
-    """Both accuracies with so many labels."""
+def _figures(view: View, condition: str, size: int, orders: Sequence[np.ndarray]) -> list[Figure]:
+    """Both accuracies with so many labels of every list."""
     n = len(view.comparison.split.train)
     if size == n:
         return [_with_all(view, condition, metric) for metric in METRICS]
@@ -119,8 +119,9 @@ def _figures(view: View, condition: str, size: int) -> list[Figure]:
     if reason:
         missing = Estimate(value=None, reason=reason, lower_is_closer=False)
         return [Figure(condition=condition, metric=metric, found=missing) for metric in METRICS]
-    is_enough, resamples = _is_enough(view, size), view.comparison.resamples
-    correct = _correct(view, size, is_enough)
+    lists = [np.sort(order[:size]) for order in orders]
+    is_enough, resamples = _is_enough(view, lists), view.comparison.resamples
+    correct = _correct(view, lists, is_enough)
     drawn, note = replace(resamples, n_train=size), _note(view, size, is_enough)
     return [
         Figure(
@@ -156,19 +157,19 @@ def _n_classes(view: View) -> int:
     return len(np.unique(split.labels[split.train]))
 
 
-def _is_enough(view: View, size: int) -> bool:
+def _is_enough(view: View, lists: Sequence[np.ndarray]) -> bool:
     """Whether settings can be chosen on so many labels."""
     separable = view.comparison.split.separable
-    fewest = min(len(np.unique(separable[order[:size]])) for _, order in _orders(view))
-    return size >= ENOUGH * _n_classes(view) and fewest >= FOLDS
+    fewest = min(len(np.unique(separable[rows])) for rows in lists)
+    return len(lists[0]) >= ENOUGH * _n_classes(view) and fewest >= FOLDS
 
 
-def _correct(view: View, size: int, is_enough: bool) -> np.ndarray:
+def _correct(view: View, lists: Sequence[np.ndarray], is_enough: bool) -> np.ndarray:
     """Which test images are right, bool [lists, METRICS, m]."""
     split = view.comparison.split
     predict = _chosen_anew if is_enough else _as_chosen
     scaler = Scaler.of(view.features[split.train])
-    predicted = [predict(view, np.sort(order[:size]), scaler) for _, order in _orders(view)]
+    predicted = [predict(view, rows, scaler) for rows in lists]
     return np.asarray(np.array(predicted) == split.labels[split.test])
 
 

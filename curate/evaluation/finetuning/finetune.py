@@ -37,7 +37,7 @@ from curate.evaluation._pictures import Prepare, read_pictures
 from curate.evaluation._view import View
 from curate.evaluation.finetuning import tuned_files
 from curate.evaluation.finetuning.layers import Depth
-from curate.evaluation.finetuning.starts import Start, can_finetune, pretrained, untrained
+from curate.evaluation.finetuning.starts import Start, pretrained, untrained
 from curate.evaluation.finetuning.supervised import Classifier, Head, Lesson, Recipe, train
 from curate.pretraining.augment.draws import image_hash
 from curate.pretraining.augment.presets import Preset
@@ -48,8 +48,6 @@ from embeddings.encoders.folding import fold_if_equal
 from embeddings.encoders.torch_encoder import Placement, TorchEncoder, weights_digest
 from embeddings.errors import SourceError, TrainingError
 from embeddings.pipeline.batches import core_count
-
-__all__ = ["Tuned", "can_finetune", "finetune"]
 
 FOLDER = "finetuned"  # below the folder of the embeddings
 IN_MEMORY = 1 << 30  # bytes of squares; more of them lie in a file

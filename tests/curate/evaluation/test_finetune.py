@@ -22,9 +22,9 @@ from curate.evaluation._view import View
 from curate.evaluation.examinations import anomaly, labels, noise, rare
 from curate.evaluation.finetuning import finetune as _finetune
 from curate.evaluation.finetuning import supervised as _supervised
-from curate.evaluation.finetuning.finetune import can_finetune, finetune
+from curate.evaluation.finetuning.finetune import finetune
 from curate.evaluation.finetuning.layers import Depth, layer_factors, layers_of, parameter_groups
-from curate.evaluation.finetuning.starts import pretrained
+from curate.evaluation.finetuning.starts import can_finetune, pretrained
 from curate.evaluation.finetuning.supervised import Classifier, Head, Lesson, Recipe, train
 from curate.evaluation.settings import Settings
 from curate.pretraining.augment.operations import NOTHING

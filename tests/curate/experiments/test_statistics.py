@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from curate.evaluation._pairs import holm
 from curate.experiments import statistics
-from curate.experiments.statistics import Draws, detectable, effect, equivalence, equivalence_power, holm, power, spread
+from curate.experiments.statistics import Draws, detectable, effect, equivalence, equivalence_power, power, spread
 
 
 def draws(table, name="", *, is_share=False):
