@@ -3,7 +3,8 @@
 chosen = select("inspection/", {"web": "web/"}, budget=5_000, method="near-first")
 chosen.counts(), chosen.to_paths()
 
-``group_shares`` tells how often each group occurs in target, pools and selection, ``weights_toward`` what would even it.
+``group_shares`` tells how often each group occurs in target, pools and selection, ``weights_toward`` what would even
+it.
 
 A method is a module with one function, ``choose(candidates, ledger, *, seed) -> Choice``, named in METHODS.
 """
