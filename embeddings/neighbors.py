@@ -225,8 +225,8 @@ def pair_distances(x: Vectors, y: Vectors, rows: np.ndarray, others: np.ndarray)
 def error_bound(norms2: np.ndarray, limit: np.ndarray, d: int) -> np.ndarray:
     """Largest error of a float32 product's squared distance from x to a row within a squared distance ``limit`` of it.
 
-    A float32 sum of d products of x and y is off by at most about d 2^-24 |x| |y| in any order, and such a row has
-    |y| <= |x| + sqrt(limit).
+    A float32 sum of d + 2 products, the squares among them, is off by at most about (d + 2) 2^-24 (|x| + |y|)^2 in any
+    order, and such a row has |y| <= |x| + sqrt(limit).
 
     Args:
         norms2: |x|^2 [m] of the centered rows.
@@ -254,12 +254,10 @@ def _norms2(block: np.ndarray) -> np.ndarray:
 
 
 def _approximate(query: np.ndarray, block: np.ndarray) -> np.ndarray:
-    """Squared distances float32 [q, b] by one matrix product."""
-    import torch
-
-    x, y = torch.from_numpy(query), torch.from_numpy(block)
-    squares = torch.from_numpy(_norms2(query))[:, None] + torch.from_numpy(_norms2(block))
-    approximate: np.ndarray = torch.addmm(squares, x, y.T, alpha=-2).numpy()
+    """Squared distances float32 [q, b] by one matrix product: (-2 x, |x|^2, 1) times (y, 1, |y|^2)."""
+    left = np.column_stack([-2 * query, _norms2(query), np.ones(len(query), np.float32)])
+    right = np.column_stack([block, np.ones(len(block), np.float32), _norms2(block)])
+    approximate: np.ndarray = left @ right.T
     return approximate
 
 
@@ -298,14 +296,13 @@ class _Found:
 
         Few pairs are, once something is known: most of a block is read once, and compared with one number a query.
         """
-        import torch
-
         limit = self.distances[queries].max(axis=1)
         hits = distances < (limit if mirrored else limit[:, None])
         if np.count_nonzero(hits) > CROWDED * hits.size:
-            block = torch.from_numpy(distances.T if mirrored else distances).contiguous()
-            nearest = block.topk(min(self.distances.shape[1], block.shape[1]), dim=1, largest=False, sorted=False)
-            self.let_in(queries, nearest.values.numpy(), nearest.indices.numpy(), start)
+            block = np.ascontiguousarray(distances.T) if mirrored else distances
+            width = min(self.distances.shape[1], block.shape[1])
+            columns = np.argpartition(block, width - 1, axis=1)[:, :width]
+            self.let_in(queries, np.take_along_axis(block, columns, axis=1), columns, start)
             return
         query, column = np.divmod(np.flatnonzero(hits), hits.shape[1])
         value = distances[query, column]
