@@ -10,10 +10,11 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install test demo check lint types layers format wheel clean
+.PHONY: help install test notebooks demo check lint types layers format wheel clean
 
 help:
 	@echo "make test      run the tests (ARGS='-k score' picks some)"
+	@echo "make notebooks run every cell of notebooks/ on the demo data"
 	@echo "make demo      run the demo into $(OUT)/"
 	@echo "make check     lint, types and import layers"
 	@echo "make format    rewrite the code in the house format"
@@ -25,6 +26,9 @@ install: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+notebooks: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m notebooks tests/e2e/test_notebooks.py
 
 demo: $(STAMP)
 	$(BIN)/curate demo --out $(OUT)

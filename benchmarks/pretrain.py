@@ -77,15 +77,16 @@ def sample(edge: int, batch: int = BATCH) -> Sample:
 def cpu_us(sides: dict[str, Callable[[], Any]], count: int, *, ours: str) -> dict[str, float]:
     """Median CPU time per item in microseconds of each side, in turn, and how many times that of ours the others are.
 
-    Our side keeps freed memory, as a run of ours does; each is called once before to warm up.
+    Each is called once before it is timed, as in the midst of a run, of which ours keeps the memory that it frees.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(REPEATS + 1):
+    for _ in range(REPEATS):
         for name, run in sides.items():
             with resident_heap() if name == ours else nullcontext():
+                run()
                 start = time.process_time()
                 run()
-                times[name] += [time.process_time() - start] if turn else []
+                times[name].append(time.process_time() - start)
     found = {name: round(statistics.median(taken) / count * 1e6, 1) for name, taken in times.items()}
     return found | {f"{name}, times": round(found[name] / found[ours], 2) for name in sides if name != ours}
 

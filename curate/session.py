@@ -169,14 +169,17 @@ class Session:
         return {"work": self.work, "device": self.device, "workers": self.shared.workers, "progress": self.progress}
 
     def show(self, document: dict[str, Any], lines: Sequence[str], tables: Sequence[Any] = ()) -> None:
-        """On stdout: one JSON document, or tables and lines; of processes that work together (torchrun) the first's."""
+        """On stdout: one JSON document, or tables (and lines between them), then lines; under torchrun the first's."""
         if os.environ.get("RANK", "0") != "0":
             return
         if self.shared.json:
             terminal.print_json(document)
             return
-        for table in tables:
-            terminal.print_rows(table)
+        for part in tables:
+            if isinstance(part, str):
+                terminal.print_lines([part])
+            else:
+                terminal.print_rows(part)
         terminal.print_lines(lines)
 
     def show_sources(self, sources: dict[str, str], told: Sequence[str] = ()) -> None:

@@ -135,13 +135,23 @@ def print_lines(lines: Sequence[str]) -> None:
 
 
 def print_rows(content: TextTable) -> None:
-    """A table on stdout; the first column left, the others right aligned."""
-    title = Text(content.title, style="bold")
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=any(content.header))
+    """A table on stdout, in parts where it says so; the first column left, the others right aligned."""
+    console = result_console()
+    for part in content.parts(console.width):
+        head, *lead = part.title.split("\n")
+        console.print(Text(head, style="bold"))
+        for line in lead:
+            console.print(Text(line))
+        console.print(_grid(part))
+        for line in part.below:
+            console.print(Text(line))
+        console.print()
+
+
+def _grid(content: TextTable) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=any(content.header))
     for i, name in enumerate(content.header):
         table.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
     for row in content.rows:
         table.add_row(*(Text(cell) for cell in row))
-    console = result_console()
-    console.print(table)
-    console.print()
+    return table

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embeddings import files
+from embeddings.cards import store_card
 from embeddings.errors import CorruptError, SourceError
 from embeddings.sources import REJECTED
 from embeddings.spec import EncoderSpec
@@ -192,8 +193,10 @@ class EmbeddingStore:
         return len(self._vectors)
 
     def __repr__(self) -> str:
-        head = f"EmbeddingStore({len(self):,} x {self.spec.dim}, {self.spec.name}, {len(self.errors)} errors)"
-        return f"{head}\n  .vectors() .rows() .column(name)"
+        return store_card(self).text()
+
+    def _repr_html_(self) -> str:
+        return store_card(self).html()
 
     @property
     def source(self) -> str:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from cyclopts import CycloptsError
 
 from curate import terminal
 from curate.cli.application import app
 from embeddings.errors import CurateError, GateError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 def main(tokens: Sequence[str] | None = None) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from curate.cli.application import Encoder, Sources, app, refuse_foreign
-from curate.session import Shared, open_session, parse_named
-
-if TYPE_CHECKING:
-    pass
+from curate.session import Session, Shared, open_session, parse_named
 
 
 @app.command
@@ -60,7 +59,9 @@ def pretrain(
             return
         run = pretraining.pretrain(selection, samples=samples, out=out, progress=session.progress, **wanted)
     over_time = evaluation.trajectory(run).lines() if run.facts.get("probe") else []
-    session.show(run.facts, [*over_time, f"Run: {out}"], [text.run_table(run)])
+    arm = shlex.quote(f"{out.resolve().name}={out}")
+    asked = f"Did it pay? curate evaluate --arm {arm} --labeled NAME=TRAIN"
+    session.show(run.facts, [*over_time, f"Run: {out}", asked], [text.run_table(run)])
     pretraining.require_most_images(run)
 
 
@@ -136,14 +137,10 @@ def evaluate(
     with open_session(shared) as session:
         sets = session.labeled(labeled)
         names, settings = evaluation.find_examinations(also or ()), evaluation.read_settings(knobs or ())
+        evaluation.require_heeded(knobs or (), names)
         arms = parse_named(arm or [], "--arm")
         if session.shared.dry_run:
-            sources = {f"{n} {p}": a for n, s in sets.items() for p, a in _parts(s).items()}
-            told = [
-                f"Arms: frozen {session.encoder(encoder)}, its untrained twin{''.join(f', {name}' for name in arms)}."
-            ]
-            told += [f"Further examinations: {', '.join(names)}."] if names else []
-            session.show_sources(sources, told)
+            _show_plan(session, sets, [session.encoder(encoder), *arms], names)
             return
         refuse_foreign(out, "evaluate.json")
         report = evaluation.evaluate(
@@ -160,14 +157,28 @@ def evaluate(
         shared_cost = evaluation.transfer(report, label_price=settings.label_price, hour_price=settings.hour_price)
         is_told = len(sets) > 1 or settings.hour_price is not None
         lines = [*evaluation.verdicts(report), *(shared_cost.lines() if is_told else [])]
+        lines += [] if arms else _what_next(names)
         if out is not None:
             report.save(out)
             lines.append(f"Report: {reporting.refresh(out)}")
-    session.show(
-        {**report.to_json(), "transfer": shared_cost.to_json()},
-        lines,
-        [text.evaluation_table(report), *text.examination_tables(report)],
-    )
+    tables = [text.evaluation_table(report), *text.examination_tables(report)]
+    session.show({**report.to_json(), "transfer": shared_cost.to_json()}, lines, tables)
+
+
+def _show_plan(session: Session, sets: Mapping[str, str], arms: Sequence[str], examinations: Sequence[str]) -> None:
+    """What an evaluation would look at; the first of the arms is the frozen encoder."""
+    sources = {f"{n} {p}": a for n, s in sets.items() for p, a in _parts(s).items()}
+    told = [f"Arms: frozen {', '.join([arms[0], 'its untrained twin', *arms[1:]])}."]
+    told += [f"Further examinations: {', '.join(examinations)}."] if examinations else []
+    session.show_sources(sources, told)
+
+
+def _what_next(examinations: Sequence[str]) -> list[str]:
+    """After an evaluation without runs: what it was, and the commands that go on from it."""
+    told = "No run was compared: these are the figures that a pretrained network has to beat by more than the noise."
+    run = "curate pretrain --selection FOLDER --samples NUMBER --out RUN, then this command with --arm NAME=RUN"
+    more = "--also references (fine-tuning), labels (fewer of them), rare or anomaly (defects), groups, robustness"
+    return [told, f"Next: {run}.", *([] if examinations else [f"More to learn without a run: {more}."])]
 
 
 def _parts(labeled: str) -> dict[str, str]:

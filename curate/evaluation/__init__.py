@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from curate.evaluation.arms import evaluate
     from curate.evaluation.augmentations import audit_augmentations
     from curate.evaluation.examinations import find_examinations
+    from curate.evaluation.heeded import require_heeded
     from curate.evaluation.settings import read_settings
 
 _HOME = {
@@ -33,6 +34,7 @@ _HOME = {
     "learning_curve": "_label_equivalents",
     "linear_probe": "_linear",
     "read_settings": "settings",
+    "require_heeded": "heeded",
     "split_labeled": "_split",
     "split_store": "_split",
     "trajectory": "_trajectory",
@@ -50,6 +52,7 @@ __all__ = [
     "learning_curve",
     "linear_probe",
     "read_settings",
+    "require_heeded",
     "split_labeled",
     "split_store",
     "trajectory",

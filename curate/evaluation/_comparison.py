@@ -1,18 +1,23 @@
-"""All arms on one labeled set: one split, one set of resamples, one learning curve of the frozen encoder."""
+"""All arms on one labeled set: one split, one set of resamples, one learning curve of the frozen encoder.
+
+A split in folds has a probe for each; a figure is one of all test images together, each told by its own fold's probe.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from curate.evaluation._intervals import Measured, Resamples, accuracy
+from curate.evaluation._kept import Memory, NoMemory
 from curate.evaluation._knn import knn_probe
-from curate.evaluation._label_equivalents import Curve, label_equivalents, learning_curve
+from curate.evaluation._label_equivalents import Curve, Fit, Lesson, joint_curve, joint_sizes, label_equivalents
 from curate.evaluation._linear import fitted, linear_probe, standardized
+from curate.evaluation._probe import Probe
 from curate.evaluation._scores import balanced_accuracy, calibrated_error, calibration_error, centered, macro_f1
 from curate.evaluation._split import Split
 from curate.results import Estimate
@@ -26,6 +31,7 @@ UNITS = {
     "knn_balanced": "class-balanced k-NN accuracy",
 }
 ECE = "linear_ece"  # lower is better, and no share of images
+PROBES = {"linear": linear_probe, "knn": knn_probe}
 
 # The linear head on other features [k, d] of the test images ``at`` int64 [k], positions in the test part ->
 # probabilities [k, C]
@@ -37,7 +43,7 @@ class Probed:
     """One arm's figures on the test images, and what was chosen on held-out training images."""
 
     measured: dict[str, Measured]  # by metric
-    chosen: dict[str, dict[str, float]]  # by probe: settings and held-out accuracy
+    chosen: dict[str, dict[str, Any]]  # by probe: settings (of every fold) and held-out accuracy
     probabilities: np.ndarray  # [m, C] by the linear head, of every test image
     correct: np.ndarray  # [m] of every test image, whether the head is right; of several trainings, the share that is
     classify: Classifier
@@ -50,6 +56,7 @@ class Comparison:
     split: Split
     frozen_features: np.ndarray
     seed: int = 0
+    memory: Memory = field(default_factory=NoMemory)  # of what is measured of the frozen encoder alone
 
     @cached_property
     def frozen(self) -> Probed:
@@ -57,33 +64,55 @@ class Comparison:
         return self.probe(self.frozen_features)
 
     @cached_property
+    def baseline(self) -> dict[str, Measured]:
+        """Those that gains are gains over."""
+        return self.memory("baseline", lambda: self.frozen.measured)
+
+    @cached_property
     def curve(self) -> Curve:
         """The frozen encoder's learning curve."""
-        train, test = standardized(*self._parts(self.frozen_features))
-        labels, test_labels = self._parts(self.split.labels)
-        penalty = self.frozen.chosen["linear"]["penalty"]
+        return self.memory("curve", self._curve)
 
-        def fit(rows: np.ndarray) -> np.ndarray:
-            return fitted(train[rows], labels[rows], penalty).predict(test)
-
-        return learning_curve(fit, labels, test_labels, self.resamples)
+    def _curve(self) -> Curve:
+        labels, parts = self.split.labels, self.split.parts
+        penalties = np.atleast_1d(self.frozen.chosen["linear"]["penalty"])
+        lessons = (
+            Lesson(
+                fit=self._fit(part, float(penalty)),
+                labels=labels[part.train],
+                truth=labels[part.test],
+                at=np.flatnonzero(self._part == number),
+            )
+            for number, (part, penalty) in enumerate(zip(parts, penalties, strict=True))
+        )
+        return joint_curve(lessons, joint_sizes([len(part.train) for part in parts]), self.resamples)
 
     def probe(self, features: np.ndarray) -> Probed:
         """Fits both probes on features [n, d] and measures them."""
-        train, test = self._parts(features)
-        labels, _ = self._parts(self.split.labels)
-        n_classes = self.split.n_classes
-        linear = linear_probe(train, labels, test, self.split.held_out, n_classes=n_classes)
-        knn = knn_probe(train, labels, test, self.split.held_out, n_classes=n_classes)
-        probes = {"linear": linear, "knn": knn}
+        labels, n_classes = self.split.labels, self.split.n_classes
+        probes = {
+            name: [
+                fit(features[part.train], labels[part.train], features[part.test], part.held_out, n_classes=n_classes)
+                for part in self.split.parts
+            ]
+            for name, fit in PROBES.items()
+        }
+
+        def classify(features: np.ndarray, at: np.ndarray) -> np.ndarray:
+            found = np.zeros((len(features), n_classes))
+            for number in np.unique(self._part[at]):
+                asked = self._part[at] == number
+                found[asked] = probes["linear"][number].classify(features[asked])
+            return found
+
         return self.judge(
-            {name: probe.probabilities for name, probe in probes.items()},
-            {name: {**probe.settings, "held_out_accuracy": probe.validation} for name, probe in probes.items()},
-            lambda features, _: linear.classify(features),
+            {name: self._joined([probe.probabilities for probe in found]) for name, found in probes.items()},
+            {name: _chosen(found) for name, found in probes.items()},
+            classify,
         )
 
     def judge(
-        self, probabilities: dict[str, np.ndarray], chosen: dict[str, dict[str, float]], classify: Classifier
+        self, probabilities: dict[str, np.ndarray], chosen: dict[str, dict[str, Any]], classify: Classifier
     ) -> Probed:
         """Measures classifiers by what they say of the test images.
 
@@ -92,7 +121,7 @@ class Comparison:
             chosen: Settings of each, and its held-out accuracy.
             classify: The linear one, for other features.
         """
-        _, truth = self._parts(self.split.labels)
+        truth = self.split.labels[self.split.test]
         metrics, right = {}, {}
         for name, said in probabilities.items():
             predicted = said.argmax(axis=1)
@@ -119,9 +148,8 @@ class Comparison:
 
     def gains(self, probed: Probed) -> dict[str, Estimate]:
         """Paired differences against the frozen encoder."""
-        frozen = self.frozen.measured
         return {
-            name: self.resamples.difference(m, frozen[name], UNITS[name], lower_is_better=name == ECE)
+            name: self.resamples.difference(m, self.baseline[name], UNITS[name], lower_is_better=name == ECE)
             for name, m in probed.measured.items()
         }
 
@@ -141,8 +169,35 @@ class Comparison:
     @cached_property
     def resamples(self) -> Resamples:
         """Draws of the test images, the same for all arms."""
-        units = self.split.units[self.split.test]
-        return Resamples(units=units, n_train=len(self.split.train), seed=self.seed)
+        parts, units = self.split.parts, self.split.units[self.split.test]
+        n_train = round(float(np.mean([len(part.train) for part in parts])))
+        return Resamples(units=units, n_train=n_train, seed=self.seed, folds=len(parts))
 
-    def _parts(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return values[self.split.train], values[self.split.test]
+    @cached_property
+    def _part(self) -> np.ndarray:
+        """Number of the split's part that tests each test image, int64 [m]."""
+        found = np.empty(len(self.split.test), np.int64)
+        for number, part in enumerate(self.split.parts):
+            found[np.searchsorted(self.split.test, part.test)] = number
+        return found
+
+    def _joined(self, values: Sequence[np.ndarray]) -> np.ndarray:
+        """What each part has of its test images [m', C], in the order of all of them [m, C]."""
+        found = np.empty((len(self._part), self.split.n_classes))
+        for number, value in enumerate(values):
+            found[self._part == number] = value
+        return found
+
+    def _fit(self, part: Split, penalty: float) -> Fit:
+        train, test = standardized(self.frozen_features[part.train], self.frozen_features[part.test])
+        labels = self.split.labels[part.train]
+        return lambda rows: fitted(train[rows], labels[rows], penalty).predict(test)
+
+
+def _chosen(probes: Sequence[Probe]) -> dict[str, Any]:
+    """Settings that were chosen, of several probes a list of each; held-out accuracy, the mean over them."""
+    accuracy = float(np.mean([probe.validation for probe in probes]))
+    settings: dict[str, Any] = dict(probes[0].settings)
+    if len(probes) > 1:
+        settings = {name: [probe.settings[name] for probe in probes] for name in settings}
+    return {**settings, "held_out_accuracy": accuracy}

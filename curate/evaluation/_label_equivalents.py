@@ -6,11 +6,14 @@ accuracy. The penalty is the one chosen on all training labels (on strong featur
 size); features are standardized with all training images, since only labels are counted. The interval draws test units
 and subsets together, the test units being those drawn for the arm. Accuracies off the curve are told as "more than" or
 "fewer than" the labels at its end.
+
+Cross-fitted, every fold has subsets of its own training part, of the same sizes; the labels at the end of the curve are
+those of a training part, on average.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,17 +46,45 @@ class Curve:
         return cls(sizes=sizes, accuracy=correct.mean(axis=2), draws=draws.reshape(-1, *correct.shape[:2]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """A training part, and the test images that are told from it."""
+
+    fit: Fit
+    labels: np.ndarray  # class numbers int [n] of the training part
+    truth: np.ndarray  # class numbers int [m] of these test images
+    at: np.ndarray  # int64 [m], their positions among all test images
+
+    def correct(self, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Which of them are right, bool [s, SUBSETS, m]; all labels are fitted once, fewer in nested draws."""
+        found = np.empty((len(sizes), SUBSETS, len(self.truth)), bool)
+        found[-1] = self.fit(np.arange(len(self.labels))) == self.truth
+        for draw in range(SUBSETS):
+            order = nested_order(self.labels, rng)
+            for i, size in enumerate(sizes[:-1]):
+                found[i, draw] = self.fit(np.sort(order[:size])) == self.truth
+        return found
+
+
 def learning_curve(fit: Fit, train_labels: np.ndarray, test_labels: np.ndarray, resamples: Resamples) -> Curve:
-    """Measures the curve; all labels are fitted once, fewer of them in SUBSETS nested draws."""
+    """Measures the curve of one training part and all test images."""
+    everywhere = np.arange(len(test_labels))
+    lesson = Lesson(fit=fit, labels=train_labels, truth=test_labels, at=everywhere)
+    return joint_curve([lesson], curve_sizes(len(train_labels)), resamples)
+
+
+def joint_curve(lessons: Iterable[Lesson], sizes: np.ndarray, resamples: Resamples) -> Curve:
+    """Measures the curve of lessons, one at a time; every test image is told in one of them."""
     rng = np.random.default_rng([resamples.seed, 1])
-    sizes = curve_sizes(len(train_labels))
-    correct = np.empty((len(sizes), SUBSETS, len(test_labels)), bool)
-    correct[-1] = fit(np.arange(len(train_labels))) == test_labels
-    for draw in range(SUBSETS):
-        order = nested_order(train_labels, rng)
-        for i, size in enumerate(sizes[:-1]):
-            correct[i, draw] = fit(np.sort(order[:size])) == test_labels
+    correct = np.empty((len(sizes), SUBSETS, len(resamples.units)), bool)
+    for lesson in lessons:
+        correct[..., lesson.at] = lesson.correct(sizes, rng)
     return Curve.from_correct(sizes, correct, resamples)
+
+
+def joint_sizes(counts: Sequence[int]) -> np.ndarray:
+    """Those of training parts with so many labels: what all of them have, and at the end all labels, on average."""
+    return np.append(curve_sizes(min(counts))[:-1], round(float(np.mean(counts))))
 
 
 def curve_sizes(n_train: int) -> np.ndarray:

@@ -13,7 +13,8 @@ the odd look-alikes of an honest set. Under Lite0, split by key (share of clumps
     clip art                             .23   .017    emoji, one of each         .23 to .25   .004, OpenMoji .047
     digits                               .04           garments                   .003
 
-Below 256 training images the 64th is in another class, and there are no clumps. Who gives a test part, or a group for
+Below 256 training images the 64th is in another class, and there are no clumps. Of folds, twins lie in different ones,
+and clumps are those of all folds together. Who gives a test part, or a group for
 every image, is told and never refused. Above 20,000 images twins are looked for only where 40% are clumps and a refusal
 is possible; else their number is not known (None).
 """
@@ -49,7 +50,7 @@ def check_leaks(images: LabeledImages, split: Split) -> dict[str, Any]:
     """
     is_small = len(split.train) + len(split.test) <= EXACT
     may_refuse = images.n_train is None and not _is_grouped(images, split)
-    is_clumped = may_refuse and clump_share(images.own_features()[1], split) >= CLUMPED
+    is_clumped = may_refuse and _clumped(images.own_features()[1], split) >= CLUMPED
     if not (is_small or is_clumped):
         return {"near_duplicates_in_train": None}
     train, test = twins(images, split)
@@ -58,6 +59,12 @@ def check_leaks(images: LabeledImages, split: Split) -> dict[str, Any]:
     if may_refuse and (has_many or (is_clumped and known >= LEAKED * len(split.test))):
         raise _refusal(images, split, train, test)
     return {"near_duplicates_in_train": known}
+
+
+def _clumped(features: np.ndarray, split: Split) -> float:
+    """Share of the test images of all parts."""
+    shares = [clump_share(features, part) for part in split.parts]
+    return float(np.average(shares, weights=[len(part.test) for part in split.parts]))
 
 
 def clump_share(features: np.ndarray, split: Split) -> float:
@@ -71,17 +78,27 @@ def clump_share(features: np.ndarray, split: Split) -> float:
 
 
 def twins(images: LabeledImages, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (training row, test row) that are nearly the same picture, nearest first."""
+    """Pairs (training row, test row) that are nearly the same picture, nearest first; of folds, of each in turn."""
     lengths = [len(store) for store in images.stores]
     origin = np.repeat(np.arange(len(lengths)), lengths)
     place = np.concatenate([np.arange(length) for length in lengths])
     rows = np.concatenate([split.train, split.test])
     pairs = NearPairs.of(Images(stores=images.stores, origin=origin[rows], place=place[rows]), SAME)
-    n = len(split.train)
-    a, b = pairs.between(np.arange(n), np.arange(n, len(rows)))
+    order = np.argsort(rows)
+    found = []
+    for part in split.parts:
+        train, test = (order[np.searchsorted(rows[order], side)] for side in (part.train, part.test))
+        found.append(_same(pairs, train, test))
+    a, b = (np.concatenate(side) for side in zip(*found, strict=True))
+    return rows[a], rows[b]
+
+
+def _same(pairs: NearPairs, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of two lists of images that are nearly the same picture, nearest first."""
+    a, b = pairs.between(train, test)
     same, distance = pairs.confirm(a, b)
     order = np.argsort(distance[same], kind="stable")
-    return rows[a[same][order]], rows[b[same][order]]
+    return a[same][order], b[same][order]
 
 
 def _is_grouped(images: LabeledImages, split: Split) -> bool:

@@ -4,11 +4,15 @@ Images that belong together (one group, exact copies of a file or of its pixels)
 Without a test part, units in the order of sha256 of their name (group, else key) go to the training part until it holds
 about 70% of the images: the same images whatever the file order and whatever the encoder. A given test part stays as it
 is; training images that are copies of test images are left out.
+
+Cross-fitting (``folds``) deals the units out in the same order, each to the smallest fold so far. Every labeled image
+is then tested once, by what was fitted to the other folds; settings are chosen inside these.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,39 +35,50 @@ Parts = list[tuple[np.ndarray, np.ndarray]]  # (rows to fit on, rows held out), 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """A labeled set cut into a training and a test part."""
+    """A labeled set cut into a training and a test part; cross-fitted, its test part is cut into those of the folds."""
 
-    train: np.ndarray  # int64 row numbers, ascending
+    train: np.ndarray  # int64 row numbers, ascending; none where it is cross-fitted
     test: np.ndarray
     labels: np.ndarray  # int64 [n] class number of every row, -1 where there is no label
     units: np.ndarray  # int64 [n] unit of every row, numbered in hash order
     held_out: Parts
     separable: np.ndarray  # int64 [len(train)] what may not be cut in the training part: units, or copies alone
     facts: dict[str, Any]  # n_train, n_test, classes, how, what was left out
+    folds: tuple[Split, ...] = ()  # cross-fitting: every test image is in the test part of one of them
 
     @property
     def n_classes(self) -> int:
         """Classes in either part."""
         return len(self.facts["class_names"])
 
+    @property
+    def parts(self) -> tuple[Split, ...]:
+        """What is fitted and tested: the folds, else the split itself."""
+        return self.folds or (self,)
 
-def split_labeled(rows: pa.Table, n_train: int | None = None) -> Split:
-    """Cuts labeled rows into a training and a test part.
+
+def split_labeled(rows: pa.Table, n_train: int | None = None, *, folds: int = 1) -> Split:
+    """Cuts labeled rows into a training and a test part, or into folds.
 
     Args:
         rows: Rows of a store [n], schema ROWS; with a given test part, the training rows followed by the test rows.
         n_train: How many of them are the given training part; None splits here.
+        folds: Two or more cross-fit: every labeled row is tested once.
 
     Raises:
-        TooFewImagesError: fewer than 10 labeled images in a part, no class with two training images, or one unit only.
-        UsageError: no labels, one class only, or a test part of which most is of classes that training lacks.
+        TooFewImagesError: fewer than 10 labeled images in a part, no class with two training images, one unit only, or
+            fewer of them than folds.
+        UsageError: no labels, one class only, a test part of which most is of classes that training lacks, or folds
+            with a given test part.
     """
+    if folds > 1:
+        return _cross_fitted(rows, n_train, folds)
     labels, names = _class_numbers(rows["label"].to_pylist())
     units = _in_hash_order(block_names(rows if n_train is None else _with_part_in_key(rows, n_train)))
     labeled = np.flatnonzero(labels >= 0)
     if n_train is None:
         train, test = _cut(labeled, units)
-        facts: dict[str, Any] = {"how": f"{TRAIN_SHARE:.0%} of the images train, by {_basis(rows)}"}
+        facts: dict[str, Any] = {"how": f"{TRAIN_SHARE:.0%} of the images train, by {_basis(rows)}", "folds": 1}
     else:
         given, test = labeled[labeled < n_train], labeled[labeled >= n_train]
         train = given[~np.isin(given, _copies_of(rows, given, test))]
@@ -73,8 +88,88 @@ def split_labeled(rows: pa.Table, n_train: int | None = None) -> Split:
             "groups_in_both": len(_groups(rows, train) & _groups(rows, test)),
         }
     facts = {**_counts(labels, names, train, test), "unlabeled_left_out": len(labels) - len(labeled), **facts}
-    _check(labels, train, test)
+    _check_size(train, "The training part has")
+    _check_size(test, "The test part has")
+    _check_classes(labels, train)
+    _check_strange([(labels[train], labels[test])])
     facts["test_units"] = len(np.unique(units[test]))
+    return _split(rows, labels, units, (train, test), facts)
+
+
+def split_store(store: EmbeddingStore, *, folds: int = 1) -> tuple[EmbeddingStore, EmbeddingStore]:
+    """Training and test part of one labeled store, as ``evaluate`` would cut it; with folds all images are tested.
+
+    Raises:
+        TooFewImagesError: fewer than 10 labeled images in a part, no class with two training images, one unit only, or
+            fewer of them than folds.
+        UsageError: no labels, or one class only.
+    """
+    split = split_labeled(store.rows(), folds=folds)
+    return store.take(split.train), store.take(split.test)
+
+
+def _cross_fitted(rows: pa.Table, n_train: int | None, folds: int) -> Split:
+    """All labeled rows as the test part, and the folds that it is made of."""
+    if n_train is not None:
+        raise with_test_part(folds, "the labeled set")
+    labels, names = _class_numbers(rows["label"].to_pylist())
+    units, labeled = _in_hash_order(block_names(rows)), np.flatnonzero(labels >= 0)
+    _check_size(labeled, "There are")
+    fold = _dealt(units[labeled], _possible(folds, units[labeled]))
+    cuts = [(labeled[fold != number], labeled[fold == number]) for number in range(folds)]
+    for train, _ in cuts:
+        _check_size(train, "All folds but one have")
+        _check_classes(labels, train)
+    strange = _check_strange([(labels[train], labels[test]) for train, test in cuts])
+    facts: dict[str, Any] = {
+        "n_train": round(float(np.mean([len(train) for train, _ in cuts]))),
+        "n_test": len(labeled),
+        "classes": len(names),
+        "classes_missing_in_train": len(strange),
+        "classes_missing_in_test": 0,
+        "class_names": names,
+        "unlabeled_left_out": len(labels) - len(labeled),
+        "how": f"every image is tested once, in {folds} folds by {_basis(rows)}; the other folds train",
+        "folds": folds,
+        "test_units": len(np.unique(units[labeled])),
+    }
+    none = labeled[:0]
+    return Split(
+        train=none,
+        test=labeled,
+        labels=labels,
+        units=units,
+        held_out=[],
+        separable=none,
+        facts=facts,
+        folds=tuple(_split(rows, labels, units, cut, facts) for cut in cuts),
+    )
+
+
+def with_test_part(folds: int, name: str) -> UsageError:
+    """The refusal of folds where a test part was given."""
+    return UsageError(
+        f"folds={folds} tests every labeled image, but {name} has a test part of its own.",
+        hint="Leave out folds, or give all labeled images as one source, without ::TEST.",
+    )
+
+
+def _possible(folds: int, units: np.ndarray) -> int:
+    """As many folds, if there are units for them."""
+    found = len(np.unique(units))
+    if found < folds:
+        raise TooFewImagesError(
+            f"{len(units):,} labeled images in {found:,} units (a group, copies of one image, else an image) cannot be "
+            f"divided into {folds} folds.",
+            hint=f"Give at most {found:,} folds." if found > 1 else "Give a test part of its own: TRAIN::TEST.",
+        )
+    return folds
+
+
+def _split(
+    rows: pa.Table, labels: np.ndarray, units: np.ndarray, cut: tuple[np.ndarray, np.ndarray], facts: dict[str, Any]
+) -> Split:
+    train, test = cut
     separable = _separable(rows, units, train)
     return Split(
         train=train,
@@ -85,17 +180,6 @@ def split_labeled(rows: pa.Table, n_train: int | None = None) -> Split:
         separable=separable,
         facts=facts,
     )
-
-
-def split_store(store: EmbeddingStore) -> tuple[EmbeddingStore, EmbeddingStore]:
-    """Training and test part of one labeled store, as ``evaluate`` would cut it.
-
-    Raises:
-        TooFewImagesError: fewer than 10 labeled images in a part, no class with two training images, or one unit only.
-        UsageError: no labels, or one class only.
-    """
-    split = split_labeled(store.rows())
-    return store.take(split.train), store.take(split.test)
 
 
 def _with_part_in_key(rows: pa.Table, n_train: int) -> pa.Table:
@@ -120,14 +204,20 @@ def hold_out(units: np.ndarray, *, enough: int = HELD_OUT) -> Parts:
     Returns:
         (rows to fit on, rows held out) per fold, balanced in size.
     """
+    fold = _dealt(units, FOLDS)
+    load = np.bincount(fold, minlength=FOLDS)
+    used = 1 + int(np.searchsorted(np.cumsum(load), enough))
+    return [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(min(used, FOLDS)) if load[f]]
+
+
+def _dealt(units: np.ndarray, folds: int) -> np.ndarray:
+    """Fold int64 [n] of every image: units in their order, each to the fold that holds the fewest images so far."""
     _, unit, sizes = np.unique(units, return_inverse=True, return_counts=True)
-    load, fold_of_unit = np.zeros(FOLDS, np.int64), np.empty(len(sizes), np.int64)
+    load, fold_of_unit = np.zeros(folds, np.int64), np.empty(len(sizes), np.int64)
     for number, size in enumerate(sizes):
         fold_of_unit[number] = load.argmin()
         load[fold_of_unit[number]] += size
-    fold = fold_of_unit[unit]
-    used = 1 + int(np.searchsorted(np.cumsum(load), enough))
-    return [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(min(used, FOLDS)) if load[f]]
+    return np.asarray(fold_of_unit[unit])
 
 
 def _class_numbers(labels: list[str | None]) -> tuple[np.ndarray, list[str]]:
@@ -196,13 +286,15 @@ def _counts(labels: np.ndarray, names: list[str], train: np.ndarray, test: np.nd
     }
 
 
-def _check(labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> None:
-    for part, name in ((train, "training"), (test, "test")):
-        if len(part) < MIN_IMAGES:
-            raise TooFewImagesError(
-                f"The {name} part has {len(part)} labeled images; at least {MIN_IMAGES} are needed.",
-                hint="Label more images, or give parts of your own: TRAIN::TEST.",
-            )
+def _check_size(part: np.ndarray, what: str) -> None:
+    if len(part) < MIN_IMAGES:
+        raise TooFewImagesError(
+            f"{what} {len(part)} labeled images; at least {MIN_IMAGES} are needed.",
+            hint="Label more images, or give parts of your own: TRAIN::TEST.",
+        )
+
+
+def _check_classes(labels: np.ndarray, train: np.ndarray) -> None:
     sizes = np.bincount(labels[train])
     if (sizes > 0).sum() < 2:
         raise UsageError(
@@ -214,10 +306,16 @@ def _check(labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> None:
             f"{len(train)} training images have {len(train)} different labels; no class can be learned from one image.",
             hint="Name a coarser label column: SOURCE#label:COLUMN.",
         )
-    strange = ~np.isin(labels[test], labels[train])
+
+
+def _check_strange(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Classes tested without a training image, of pairs (training labels, test labels); refused if most images are."""
+    tested = np.concatenate([test for _, test in parts])
+    strange = np.concatenate([~np.isin(test, train) for train, test in parts])
     if strange.mean() > MOST_STRANGE:
         raise UsageError(
-            f"{strange.sum():,} of {len(test):,} test images are of classes without a training image.",
+            f"{strange.sum():,} of {len(tested):,} test images are of classes without a training image.",
             hint="Where the label follows from the group, leave the group out or group by another column; else give "
             "parts of your own: TRAIN::TEST.",
         )
+    return np.unique(tested[strange])

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curate.evaluation._intervals import NORMAL_95
+from curate.numerals import between, signed
 from curate.results import Estimate, Run
 
 PER = 1_000  # samples
@@ -62,8 +63,9 @@ class Stage:
     def __str__(self) -> str:
         if self.gain.value is None or self.gain.low is None or self.gain.high is None:
             return f"{self.name} ({self.samples:,} samples): {self.gain.reason}"
-        ends = f"[{100 * self.gain.low:+.1f}, {100 * self.gain.high:+.1f}]"
-        gain = f"{100 * self.gain.value:+.1f} points {ends}, {100 * (self.marginal.value or 0.0):+.2f} per {PER:,}"
+        ends = between(self.gain.low, self.gain.high, 1, scale=100, plus=True)
+        rate = signed(100 * (self.marginal.value or 0.0), 2)
+        gain = f"{signed(100 * self.gain.value)} points ({ends}), {rate} per {PER:,}"
         return f"{self.name} ({self.samples:,} samples): {gain}, {self.verdict}"
 
 

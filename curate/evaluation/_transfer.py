@@ -28,6 +28,7 @@ import numpy as np
 from curate.eval_report import ArmScore, EvalReport
 from curate.evaluation._intervals import LEVEL, NORMAL_95
 from curate.evaluation._label_equivalents import amount, labels_needed
+from curate.numerals import between, signed
 from curate.results import Estimate
 
 METRIC = "linear"
@@ -198,7 +199,8 @@ def labels_saved(score: ArmScore) -> Estimate:
         for end in ("value", "low", "high")
     )
     if value is None:
-        hint = f"takes label fractions up to 100 (--also labels); by label-equivalents, {equivalents.reason or 'none'}"
+        told = f"by label-equivalents, {equivalents.reason or 'none'}"
+        hint = f"takes label fractions up to 100, without folds (--also labels); {told}"
         return Estimate(value=None, reason=f"how many labels {score.arm} saves on {score.labeled} {hint}")
     is_whole = low is not None and high is not None
     return Estimate(
@@ -292,9 +294,6 @@ def _points(gain: Estimate) -> str:
     """A difference of accuracies in points, with its interval."""
     if gain.value is None:
         return f"gain unknown ({gain.reason})"
-    told = f"{100 * gain.value:+.1f}"
-    return (
-        f"{told} points"
-        if gain.low is None or gain.high is None
-        else (f"{told} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]")
-    )
+    told = signed(100 * gain.value)
+    ends = between(gain.low, gain.high, 1, scale=100, plus=True)
+    return f"{told} points ({ends})" if ends else f"{told} points"

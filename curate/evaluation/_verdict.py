@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from curate.eval_report import ArmScore, EvalReport, Pair
+from curate.evaluation._cross_fitting import closing, sizes_in_words
 from curate.evaluation._label_equivalents import amount
+from curate.evaluation._pretrained_on import warning
+from curate.numerals import number, within
 from curate.results import Estimate
 from embeddings.errors import UnknownNameError
 
 METRIC = "linear"
 LEAKED = 0.01  # share of test images known from training that is worth a warning
 ALPHA = 0.05
+CONTROLS = ("frozen", "untrained")
+TUNED = "finetuned:"
 
 
 def verdicts(report: EvalReport) -> list[str]:
-    """Per labeled set one sentence on what there is to beat, then one per run, then whether one run is the best."""
+    """Per labeled set one sentence on what there is to beat, then one per arm, then whether one run is the best.
+
+    Without a run: what the public encoder has learned, against an untrained network. A run that was fine-tuned is set
+    against the fine-tuned public encoder, where both were compared.
+    """
     lines = []
     for labeled, facts in report.labeled.items():
         scores = [s for s in report.scores if s.labeled == labeled]
         frozen = next(s for s in scores if s.kind == "frozen")
-        sizes = f"{facts['n_train']:,} training and {facts['n_test']:,} test images, {facts['classes']:,} classes"
         read = ", ".join(f"{name} {_interval(frozen.metrics[name])}" for name in (METRIC, "knn"))
-        lines.append(f"{labeled}: the frozen public encoder reads {read} ({sizes}).")
-        lines += [f"{labeled}: {warning}" for warning in (*_missing(facts), *_leaks(facts))]
-        lines += [f"{labeled}: {verdict(report, s.arm, labeled)}" for s in scores if s.kind == "run"]
+        lines.append(f"{labeled}: the frozen public encoder reads {read}; {sizes_in_words(facts)}.")
+        lines += [f"{labeled}: {told}" for told in (*_missing(facts), *_leaks(facts))]
+        known = [told for s in scores for told in warning(s.arm, s.kind, s.facts, facts["n_test"])]
+        lines += [f"{labeled}: careful: {told}." for told in known]
+        runs = [s for s in scores if s.kind == "run"]
+        lines += [] if runs else [f"{labeled}: {_learned(s)}" for s in scores if s.kind == "untrained"]
+        lines += [f"{labeled}: {_of_arm(report, s, scores)}" for s in scores if s.kind not in CONTROLS]
         lines += [f"{labeled}: {sentence}" for sentence in _best_run(report, labeled)]
-    return lines
+    return [*lines, *closing(report)]
 
 
 def verdict(report: EvalReport, arm: str, labeled: str) -> str:
@@ -45,7 +58,47 @@ def verdict(report: EvalReport, arm: str, labeled: str) -> str:
     if gain is None or gain.value is None:
         return f"{arm} is what the others are compared with."
     figures = f"{METRIC} {_number(score.metrics[METRIC])} against {_number(frozen.metrics[METRIC])}"
-    return f"{arm} {_outcome(gain)} ({figures}, difference {_interval(gain, signed=True)}){_labels(score)}."
+    name = _called(score, scores.values())
+    return f"{name} {_outcome(gain)}: {figures}, difference {_interval(gain, signed=True)}{_labels(score)}."
+
+
+def _of_arm(report: EvalReport, score: ArmScore, scores: Sequence[ArmScore]) -> str:
+    """Whether an arm beat what it has to beat."""
+    tuned = next((s for s in scores if s.kind == "finetuned" and not _run_of(s, scores)), None)
+    if tuned is not None and _run_of(score, scores):
+        for pair in report.pairs:
+            if pair.labeled == score.labeled and {pair.first, pair.second} == {score.arm, tuned.arm}:
+                return _compared(pair, {s.arm: _called(s, scores) for s in (score, tuned)})
+    return verdict(report, score.arm, score.labeled)
+
+
+def _called(score: ArmScore, scores: Iterable[ArmScore]) -> str:
+    """An arm in a sentence."""
+    if score.kind == "supervised":
+        return "a network trained on the labels alone"
+    if score.kind != "finetuned":
+        return score.arm
+    run = _run_of(score, scores)
+    return f"fine-tuned {run}" if run else "the fine-tuned public encoder"
+
+
+def _run_of(score: ArmScore, scores: Iterable[ArmScore]) -> str:
+    """Which run a fine-tuned network was before; empty for the others, the public encoder among them."""
+    name = score.arm.removeprefix(TUNED)
+    return name if score.kind == "finetuned" and any(s.kind == "run" and s.arm == name for s in scores) else ""
+
+
+def _learned(untrained: ArmScore) -> str:
+    """What the public encoder's weights are worth: the difference to a network without them."""
+    gain = untrained.against_frozen.get(METRIC)
+    figures = f"an untrained network reads {METRIC} {_number(untrained.metrics[METRIC])}"
+    if gain is None or gain.value is None:
+        return f"{figures}."
+    worth = _reversed(gain)
+    told = f"{figures}, so what the public encoder has learned is worth {_interval(worth, signed=True)} here"
+    if worth.low is None or worth.low > 0:
+        return f"{told}."
+    return f"careful: {told}, not to be told from nothing. Do the labels belong to the images?"
 
 
 def _missing(facts: dict[str, Any]) -> list[str]:
@@ -73,15 +126,18 @@ def _best_run(report: EvalReport, labeled: str) -> list[str]:
         return []
     best, second = (s.arm for s in sorted(runs, key=lambda s: -(s.metrics[METRIC].value or 0))[:2])
     pairs = [p for p in report.pairs if p.labeled == labeled and {p.first, p.second} == {best, second}]
-    return [_compared(pair, best, second) for pair in pairs]
+    return [f"of the runs, {_compared(pair, {best: best, second: second})}" for pair in pairs]
 
 
-def _compared(pair: Pair, best: str, other: str) -> str:
-    gap = pair.difference if pair.first == best else _reversed(pair.difference)
+def _compared(pair: Pair, names: Mapping[str, str]) -> str:
+    """Whether the better of two arms, by what they are called, surely is that."""
+    is_turned = (pair.difference.value or 0.0) < 0
+    gap = _reversed(pair.difference) if is_turned else pair.difference
+    best, other = (names[arm] for arm in ((pair.second, pair.first) if is_turned else (pair.first, pair.second)))
     figures = f"difference {_interval(gap, signed=True)}, corrected McNemar p {pair.p_holm:.2g}"
     is_sure = gap.low is not None and gap.low > 0 and pair.p_holm < ALPHA
     told = f"{best} is surely better than {other}" if is_sure else f"{best} and {other} cannot be told apart"
-    return f"of the runs, {told} ({figures})."
+    return f"{told}: {figures}."
 
 
 def _reversed(gap: Estimate) -> Estimate:
@@ -92,7 +148,7 @@ def _reversed(gap: Estimate) -> Estimate:
 
 def _outcome(gain: Estimate) -> str:
     if gain.low is None or gain.high is None:
-        return "cannot be judged against the frozen public encoder: the difference has no interval"
+        return "cannot be judged against the frozen public encoder, the difference having no interval"
     if gain.low > 0:
         return "beats the frozen public encoder"
     if gain.high < 0:
@@ -116,12 +172,8 @@ def _cost(cost: Estimate | None) -> str:
 
 
 def _interval(estimate: Estimate, *, signed: bool = False) -> str:
-    value = _number(estimate, signed=signed)
-    if estimate.low is None or estimate.high is None:
-        return value
-    sign = "+" if signed else ""
-    return f"{value} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
+    return within(estimate.value, estimate.low, estimate.high, 3, plus=signed)
 
 
-def _number(estimate: Estimate, *, signed: bool = False) -> str:
-    return f"{estimate.value:{'+' if signed else ''}.3f}"
+def _number(estimate: Estimate) -> str:
+    return number(estimate.value, 3)

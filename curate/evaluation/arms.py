@@ -3,6 +3,8 @@
 Every arm embeds every labeled set once; split, resamples and grids are the same for all. Settings are chosen on
 held-out training images; test images are looked at once, for the final figures.
 
+Few labels are cross-fitted (``Settings.folds``): each is then a test label once; see ``_cross_fitting``.
+
 Further examinations are asked for by name: ``also=("labels", "robustness")``. Two add arms instead: ``references`` the
 frozen encoder fine-tuned and a network trained on the labels alone, ``finetune`` also every run fine-tuned.
 """
@@ -18,14 +20,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.eval_report import PREDICTIONS, ArmScore, EvalReport, Pair
+from curate.eval_report import PREDICTIONS, ArmScore, EvalReport, Finding, Pair
+from curate.evaluation._arm_result import KINDS, RUN, ArmResult, arm_document, set_document
 from curate.evaluation._comparison import UNITS, Comparison, Probed
+from curate.evaluation._cross_fitting import require_foldable
 from curate.evaluation._images import Embedding, Labeled, LabeledImages
+from curate.evaluation._kept import Kept, Memory, NoMemory
 from curate.evaluation._label_equivalents import label_cost
 from curate.evaluation._leaks import check_leaks
 from curate.evaluation._pairs import METRIC, Contestant, compare_pairs, left_out
+from curate.evaluation._pretrained_on import SEEN, count_pretrained_on, require_mostly_new
 from curate.evaluation._split import split_labeled
-from curate.evaluation._view import View
+from curate.evaluation._view import Figure, View
 from curate.evaluation.examinations import FINETUNE, REFERENCES, ROWS, as_findings, examine, find_examinations
 from curate.evaluation.examinations.labels import lists_table
 from curate.evaluation.settings import Settings
@@ -39,7 +45,7 @@ COMPARED = ("run", "finetuned")  # kinds of arms that are compared with each oth
 RESERVED = ("frozen:", "untrained:", "finetuned:", "supervised:")
 
 
-def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its own)
+def evaluate(  # noqa: PLR0913 (the settings all commands share, and six of its own)
     arms: Mapping[str, Run | str | Path],
     labeled: Mapping[str, Labeled],
     *,
@@ -53,6 +59,7 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its
     device: str = "auto",
     workers: int | None = None,
     progress: Progress = silent,
+    kept: Path | str | None = None,
 ) -> EvalReport:
     """Compares runs with the frozen public encoder by linear and k-NN accuracy.
 
@@ -62,7 +69,7 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its
             of sources. A store serves too if it knows its images, since every arm embeds those itself.
         encoder: The frozen public encoder.
         also: Further examinations, or all: see ``EXAMINATIONS``; ``references`` and ``finetune`` add arms.
-        settings: Knobs of the examinations.
+        settings: Knobs of the evaluation (``folds``) and of the examinations.
         split_by: Column whose values (a part, a lot, a camera) are never cut by a split.
         allow_unequal: Compare runs that saw unequal numbers of samples.
         seed: Draws test images and label subsets.
@@ -70,6 +77,7 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its
         device: Where to embed: auto, cpu, cuda.
         workers: Threads that decode.
         progress: Told how far the work is.
+        kept: Folder of what is finished: the same call does the rest, and measures again what has changed. None: all.
 
     Returns:
         EvalReport: for every labeled set ``frozen:ENCODER``, ``untrained:ENCODER``, then the runs in their order.
@@ -77,10 +85,12 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its
 
     Raises:
         UsageError: unequal samples seen, not a run, an arm named as the encoder, no labels, one class only,
-            vectors without images, or near duplicates on both sides of a split that was made here.
-        TooFewImagesError: fewer than 10 labeled images in a part.
+            vectors without images, near duplicates on both sides of a split that was made here, a run that was
+            pretrained on most test images, or folds with a given test part or with arms that are trained on the labels.
+        TooFewImagesError: fewer than 10 labeled images in a part, or fewer units than folds.
     """
-    names = find_examinations(also)
+    names, settings = find_examinations(also), settings or Settings()
+    require_foldable(settings.folds, labeled, names)
     if {FINETUNE, REFERENCES} & {*names}:
         _require_tunable(encoder, device)
     compared = [*_references(encoder), *_runs(arms, encoder, allow_unequal)]
@@ -88,18 +98,21 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and five of its
         raise UsageError("No labeled set was given.", hint="Give at least one: NAME=TRAIN[::TEST].")
     folder = None if work is None else Path(work)
     embedding = Embedding(work=folder, device=device, workers=workers, progress=progress)
+    memory: Memory = NoMemory() if kept is None else Kept(Path(kept), KINDS)
     benches: list[_Bench] = []
-    scores: list[ArmScore] = []
+    done = 0
     total = len(labeled) * sum(2 if _is_tuned(arm, names) else 1 for arm in compared)
     for name, thing in labeled.items():
         images = LabeledImages.of(name, thing, embedding, encoder, split_by=split_by)
-        bench = _Bench(images, _comparison(images, seed), embedding, settings or Settings(), names)
-        for arm in compared:
-            progress("evaluate", len(scores), total, f"{arm.name} on {name}")
-            scores += bench.scores(arm)
+        depends = partial(set_document, images, settings, names, seed=seed, encoder=encoder, embedding=embedding)
+        bench = _Bench.of(images, embedding, settings, names, seed=seed, memory=memory.on(depends))
+        for arm in [bench.told(arm) for arm in compared]:
+            progress("evaluate", done, total, f"{arm.name} on {name}")
+            done += bench.measure(arm)
         benches.append(bench)
-    progress("evaluate", len(scores), len(scores))
-    return _report(scores, benches, seed)
+    progress("evaluate", done, done)
+    memory.forget_others()
+    return _report(benches, seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,28 +129,68 @@ class _Bench:
 
     images: LabeledImages
     comparison: Comparison
+    examined: Comparison  # the same, or one split for the examinations of what is cross-fitted
     embedding: Embedding
     settings: Settings
     names: tuple[str, ...]  # of the examinations
-    predictions: list[pa.Table] = field(default_factory=list)  # of the arms so far
-    label_lists: pa.Table | None = None
-    _contestants: list[Contestant] = field(default_factory=list)
-    _frozen: dict[tuple[str, str, str], Any] | None = None  # its figures
+    memory: Memory  # of what was measured on the set
+    results: list[ArmResult] = field(default_factory=list)  # of the arms so far
+    _frozen: dict[tuple[str, str, str], Figure] | None = None  # the frozen encoder's
 
-    def scores(self, arm: _Arm) -> Iterator[ArmScore]:
-        """The arm as it is, and fine-tuned."""
-        view, facts = self._seen(arm)
-        yield self._score(view, {**facts, **arm.facts})
-        if _is_tuned(arm, self.names):
-            yield from self._tuned(view, arm)
+    @classmethod
+    def of(
+        cls,
+        images: LabeledImages,
+        embedding: Embedding,
+        settings: Settings,
+        names: tuple[str, ...],
+        *,
+        seed: int,
+        memory: Memory,
+    ) -> _Bench:
+        """The set, split and searched for test images that are known from training."""
+        comparison = _comparison(images, settings.folds, seed, memory)
+        is_examined = settings.folds > 1 and bool(names)
+        examined = _comparison(images, 1, seed, memory) if is_examined else comparison
+        return cls(images, comparison, examined, embedding, settings, names, memory)
+
+    def told(self, arm: _Arm) -> _Arm:
+        """The arm with the number of test images that it was pretrained on; refused where it knows most of them."""
+        if not arm.encoder.startswith(RUN):
+            return arm
+        test = self.images.rows.take(pa.array(self.comparison.split.test))
+        count = count_pretrained_on(Path(arm.encoder.removeprefix(RUN)), test)
+        require_mostly_new(arm.name, self.images.name, count, len(test))
+        return replace(arm, facts={**arm.facts, SEEN: count})
+
+    def measure(self, arm: _Arm) -> int:
+        """Takes up the arm as it is, and fine-tuned: as it was kept, else measured; says how many results that are."""
+        memory = self.memory.on(lambda: arm_document(arm.name, arm.kind, arm.encoder, arm.facts))
+        found = memory("arm", lambda: list(self._measured(arm)))
+        self.results += found
+        if arm.kind == "frozen":
+            self._frozen = found[0].figures
+        return len(found)
 
     def pairs(self) -> list[Pair]:
         """Every two runs, compared."""
         return compare_pairs(self.images.name, self._contestants, UNITS[METRIC])
 
     def facts(self) -> dict[str, Any]:
-        """Of the set, and of what was left out."""
-        return {**self.comparison.facts(), **left_out(self._contestants)}
+        """Of the set, of the split that was examined if it is another one, and of what was left out."""
+        examined = {name: self.examined.split.facts[name] for name in ("n_train", "n_test", "how")}
+        found = {} if self.examined is self.comparison else {"examined": examined}
+        return {**self.comparison.facts(), **found, **left_out(self._contestants)}
+
+    @property
+    def _contestants(self) -> list[Contestant]:
+        return [result.contestant for result in self.results if result.contestant]
+
+    def _measured(self, arm: _Arm) -> Iterator[ArmResult]:
+        view, facts = self._seen(arm)
+        yield self._result(view, {**facts, **arm.facts})
+        if _is_tuned(arm, self.names):
+            yield self._tuned(view, arm)
 
     def _seen(self, arm: _Arm) -> tuple[View, dict[str, Any]]:
         is_frozen = arm.kind == "frozen"
@@ -148,7 +201,7 @@ class _Bench:
         view = self._view(arm.name, arm.kind, eye, features, probed)
         return view, {"encoder": spec.name, "fingerprint": spec.fingerprint}
 
-    def _tuned(self, view: View, arm: _Arm) -> Iterator[ArmScore]:
+    def _tuned(self, view: View, arm: _Arm) -> ArmResult:
         """The untrained network, trained on the labels alone; others fine-tuned on them."""
         from curate.evaluation.finetuning.finetune import finetune
 
@@ -158,21 +211,30 @@ class _Bench:
         name = f"{kind}:{tuned.network if is_scratch else arm.name.removeprefix('frozen:')}"
         seen = self._view(name, kind, tuned.eye, tuned.features, tuned.probed)
         seen = replace(seen, saw_labels=tuned.saw_labels)
-        yield self._score(seen, {**tuned.facts, **arm.facts})
+        return self._result(seen, {**tuned.facts, **arm.facts})
 
     def _view(self, arm: str, kind: str, eye: Callable[[], Any], features: np.ndarray, probed: Probed) -> View:
         shared = {name: getattr(self, name) for name in ("comparison", "images", "embedding", "settings")}
         return View(arm=arm, kind=kind, eye=eye, features=features, probed=probed, **shared)
 
-    def _score(self, view: View, facts: dict[str, Any]) -> ArmScore:
+    def _result(self, view: View, facts: dict[str, Any]) -> ArmResult:
+        examined = self._examined(view)
+        figures = examine([name for name in self.names if name not in ROWS], examined)
+        if is_frozen := view.kind == "frozen":
+            self._frozen = figures
+        others = None if is_frozen else self._frozen
+        findings = as_findings(figures, others, examined.comparison.resamples)
+        return ArmResult(
+            score=self._score(view, findings, facts),
+            predictions=self._predictions(view),
+            contestant=self._contestant(view) if view.kind in COMPARED else None,
+            figures=figures if is_frozen else None,
+            label_lists=lists_table(examined) if is_frozen and LABELS in self.names else None,
+        )
+
+    def _score(self, view: View, findings: tuple[Finding, ...], facts: dict[str, Any]) -> ArmScore:
         comparison, probed, is_frozen = view.comparison, view.probed, view.kind == "frozen"
         equivalents = None if is_frozen else comparison.label_equivalents(probed)
-        self._keep(view)
-        figures = examine([name for name in self.names if name not in ROWS], view)
-        findings = as_findings(figures, self._frozen, comparison.resamples)
-        if is_frozen:
-            self._frozen = figures
-            self.label_lists = lists_table(view) if LABELS in self.names else None
         return ArmScore(
             arm=view.arm,
             labeled=self.images.name,
@@ -185,12 +247,20 @@ class _Bench:
             facts={**facts, "chosen": probed.chosen},
         )
 
+    def _examined(self, view: View) -> View:
+        """The arm on the one split of the further examinations."""
+        examined = self.examined
+        if examined is view.comparison:
+            return view
+        probed = examined.frozen if view.kind == "frozen" else examined.probe(view.features)
+        return replace(view, comparison=examined, probed=probed)
+
     def _cost(self, comparison: Comparison, equivalents: Estimate | None) -> Estimate | None:
         price = self.settings.label_price
         return None if equivalents is None or price is None else label_cost(equivalents, comparison.curve, price)
 
-    def _keep(self, view: View) -> None:
-        """What the arm says of every test image, and its part in the comparison of runs."""
+    def _predictions(self, view: View) -> pa.Table:
+        """What the arm says of every test image."""
         split, said = view.comparison.split, view.probed.probabilities
         names = np.array(split.facts["class_names"], dtype=object)
         predicted, truth = said.argmax(axis=1), split.labels[split.test]
@@ -203,27 +273,28 @@ class _Bench:
             "predicted": names[predicted],
             "confidence": said.max(axis=1).astype(np.float64),
         }
-        self.predictions.append(pa.table(columns, schema=PREDICTIONS))
-        if view.kind in COMPARED:
-            self._contestants.append(
-                Contestant(
-                    arm=view.arm,
-                    kind=view.kind,
-                    linear=view.probed.measured[METRIC],
-                    correct=view.probed.correct,
-                    resamples=view.comparison.resamples,
-                )
-            )
+        return pa.table(columns, schema=PREDICTIONS).combine_chunks()
+
+    def _contestant(self, view: View) -> Contestant:
+        """Its part in the comparison of runs."""
+        return Contestant(
+            arm=view.arm,
+            kind=view.kind,
+            linear=view.probed.measured[METRIC],
+            correct=view.probed.correct,
+            resamples=view.comparison.resamples,
+        )
 
 
-def _report(scores: Sequence[ArmScore], benches: Sequence[_Bench], seed: int) -> EvalReport:
+def _report(benches: Sequence[_Bench], seed: int) -> EvalReport:
     """All labeled sets together."""
-    lists = [bench.label_lists for bench in benches if bench.label_lists is not None]
+    results = [result for bench in benches for result in bench.results]
+    lists = [result.label_lists for result in results if result.label_lists is not None]
     return EvalReport(
-        scores=tuple(scores),
+        scores=tuple(result.score for result in results),
         labeled={bench.images.name: bench.facts() for bench in benches},
         pairs=tuple(pair for bench in benches for pair in bench.pairs()),
-        predictions=pa.concat_tables([table for bench in benches for table in bench.predictions]),
+        predictions=pa.concat_tables([result.predictions for result in results]),
         label_lists=pa.concat_tables(lists) if lists else None,
         seed=seed,
     )
@@ -241,11 +312,13 @@ def _require_tunable(encoder: str, device: str) -> None:
     require_tunable(encoder, get_encoder(encoder, device=device.partition(",")[0]))
 
 
-def _comparison(images: LabeledImages, seed: int) -> Comparison:
+def _comparison(images: LabeledImages, folds: int, seed: int, memory: Memory) -> Comparison:
     """The set, split, and searched for test images that are known from training."""
-    split = split_labeled(images.rows, images.n_train)
-    split = replace(split, facts={**split.facts, **check_leaks(images, split)})
-    return Comparison(split=split, frozen_features=images.own_features()[1], seed=seed)
+    memory = memory.on(lambda: {"folds": folds})
+    split = split_labeled(images.rows, images.n_train, folds=folds)
+    leaks = memory("leaks", lambda: check_leaks(images, split))
+    split = replace(split, facts={**split.facts, **leaks})
+    return Comparison(split=split, frozen_features=images.own_features()[1], seed=seed, memory=memory)
 
 
 def _references(encoder: str) -> list[_Arm]:

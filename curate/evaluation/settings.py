@@ -1,4 +1,4 @@
-"""What an evaluation examines further, and the knobs of its examinations: ``reject=0.02``, ``fractions=1,10,100``."""
+"""The knobs of an evaluation and of its further examinations: ``folds=5``, ``reject=0.02``, ``fractions=1,10,100``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from curate.pretraining.knobs import read_value, split_pair
 from embeddings.errors import UnknownNameError, UsageError
 
 SHIFT = "shift."  # shift.NAME=SOURCE: the same task under other conditions
+MOST_FOLDS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Knobs of the further examinations; defaults serve a few hundred to a few thousand labeled images."""
+    """Knobs of an evaluation; defaults serve a few hundred to a few thousand labeled images."""
 
+    folds: int = 1  # cross-fitting: every labeled image is tested by probes of the other folds; 1: 30% are held out
     seeds: int = 3  # subsets of labels
     fractions: tuple[float, ...] = (1.0, 5.0, 10.0, 100.0)  # percent of the training labels
     label_price: float | None = None  # money for one label
@@ -38,6 +40,8 @@ class Settings:
     shifts: Mapping[str, str] = field(default_factory=dict)  # name -> labeled source
 
     def __post_init__(self) -> None:
+        is_known = self.folds in range(1, MOST_FOLDS + 1)
+        _require(is_known, "folds", self.folds, f"1 (one split), or 2 to {MOST_FOLDS}")
         _require(self.seeds >= 1, "seeds", self.seeds, "1 or more")
         _require(all(0 < f <= 100 for f in self.fractions), "fractions", self.fractions, "percents above 0 to 100")
         _require(0 < self.reject < 1, "reject", self.reject, "a share between 0 and 1")

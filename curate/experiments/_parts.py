@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from curate import evaluation
-from curate.config import Config
+from curate.config import Config, StudyConfig
+from curate.evaluation._cross_fitting import require_foldable
 from curate.evaluation.examinations import find_examinations
 from curate.evaluation.settings import Settings, read_settings
 from embeddings.pipeline import as_store
@@ -20,9 +21,11 @@ def examination_settings(config: Config) -> Settings:
     """The knobs of ``[study]``; their paths are relative to the file, as all others.
 
     Raises:
-        UnknownNameError, UsageError: as ``read_settings``.
+        UnknownNameError, UsageError: as ``read_settings``, or folds with what they cannot be combined with.
     """
-    found = read_settings(config.study.set if config.study else ())
+    study = config.study or StudyConfig()
+    found = read_settings(study.set)
+    require_foldable(found.folds, config.labeled_addresses, find_examinations(study.also))
     costs = config.located(found.costs) if found.costs else found.costs
     return replace(found, costs=costs, shifts={name: config.located(source) for name, source in found.shifts.items()})
 
@@ -30,7 +33,11 @@ def examination_settings(config: Config) -> Settings:
 def evaluation_parts(
     config: Config, *, encoder: str, work: Path | None, **embedding: Any
 ) -> list[str | EmbeddingStore]:
-    """The images that a file's evaluations test on, given, held out or shifted: never to be selected."""
+    """The images that a file's evaluations test on, given, held out or shifted: never to be selected.
+
+    Of a cross-fitted evaluation (``folds``) they are all labeled images.
+    """
+    settings = examination_settings(config)
     parts: list[str | EmbeddingStore] = []
     for address in config.labeled_addresses.values():
         train, _, test = address.partition("::")
@@ -38,7 +45,7 @@ def evaluation_parts(
             parts.append(test)
         else:
             store = as_store(train, name="labeled", encoder=encoder, work=work, **embedding)
-            parts.append(evaluation.split_store(store)[1])
+            parts.append(evaluation.split_store(store, folds=settings.folds)[1])
     if config.study and SHIFTED in find_examinations(config.study.also):
-        parts += dict.fromkeys(examination_settings(config).shifts.values())
+        parts += dict.fromkeys(settings.shifts.values())
     return parts

@@ -4,7 +4,8 @@ Every step writes into its own folder below ``out`` and returns at once if it is
 continues where it stopped:
 
     study.json    protocol.json    TARGET/score.json    TARGET/selections/DRAW/    TARGET/runs/CELL/
-    tasks/TARGET/CELL/    TARGET/cells.json    TARGET/evaluate.json    study-results.json    results.parquet
+    tasks/TARGET/CELL/    TARGET/cells.json    TARGET/evaluated/    TARGET/evaluate.json
+    study-results.json    results.parquet
 
 A file with one target has no folder TARGET; one without a grid has a cell per arm, and ends with evaluate.json.
 study.json holds the configuration, protocol.json what the study is to decide; others are refused.
@@ -21,13 +22,15 @@ from typing import TYPE_CHECKING, Any
 from curate import selection
 from curate.config import Config, GridConfig, StudyConfig
 from curate.evaluation.examinations import find_examinations
+from curate.evaluation.heeded import require_heeded
 from curate.experiments._grid import Cell, expand, written
 from curate.experiments._parts import evaluation_parts, examination_settings
-from curate.experiments._tables import claims_table, runs_table, selections_table
+from curate.experiments._tables import runs_table, selections_table
 from curate.experiments._target_study import Drawn, TargetStudy
 from curate.experiments.analysis import analyze
 from curate.experiments.cells import run_cell
-from curate.experiments.protocol import Protocol, read_protocol, require_runs, write_protocol
+from curate.experiments.named import named
+from curate.experiments.protocol import Protocol, read_protocol, require_runs, require_same_study, write_protocol
 from curate.experiments.queue import Task, run_all
 from curate.experiments.steps import STEPS, Step
 from curate.pretraining.knobs import read_knobs
@@ -160,10 +163,11 @@ class Study:
             runs = self._pretrain(drawn, device, progress)
             tables += self._run_tables(runs)
             if self._reaches("evaluate"):
-                for name, study in self.targets.items():
-                    tables += self._titled(name, [evaluation_table(study.evaluate(runs[name], embedding))])
+                reports = {name: study.evaluate(runs[name], embedding) for name, study in self.targets.items()}
                 if self.is_grid:
-                    tables.append(claims_table(analyze(self.out)))
+                    analyze(self.out)
+                else:
+                    tables += map(evaluation_table, reports.values())
         return tables
 
     def _prepare(self, study: TargetStudy, embedding: dict[str, Any]) -> tuple[list[TextTable], Drawn]:
@@ -201,11 +205,12 @@ class Study:
         return runs
 
     def _run_here(self, cell: Cell, device: str, progress: Progress) -> Run:
-        def named(stage: str, done: int, total: int, note: str = "") -> None:
-            progress(f"{stage} {cell.name}", done, total, note)
+        def told(stage: str, done: int, total: int, note: str = "") -> None:
+            progress(f"{stage} {cell.name}", done, total, note if total else f"{cell.name}: {note}")
 
         study = self.targets[cell.target]
-        return run_cell(study.out, device=device, progress=named, **study.arguments(cell, "."))
+        with named(cell.name):
+            return run_cell(study.out, device=device, progress=told, **study.arguments(cell, "."))
 
     def _task(self, cell: Cell) -> Task:
         study = self.targets[cell.target]
@@ -239,7 +244,8 @@ class Study:
             found = files.read_json(self.out / STUDY)
             if "labeled" not in found:
                 document.pop("labeled", None)  # begun by a version that did not tell it
-            files.require_same_config(self.out, found, document)
+            require_same = require_same_study if self.is_grid else files.require_same_config
+            require_same(self.out, found, document)
         else:
             files.refuse_foreign(self.out, ())
             files.write_json(self.out / STUDY, document)
@@ -327,7 +333,8 @@ class Study:
         encoder_spec(self.encoder)
         if self.cells:
             require_runs(self._protocol, [self.targets[cell.target].told(cell) for cell in self.cells])
-        find_examinations((self.config.study or StudyConfig()).also)
+        asked = self.config.study or StudyConfig()
+        require_heeded(asked.set, find_examinations(asked.also))
         examination_settings(self.config)
         for cell in {_named_by(cell): cell for cell in self.cells}.values():
             _check_cell(cell)

@@ -1,4 +1,4 @@
-"""Selections, runs and claims of a study, one row each."""
+"""Selections and runs of a study, one row each."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from curate.experiments._grid import Draw
 from curate.experiments._target_study import Drawn
-from curate.experiments.analysis import Analysis
-from curate.reporting.text import TextTable
+from curate.reporting.text import NEW, TextTable
 from curate.reporting.wording import number
 from curate.results import Run
 
@@ -33,9 +32,6 @@ def runs_table(runs: Mapping[str, Run]) -> TextTable:
         stopped = facts.get("stopped")
         health = facts["health"]["verdict"] + (f"; stopped early: {stopped['reason']}" if stopped else "")
         rows.append([name, *size, loss, health])
-    return TextTable("Runs", ["cell", "images N", "samples C", "D = N / C", "loss", "health"], rows)
-
-
-def claims_table(analysis: Analysis) -> TextTable:
-    """What the study says, in sentences."""
-    return TextTable("What the study says", [""], [[line] for line in analysis.lines()])
+    return TextTable(
+        f"Runs\nD = N / C: the share {NEW}.", ["cell", "images N", "samples C", "D = N / C", "loss", "health"], rows
+    )

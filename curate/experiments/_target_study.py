@@ -1,6 +1,6 @@
 """The cells of a study for one of its targets: what is selected for them, and how their runs compare.
 
-    score.json    selections/DRAW/    runs/CELL/    cells.json    evaluate.json
+    score.json    selections/DRAW/    runs/CELL/    cells.json    evaluated/    evaluate.json
 
 All cells have the same deduplication, and images of every evaluation's test part are kept out of every selection.
 In a grid, selections go past the knee, so that N is what was asked for wherever a method has so many images; where it
@@ -9,6 +9,10 @@ audit (what stopped it, what was spent, floors) is then its own. cells.json says
 
 A run that its watch stopped (``abort=true``) is done: it would stop there again. It is evaluated as it is, because to
 leave out the runs that went ill would flatter their arms; cells.json says under ``stopped`` where it ended and why.
+
+evaluated/ keeps what was measured of each arm on each labeled set, so that an evaluation that was stopped goes on where
+it was, and a finished study reads its figures. What has changed meanwhile (labels, settings, a run, the code of the
+evaluation) is measured again.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ from embeddings.errors import ForeignFolderError, TooFewImagesError, UsageError
 from embeddings.pipeline import as_store
 from embeddings.store import EmbeddingStore
 
-CELLS, SCORE = "cells.json", "score.json"
+CELLS, SCORE, EVALUATED = "cells.json", "score.json", "evaluated"
 UNMET = (UsageError, TooFewImagesError)  # what the data cannot carry; all other kinds mean that something is wrong
 Drawn = dict[Draw, tuple[Selection, Comparison | None]]
 
@@ -167,6 +171,7 @@ class TargetStudy:
             settings=examination_settings(self.config),
             allow_unequal=True,  # several C are asked for, or a run was stopped
             seed=self.seed,
+            kept=self.out / EVALUATED,
             **embedding,
         )
         report.save(self.out)

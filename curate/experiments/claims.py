@@ -26,6 +26,7 @@ from curate.evaluation._pairs import holm
 from curate.experiments.matching import Evidence, Match
 from curate.experiments.protocol import Contrast, Protocol, Side
 from curate.experiments.statistics import Effect, effect
+from curate.numerals import within
 
 Status = Literal["supported", "refuted", "equivalent", "undecided"]
 REFERENCES = {
@@ -199,8 +200,7 @@ def _rest(side: Side) -> str:
 
 
 def _difference(found: Effect) -> str:
-    interval = "" if found.low is None or found.high is None else f" [{found.low:+.3f}, {found.high:+.3f}]"
-    return f"difference {found.value:+.3f}{interval}"
+    return f"difference {within(found.value, found.low, found.high, 3, plus=True)}"
 
 
 def _p(value: float) -> str:

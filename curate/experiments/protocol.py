@@ -17,7 +17,8 @@ is none of the others; what their sides do not name is equal in both (and limite
 speak of runs that there are.
 
 protocol.json holds it with its digest, which goes into every result. A file without the table has no primary contrast,
-and all that is found is exploratory.
+and all that is found is exploratory. What a study compares cannot be changed once it has begun: who may add seeds or
+arms until a difference shows will find one, and none of the intervals and p values would hold.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ RESERVED = (
 )  # families
 
 Side = Mapping[str, tuple[Any, ...]]  # coordinate -> its values
+DERIVED = ("cells", "selections", "runs", "samples")  # of a study's plan: what follows from the rest
 RULE = "two one-sided tests: the interval of level 1 - 2 (1 - level) lies inside +-matters"
 
 
@@ -187,6 +189,42 @@ def _require_cell(side: Side, cells: Sequence[Mapping[str, Any]], where: str) ->
     require(together, where, _lists(side), "values that some run has together")
 
 
+def require_same_study(out: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuses to go on in a study's folder with another study, and says what may be done instead.
+
+    Args:
+        out: The folder.
+        found: The study that it was begun with, as its plan tells it; a protocol with its digests will do too.
+        wanted: The one that is to go on there.
+
+    Raises:
+        ForeignFolderError: they differ; names new and missing arms, else the first field and both values.
+    """
+    if change := _change(found, wanted):
+        raise ForeignFolderError(f"{out} holds a study that was begun otherwise: {change}.", hint=_way_out(out))
+
+
+def _change(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    theirs, ours = ([arm["name"] for arm in told.get("arms", ())] for told in (found, wanted))
+    new, gone = ([name for name in a if name not in b] for a, b in ((ours, theirs), (theirs, ours)))
+    if new or gone:
+        parts = {"it has no arm": new, "this file has no arm": gone}
+        return ", and ".join(f"{what} {', '.join(map(repr, names))}" for what, names in parts.items() if names)
+    given = [{name: value for name, value in told.items() if name not in DERIVED} for told in (found, wanted)]
+    return files.first_difference(*given) or files.first_difference(dict(found), dict(wanted))
+
+
+def _way_out(out: Path) -> str:
+    """What to do with a changed file, by whether the study has runs already."""
+    if not any(out.rglob("runs/*/config.json")):
+        return f"No run has begun: delete {out} to begin anew, or choose a new folder for --out."
+    return (
+        "What is compared is fixed before the first run; seeds or arms that are added after a look at the results "
+        "would make its intervals and p values wrong. Choose a new folder for --out: embeddings and scores are reused, "
+        "runs are trained anew. To train nothing twice, give it the new seeds alone and read both reports."
+    )
+
+
 _PLAIN: dict[str, Any] = {"metric": str, "labeled": tuple[str, ...], "matters": float, "level": float}
 
 
@@ -200,7 +238,7 @@ def write_protocol(protocol: Protocol, config_digest: str, out: Path) -> str:
     stated = {"schema": SCHEMA, "protocol": protocol.to_json(), "config": config_digest}
     document = {**stated, "sha256": files.digest(stated)}
     if (out / FILE).exists():
-        files.require_same_config(out, _checked(out), document)
+        require_same_study(out, _checked(out), document)
         return str(document["sha256"])
     if not protocol.is_exploratory and next(out.rglob("run.json"), None):
         raise ForeignFolderError(

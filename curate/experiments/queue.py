@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from curate.experiments import lock
+from curate.experiments.named import named
 from embeddings import files
 from embeddings.errors import CurateError, UsageError, one_line
 from embeddings.progress import Progress, silent
@@ -127,11 +128,11 @@ class Board:
         self._tell()
 
     def listener(self, task: Task, slot: int = 0) -> Progress:
-        """Takes a task's own progress; its announcements are passed on."""
+        """Takes a task's own progress; its announcements are passed on under its name."""
 
         def told(stage: str, done: int, total: int, note: str = "") -> None:
             if not total:
-                self._progress(stage, done, total, note)
+                self._progress(stage, done, total, f"{task.name}: {note}")
                 return
             self._under_way[slot] = f"{task.name}: {stage} {100 * done // total}%"
             self._tell()
@@ -232,7 +233,8 @@ def _perform(task: Task, device: str, progress: Progress) -> tuple[Outcome, str]
     start = time.perf_counter()
     try:
         module, _, name = task.function.partition(":")
-        getattr(import_module(module), name)(task.folder, device=device, progress=progress, **task.arguments)
+        with named(task.name):
+            getattr(import_module(module), name)(task.folder, device=device, progress=progress, **task.arguments)
     except Exception as error:
         return "failed", keep_error(task, error)
     seconds = round(time.perf_counter() - start, 3)  # of this attempt

@@ -39,7 +39,7 @@ Min 2005 (matched pairs); Bouthillier et al. 2021 (variance in benchmarks); Schu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -51,6 +51,7 @@ from curate.results import Estimate
 MIN_UNITS = 5  # fewer of them say nothing of their spread
 POWER = 0.8  # that a study should have
 MOST_SEEDS = 100  # asked for
+MOST_UNITS = 1_000_000
 POINTS = 200  # at which the law of a standard error is taken
 TINY = 1e-24  # rounding in a variance of shares
 
@@ -115,6 +116,10 @@ class Spread:
         square = self.seeds_square * ratio**2 * (self.seeds - 1) / (seeds - 1)
         return replace(self, from_seeds=(self.from_seeds or 0.0) * ratio, seeds_square=square, seeds=seeds)
 
+    def at_units(self, units: int) -> Spread:
+        """The same study with another number of test units (2 or more); what changes with seeds too stays as it is."""
+        return replace(self, from_images=self.from_images * self.units / units, units=units)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
@@ -136,6 +141,7 @@ class Effect:
     units: int = 0  # test units
     conditions: int = 1  # targets
     seeds_needed: int | None = None  # for 80% power at ``matters``; None: unknown, or more than 100
+    units_needed: int | None = None  # test units for the same, with these seeds; None: unknown, or more than a million
     share_of_seeds: float | None = None  # of the variance, 0 to 1
     reason: str = ""  # why it cannot settle anything
 
@@ -197,7 +203,8 @@ def effect(conditions: Sequence[Draws], *, matters: float = 0.01, level: float =
         power=power(matters, **known, alpha=alpha),
         power_equivalence=equivalence_power(matters, **known, alpha=alpha),
         detectable=_detectable(found, df, alpha),
-        seeds_needed=None if one_draw else _seeds_needed(if_matters, matters, alpha),
+        seeds_needed=None if one_draw else _fewest(if_matters.at_seeds, MOST_SEEDS, matters, alpha),
+        units_needed=None if one_draw else _fewest(if_matters.at_units, MOST_UNITS, matters, alpha),
         share_of_seeds=None if one_draw or not se else (found.from_seeds or 0.0) / found.variance,
         reason="one draw; the interval covers test images only" if one_draw else "",
         **counts,
@@ -316,14 +323,14 @@ def _detectable(found: Spread, df: float, alpha: float) -> float:
     return float((k + np.sqrt(k**2 + 4 * (1 + k) * rest)) / (2 * (1 + k)))
 
 
-def _seeds_needed(found: Spread, matters: float, alpha: float) -> int | None:
-    """Fewest seeds with which a difference that matters is told with 80% power; by halving, as power grows."""
+def _fewest(at: Callable[[int], Spread], most: int, matters: float, alpha: float) -> int | None:
+    """Fewest seeds or units at which a difference that matters is told with 80% power; by halving, as power grows."""
 
-    def suffices(seeds: int) -> bool:
-        other = found.at_seeds(seeds)
+    def suffices(count: int) -> bool:
+        other = at(count)
         return power(matters, other.se, other.df(1 - alpha), alpha=alpha) >= POWER
 
-    low, high = 1, MOST_SEEDS
+    low, high = 1, most
     if not suffices(high):
         return None
     while high - low > 1:

@@ -8,6 +8,7 @@ failed, and another worker takes its place.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import signal
@@ -24,6 +25,7 @@ from curate.experiments.queue import POLL_S, Board, Task, keep_error
 from embeddings.errors import CurateError, UsageError
 from embeddings.pipeline.batches import core_count
 
+log = logging.getLogger(__name__)
 Events = queue.SimpleQueue[tuple["Worker", dict[str, Any] | None]]
 
 
@@ -149,6 +151,8 @@ def _heard(worker: Worker, message: dict[str, Any] | None, board: Board) -> list
         worker.ready = True
     elif task is not None and "progress" in message:
         board.listener(task, worker.slot)(*message["progress"])
+    elif "log" in message:
+        log.log(*message["log"])
     elif task is not None:
         worker.task = None
         board.note(task, message["outcome"], message["why"], worker.slot)

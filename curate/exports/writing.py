@@ -1,8 +1,9 @@
 """export(selection, to=KIND, out=PATH): the path that every kind takes.
 
 Read and check every image once -> write under a temporary name beside PATH -> mark -> rename. So nothing half-written
-ever stands at PATH, and nothing that stood there before is touched. A folder that was interrupted keeps what is whole
-under its temporary name (``.PATH.DIGEST.part``); the same export checks that, image by image, and goes on from there.
+ever stands at PATH, and nothing that stood there before is touched. One process at a time makes what will stand at
+PATH, in a folder beside it (``.PATH.DIGEST.part``). A folder that was interrupted keeps there what is whole; the same
+export checks that, image by image, and goes on from it. Once PATH stands nothing can go on there, and all of it goes.
 Two files go with an export, in its folder or, for an export that is a file, beside it under its name
 (``chosen.csv.export.json``):
 
@@ -13,9 +14,8 @@ Two files go with an export, in its folder or, for an export that is a file, bes
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -30,6 +30,7 @@ from embeddings.pipeline.locks import locked
 from embeddings.progress import Progress, silent
 
 SCHEMA = "curate.export/1"
+NAME_BYTES = 100  # of PATH in the name of the folder beside it; file systems take 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ def export(
     Raises:
         UnknownNameError: no such kind.
         UsageError: a setting of another kind, a link that cannot be made, or ``out`` inside a source.
-        ForeignFolderError: ``out`` holds something else; names the field that differs.
+        ForeignFolderError: ``out`` holds something else (names the field that differs), or a process writes there.
         PartialError: not one image could be read; nothing is written then.
         StorageError: no space.
     """
@@ -88,22 +89,18 @@ def export(
     _require_place(path)
     found = find_export(path, request)
     if found is not None:
+        _clear(path)
         return found
     originals = Originals(chosen, workers=workers, progress=progress)
     _refuse_sources(path, originals)
-    with _resumed(path, request) if to in FOLDERS else _renamed(path) as temporary:
-        notes = load_writer(to)(temporary, originals, settings)
-        _require_some(originals)
-        made = Export(
-            path=path,
-            to=to,
-            images=len(originals.places),
-            errors=len(originals) - len(originals.places),
-            files=_count(temporary),
-            notes=tuple(notes),
-        )
-        _mark(temporary if to in FOLDERS else path, made, {"schema": SCHEMA, **request}, originals)
-    return made
+    part = _part_of(path)
+    with locked(part):
+        found = find_export(path, request)  # another process may have made it meanwhile
+        if found is None:
+            with _place(part, path, request) as temporary:
+                found = _make(path, temporary, request, originals, settings)
+        files.remove_folder(part)
+    return found
 
 
 def require_most_images(made: Export) -> None:
@@ -143,6 +140,24 @@ def find_export(path: Path, request: dict[str, Any]) -> Export | None:
     if _count(path) != result["files"]:
         raise ForeignFolderError(f"{path} was changed after it was exported.", hint="Choose a new --out, or delete it.")
     return Export(path=path, **{**result, "notes": tuple(result["notes"])}, existed=True)
+
+
+def _make(path: Path, temporary: Path, request: dict[str, Any], originals: Originals, settings: Settings) -> Export:
+    """Writes the export under a temporary name, marks it and gives it its name."""
+    notes = load_writer(settings.to)(temporary, originals, settings)
+    _require_some(originals)
+    made = Export(
+        path=path,
+        to=settings.to,
+        images=len(originals.places),
+        errors=len(originals) - len(originals.places),
+        files=_count(temporary),
+        notes=tuple(notes),
+    )
+    find_export(path, request)  # refuses what came to stand there meanwhile: a file would take its place
+    _mark(temporary if settings.to in FOLDERS else path, made, {"schema": SCHEMA, **request}, originals)
+    temporary.rename(path)
+    return made
 
 
 def _mark(place: Path, made: Export, request: dict[str, Any], originals: Originals) -> None:
@@ -195,45 +210,37 @@ def _count(path: Path) -> int:
     return sum(len(names) for _, _, names in os.walk(path)) - sum((path / name).exists() for name in MARKS)
 
 
+def _part_of(path: Path) -> Path:
+    """The folder beside ``path`` in which exports to it are made, of this very path alone."""
+    begin = os.fsencode(path.name)[:NAME_BYTES].decode(errors="ignore")
+    return path.with_name(f".{begin}.{files.digest([SCHEMA, path.name])[:12]}.part")
+
+
 @contextmanager
-def _renamed(path: Path) -> Iterator[Path]:
-    """A new file beside ``path`` that takes its name if the block succeeds, and else is gone.
+def _place(part: Path, path: Path, request: dict[str, Any]) -> Iterator[Path]:
+    """Where to make this export. A folder that is cut short waits there; a file, or what cannot be made, does not.
 
     Raises:
         StorageError: no space, or no permission.
     """
+    own = part / files.digest(request)[:12]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part") as temporary:
-            made = Path(temporary) / "made"
-            yield made
-            made.rename(path)
-    except OSError as error:
-        raise files.storage_error(path, error) from error
-
-
-@contextmanager
-def _resumed(path: Path, request: dict[str, Any]) -> Iterator[Path]:
-    """The folder beside ``path`` that takes its name if the block succeeds; if it is cut short, the folder waits.
-
-    Raises:
-        StorageError: no space, or no permission.
-        ForeignFolderError: another process is making the same export.
-    """
-    part = path.with_name(f".{path.name[:100]}.{files.digest(request)[:12]}.part")
-    with locked(part):
-        try:
-            made = part / "made"
-            made.mkdir(exist_ok=True)
-            for cut in part.rglob(".*.part"):
-                cut.unlink()
-            yield made
-            made.rename(path)
-        except OSError as error:
+        (own / "made" if request["to"] in FOLDERS else own).mkdir(parents=True, exist_ok=True)
+        for cut in own.rglob(".*.part"):
+            cut.unlink()
+        yield own / "made"
+    except BaseException as error:
+        is_final = isinstance(error, CurateError) and not isinstance(error, StorageError | ForeignFolderError)
+        if is_final or request["to"] not in FOLDERS:
+            files.remove_folder(own)
+        if isinstance(error, OSError):
             raise files.storage_error(path, error) from error
-        except StorageError:
-            raise
-        except CurateError:  # the same command would end the same way
+        raise
+
+
+def _clear(path: Path) -> None:
+    """Removes what killed exports left beside one that stands; not what another process is at, or what may not go."""
+    part = _part_of(path)
+    if part.is_dir():
+        with suppress(ForeignFolderError, StorageError), locked(part):
             files.remove_folder(part)
-            raise
-        files.remove_folder(part)

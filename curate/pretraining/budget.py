@@ -52,7 +52,8 @@ class Plan:
     def __str__(self) -> str:
         return (
             f"{self.backbone} from {self.init} weights on N = {self.unique_images:,} images, C = {self.samples_seen:,} "
-            f"samples: E = {self.epochs_equivalent:.1f} times each, diversity D = {self.diversity:.4f}; "
+            f"samples: E = {self.epochs_equivalent:.1f} times each, diversity D = N / C = {self.diversity:.4f} "
+            f"(the share of first looks); "
             f"{self.steps:,} steps of {self.batch}, {self.flops_per_sample / 1e9:.2g} GFLOP a sample, "
             f"about {_words(self.seconds)}; {self.footprint}"
         )

@@ -130,3 +130,7 @@ def _restore(state: dict[str, torch.Tensor], learner: nn.Module, optimizer: torc
             number, name = key.removeprefix(OPTIMIZER).split(".", 1)
             entries.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, entry in optimizer.state.items():
+        for name, tensor in entry.items():
+            if tensor.ndim == 4 and tensor.shape == parameter.shape:  # kernels for many tensors want one layout
+                entry[name] = torch.empty_like(parameter.detach()).copy_(tensor)

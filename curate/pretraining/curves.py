@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from curate.pretraining.trackers import Tracker
 from embeddings import files
@@ -25,7 +26,7 @@ class Curves:
         """
         self._path, self._steps, self._tracker = path, steps, tracker
         self._every = -(-steps // MAX_ROWS)
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, Any]] = []
         if path is None:
             return
         self.rows = [row for row in read_curves(path) if row["samples_seen"] <= samples_seen]
@@ -36,8 +37,8 @@ class Curves:
         """True if this step (from 0) is to be logged."""
         return (step + 1) % self._every == 0 or step + 1 == self._steps
 
-    def append(self, row: dict[str, float]) -> None:
-        """Adds one step.
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds one step; the tracker is told its figures, not its lists of them.
 
         Raises:
             StorageError: no space.
@@ -51,7 +52,7 @@ class Curves:
         except OSError as error:
             raise files.storage_error(self._path, error) from error
         if self._tracker is not None:
-            self._tracker.log(row)
+            self._tracker.log({name: value for name, value in row.items() if not isinstance(value, list)})
 
     def close(self) -> None:
         """Tells the tracker that no row follows."""
@@ -59,11 +60,11 @@ class Curves:
             self._tracker.close()
 
 
-def read_curves(path: Path) -> list[dict[str, float]]:
+def read_curves(path: Path) -> list[dict[str, Any]]:
     """The rows of a curves file, [] if there is none; a last line cut off by a crash is left out."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def _line(row: dict[str, float]) -> str:
+def _line(row: dict[str, Any]) -> str:
     return json.dumps(row, sort_keys=True) + "\n"

@@ -83,7 +83,7 @@ def require_exact_chunks(backbone: nn.Module, chunks: int) -> None:
 def _uncoupled(learner: Learner, chunks: Sequence[Seen], step: Step) -> Result:
     losses, features = [], []
     for chunk in chunks:
-        with _pass(chunk, step):
+        with network_pass(chunk, low=step.low):
             encoded = learner.encode(chunk)
             loss = learner.loss(learner.project(encoded.parts), share=step.share) * (len(chunk) / step.images)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -93,7 +93,7 @@ def _uncoupled(learner: Learner, chunks: Sequence[Seen], step: Step) -> Result:
 
 
 def _at_once(learner: Learner, seen: Seen, step: Step) -> Result:
-    with _pass(seen, step):
+    with network_pass(seen, low=step.low):
         encoded = learner.encode(seen)
     return Result(_compare(learner, encoded.parts, seen, step), encoded.features.detach())
 
@@ -101,12 +101,12 @@ def _at_once(learner: Learner, seen: Seen, step: Step) -> Result:
 def _cached(learner: Learner, chunks: Sequence[Seen], step: Step) -> Result:
     found = []
     for chunk in chunks:
-        with torch.no_grad(), _pass(chunk, step), _still(learner):
+        with torch.no_grad(), network_pass(chunk, low=step.low), _still(learner):
             found.append(learner.encode(chunk))
     whole = [torch.cat(same).requires_grad_() for same in zip(*(f.parts for f in found), strict=True)]
     loss = _compare(learner, whole, chunks[0], step)
     for chunk, where in zip(chunks, split(sum(map(len, chunks)), step.chunks), strict=True):
-        with _pass(chunk, step):
+        with network_pass(chunk, low=step.low):
             again = learner.encode(chunk).parts
         sent = [(part, w.grad[where]) for part, w in zip(again, whole, strict=True) if w.grad is not None]
         torch.autograd.backward([part for part, _ in sent], [gradient for _, gradient in sent])
@@ -115,7 +115,7 @@ def _cached(learner: Learner, chunks: Sequence[Seen], step: Step) -> Result:
 
 def _compare(learner: Learner, parts: Sequence[torch.Tensor], seen: Seen, step: Step) -> torch.Tensor:
     """Loss of the whole batch; sends its gradient back to this process's parts."""
-    with _pass(seen, step):
+    with network_pass(seen, low=step.low):
         ours = learner.project(parts)
         if ranks.count() == 1:
             loss = learner.loss(ours, share=step.share)
@@ -131,12 +131,12 @@ def _compare(learner: Learner, parts: Sequence[torch.Tensor], seen: Seen, step: 
 
 
 @contextmanager
-def _pass(seen: Seen, step: Step) -> Iterator[None]:
+def network_pass(seen: Seen, *, low: bool) -> Iterator[None]:
     """Precision of the networks, and a state of chance that the images alone decide: a second pass is the same."""
     device, sample = seen.views[0].device, seen.sample
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed((int(sample.hashes[0]) ^ int(sample.visits[0]) ^ seen.seed) & (2**63 - 1))
-        with torch.autocast(device.type, torch.bfloat16, enabled=step.low):
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
             yield
 
 

@@ -3,7 +3,8 @@
 diverged       a loss or gradient that is not finite, a loss far above where it began and above its chance value, or
                gradients that vanish behind batch norms long before the loss is low
 collapsed      the features do not tell images apart
-overfitting    the probe gets worse while the loss of the training images falls
+overfitting    while the loss of the training images falls, the probe gets worse; where there is none, the loss of
+               images that are not trained on rises, or falls much less
 forgetting     the same from the first step on: the weights it began with were better
 not learning   the loss does not move, or sits at its chance value, that of a network that tells nothing apart
 too early      the loss is above its chance value and falls
@@ -13,8 +14,12 @@ What each sign can see. The loss is of the training images alone: a network that
 feature spread says that views differ, be it only by their colors. The share of the image in the features' variance
 says whether two views of one image are more alike than those of two images; methods of a single view have none, so a
 few images are also seen as they are at TIMES shares of C. RankMe counts the directions the features use, and is shown,
-not judged: what is a good one depends on network and data. Overfitting shows in the probe only; without one, nothing is
-held out (that would change what the run was asked to train on), and ``healthy`` does not exclude it.
+not judged: what is a good one depends on network and data. Overfitting shows in the probe, which decides because it
+reads what the run is for; else in the loss of unseen images (``unseen``), in one of two ways that must hold at the last
+two looks. It lies more than ERRORS of the difference's standard errors above its lowest, while that of training images
+lies below what it was there. Or, since the start, it fell by less than 1 - BY_HEART of what theirs fell, by LIKELY
+standard errors: where views vary much, the unseen loss stands still rather than rises. With neither, ``healthy`` does
+not exclude it.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,9 +43,12 @@ BLOWN_UP = 2.0  # times the larger of chance loss and first loss
 TAIL = 0.1  # share of the logged steps that is averaged
 LEAST_ROWS, LEAST_SHARES = 10, 24  # of them, if that is not more than half
 RANK_ROWS = 1_024  # images that RankMe looks at
+LEAST_LOOKS = 3  # at unseen images
+BY_HEART = 1 / 3  # share of the fall of the loss that only training images have
+LIKELY = 2.0  # standard errors above it
 VANISHED = 3e-3  # of the first gradients' norm: weights that are far too large
 
-Row = Mapping[str, float]
+Row = Mapping[str, Any]  # numbers, and lists of them
 Found = tuple[str, int, str] | None  # verdict, the step at which it began, why
 
 TELLS_NOTHING = "It is that of a network which tells nothing apart."
@@ -137,21 +146,23 @@ def judge(curves: Sequence[Row], *, method: str = "", start: Row | None = None) 
 
     Args:
         curves: its logged steps, each with ``step``, ``samples_seen``, ``loss``, ``chance_loss``, ``feature_spread``;
-            some with ``image_share``, ``picture_spread``, or ``probe`` and ``probe_se``.
+            some with ``image_share``, ``picture_spread``, ``probe`` and ``probe_se``, or ``unseen_loss``,
+            ``unseen_parts``, ``seen_loss`` and ``seen_parts``.
         method: whose remedies are told.
-        start: ``probe`` and ``probe_se`` before the first step.
+        start: what was read of the probe before the first step, or of unseen images; then with ``seen_share``, the
+            share of the training images that are looked at.
     """
     found = (
         _diverged(curves)
         or _collapsed(curves)
         or _blown_up(curves)
         or _worse_probe(curves, start)
+        or _worse_unseen(curves, start)
         or _unmoved(curves)
         or _too_early(curves)
     )
     if not found:
-        blind = "" if any("probe" in row for row in curves) else " No probe was read, so overfitting would not show."
-        return Health("healthy", _path(curves) + blind)
+        return Health("healthy", _path(curves) + _blind(curves))
     verdict, step, detail = found
     return Health(verdict, detail, step, OF_METHODS.get((method, verdict), REMEDIES[verdict]))
 
@@ -162,10 +173,10 @@ def should_stop(health: Health, curves: Sequence[Row], *, samples: int) -> bool:
     Never before a fifth of C; a collapse must last for a tenth of C, "not learning" for a fifth.
     """
     patience = PATIENCE.get(health.verdict)
-    seen = curves[-1]["samples_seen"]
+    seen: float = curves[-1]["samples_seen"]
     if patience is None or seen < NEVER_BEFORE * samples:
         return False
-    began = next((row["samples_seen"] for row in curves if row["step"] >= health.step), seen)
+    began: float = next((row["samples_seen"] for row in curves if row["step"] >= health.step), seen)
     return seen - began >= patience * samples
 
 
@@ -211,14 +222,89 @@ def _worse_probe(rows: Sequence[Row], start: Row | None) -> Found:
     read = [row for row in rows if "probe" in row]
     if len(read) < 2 or _smooth(rows, "loss")[-1] >= _first(rows):
         return None
-    best = max([*([start] if start else []), *read], key=lambda row: row["probe"])
+    best = max([*([start] if start and "probe" in start else []), *read], key=lambda row: row["probe"])
     last = (read[-1]["probe"] + read[-2]["probe"]) / 2
-    if best["probe"] - last <= best["probe_se"]:
+    if best is read[-1] or best["probe"] - last <= best["probe_se"]:
         return None
     words = f"The probe fell from {best['probe']:.1%} (standard error {best['probe_se']:.1%}) to {last:.1%}"
     if best is start:
         return "forgetting", int(rows[0]["step"]), f"{words} since before the first step, while the loss fell."
     return "overfitting", int(best["step"]), f"{words} while the loss fell."
+
+
+def _worse_unseen(rows: Sequence[Row], start: Row | None) -> Found:
+    """Without a probe: the loss of unseen images rises while that of training images falls, or fell much less."""
+    looks = _looks(rows)
+    if len(looks) < LEAST_LOOKS or any("probe" in row for row in rows):
+        return None
+    return _risen(looks) or (_by_heart(looks, start) if start and "unseen_loss" in start else None)
+
+
+def _risen(looks: Sequence[Row]) -> Found:
+    best, last = min(looks, key=lambda row: row["unseen_loss"]), looks[-2:]
+    rises = [_change(best, row, "unseen") for row in last]
+    if any(value <= ERRORS * error for value, error in rises) or max(r["seen_loss"] for r in last) >= best["seen_loss"]:
+        return None
+    value, error = rises[-1]
+    words = (
+        f"The loss of images that are not trained on rose by {value:.3f} (standard error {error:.3f}) to "
+        f"{last[-1]['unseen_loss']:.3f}, while that of images that are, seen likewise, fell from "
+        f"{best['seen_loss']:.3f} to {last[-1]['seen_loss']:.3f}."
+    )
+    return "overfitting", int(best["step"]), words
+
+
+def _by_heart(looks: Sequence[Row], start: Row) -> Found:
+    holds = [_is_by_heart(start, row) for row in looks]
+    share = by_heart(start, looks[-1])
+    if share is None or not all(holds[-2:]):
+        return None
+    words = (
+        f"Since the start the loss of images that are trained on fell from {start['seen_loss']:.3f} to "
+        f"{looks[-1]['seen_loss']:.3f}, that of others from {start['unseen_loss']:.3f} to "
+        f"{looks[-1]['unseen_loss']:.3f}: {min(1.0, share):.0%} of what was learned is learned by heart."
+    )
+    return "overfitting", _onset(looks, holds), words
+
+
+def by_heart(start: Row, look: Row) -> float | None:
+    """Share of the fall of the training images' loss that unseen images do not have; above 1 if theirs rose.
+
+    None where the training images' loss did not fall beyond its noise.
+    """
+    fall, error = _seen_fall(start, look)
+    return 1 - (start["unseen_loss"] - look["unseen_loss"]) / fall if fall > ERRORS * error else None
+
+
+def _seen_fall(start: Row, look: Row) -> tuple[float, float]:
+    """How far the training images' loss fell, and its error: none where all of them are looked at."""
+    fall, error = _change(look, start, "seen")
+    return fall, error * math.sqrt(1 - start["seen_share"])
+
+
+def _is_by_heart(start: Row, look: Row) -> bool:
+    """True if that share is likely above BY_HEART."""
+    (seen, noise), (unseen, error) = _seen_fall(start, look), _change(look, start, "unseen")
+    missing = (1 - BY_HEART) * seen - unseen
+    return seen > ERRORS * noise and missing > LIKELY * math.hypot((1 - BY_HEART) * noise, error)
+
+
+def _looks(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if "unseen_loss" in row]
+
+
+def _change(before: Row, after: Row, name: str) -> tuple[float, float]:
+    """How much the loss of unseen or seen images rose between two looks, and its standard error: a paired jackknife."""
+    parts = [b - a for a, b in zip(before[f"{name}_parts"], after[f"{name}_parts"], strict=True)]
+    mean, count = _mean(parts), len(parts)
+    variance = (count - 1) / count * sum((part - mean) ** 2 for part in parts)
+    return after[f"{name}_loss"] - before[f"{name}_loss"], math.sqrt(variance)
+
+
+def _blind(rows: Sequence[Row]) -> str:
+    if any("probe" in row for row in rows) or len(_looks(rows)) >= LEAST_LOOKS:
+        return ""
+    return " Neither a probe nor unseen images were looked at, so overfitting would not show."
 
 
 def _unmoved(rows: Sequence[Row]) -> Found:

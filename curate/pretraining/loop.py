@@ -32,6 +32,7 @@ from curate.pretraining.schedule import Batch, Images, Schedule
 from curate.pretraining.settings import Options, Settings, open_selection, resolve_execution
 from curate.pretraining.spend import resolve
 from curate.pretraining.supply import FOLDER, TrainingImages, Waiting, is_begun, open_images
+from curate.pretraining.trained_on import write_trained_on
 from curate.pretraining.trainer import Trainer
 from curate.pretraining.watch import Monitor, crosses, resolve_watch
 from curate.results import Run, Selection
@@ -99,12 +100,13 @@ def _run(folder: Path, chosen: Selection, monitor: Monitor) -> Run:
         told = f"{len(images.errors):,} of {len(chosen):,} selected images cannot be read"
         progress("plan", 0, 0, f"{told} ({first['reason']}, as {first['source']}/{first['key']})")
     progress("plan", 0, 0, str(plan))
-    monitor.begin(folder, images, schedule)
+    monitor.begin(folder, chosen, images, schedule)
     mark, times = _train(monitor, images, schedule, folder)
     if ranks.rank() == 0:
         save_backbone(folder, trainer.network, size=settings.backbone.size)
         require_same_features(folder, trainer.network, monitor.pictures[:EXPORTED])
         files.write_table(folder / "errors.parquet", images.errors)
+        write_trained_on(folder, chosen.rows(), images.errors, earlier=settings.earlier)
         lost = len(images.errors)
         plan = _realized(plan, mark, settings, images.facts).without(lost - (len(chosen) - len(images.facts)))
         facts = _facts(trainer, plan, monitor.curves.rows) | {"errors": lost, **times, **monitor.facts(mark)}
@@ -176,8 +178,9 @@ def _train(
     waiting = Waiting(after=first_pass - mark.step)
     with resident_heap(), stop_requests() as stop, monitor.going_on(mark):
         for batch, sample in waiting.over(read_ahead(schedule.batches(mark.step), load)):
-            share, n = batch.middle / schedule.samples, len(batch.rows)
-            measured = trainer.step(sample, share=share, batch=schedule.batch, images=n)
+            sizes = {"batch": schedule.batch, "images": len(batch.rows)}
+            share, logged = batch.middle / schedule.samples, monitor.wants(batch)
+            measured = trainer.step(sample, share=share, logged=logged, **sizes)
             halted = monitor.see(batch, measured)
             seconds = time.perf_counter() - start
             mark = Mark(step=batch.step + 1, samples_seen=batch.end, seconds=seconds)
@@ -187,7 +190,7 @@ def _train(
                 save_checkpoint(checkpoints, *state, mark=mark, origin=origin, keep=watch.keep)
             if stopped:
                 raise KeyboardInterrupt
-            monitor.progress("pretrain", batch.end, schedule.samples, monitor.note(measured.loss))
+            monitor.progress("pretrain", batch.end, schedule.samples, monitor.note())
             if halted:
                 break
     return mark, {"seconds": round(mark.seconds, 3), "waiting_share": waiting.share}

@@ -102,7 +102,7 @@ def _health(facts: Mapping[str, Any]) -> str:
         words.append(f"It began at step {health['step']:,}. {escaped(health['remedy'])}")
     if stopped:
         words.append(f"The run was stopped at {stopped['at']:,} samples, which saved {stopped['saved']:.0%} of C.")
-    return "\n\n".join([*words, _probe(facts.get("probe"))])
+    return "\n\n".join([*words, _probe(facts.get("probe")), *_unseen(facts.get("unseen"))])
 
 
 def _probe(probe: Mapping[str, Any] | None) -> str:
@@ -112,6 +112,17 @@ def _probe(probe: Mapping[str, Any] | None) -> str:
     rows = [[words, f"{probe[key]['accuracy']:.1%}", f"{probe[key]['se']:.1%}"] for key, words in named.items()]
     title = f"Linear probe, cross fitted on {probe['images']:,} labeled images of {probe['classes']:,} classes:"
     return f"{title}\n\n{_table(['features', 'accuracy', 'standard error'], rows)}"
+
+
+def _unseen(unseen: Mapping[str, Any] | None) -> list[str]:
+    if unseen is None:  # of an earlier version
+        return []
+    if not unseen["images"]:
+        return [f"The loss of images that it was not trained on is not known: {escaped(unseen['reason'].rstrip('.'))}."]
+    start, end = unseen["start"], unseen["end"]
+    paths = [f"{start[name]:.3f} to {end[name]:.3f}" for name in ("unseen", "seen")]
+    words = f"images of the same pools that it was not trained on went from {paths[0]}, that of as many training images"
+    return [f"The loss of {unseen['images']:,} {words} from {paths[1]}."]
 
 
 def _loading(facts: Mapping[str, Any]) -> str:

@@ -1,13 +1,8 @@
 """How much a run's features say of the target's labels while it trains, beside the frozen public encoder.
 
 The probe is linear: ridge regression on one-hot labels behind a batch norm without weights (features standardized over
-all images; MAE's need it), cross-fitted: every image is named by a classifier that saw neither it, nor its copies, nor
-its group. One eigendecomposition serves all folds and penalties, because leaving a fold F out is a closed form,
-
-    y_F - p_F = (I - H_FF)^-1 (y_F - h_F),   H = 1/n + U diag(s^2 / (s^2 + n penalty)) U'
-
-with h the fit to all images, U, s the singular vectors and values of the features, p the prediction. The penalty of a
-fold is the one under which the other folds are named best.
+all images; MAE's need it), cross-fitted (``ridge``): every image is named by a classifier that saw neither it, nor its
+copies, nor its group.
 
 It is read before training and at TIMES equal shares of C, on at most MOST images. It watches a run and does not
 judge it: these are training images, and ``curate evaluate`` has test images and tunes its classifiers.
@@ -27,6 +22,7 @@ import pyarrow.compute as pc
 from curate.pretraining.augment.draws import image_hash
 from curate.pretraining.features import features_of
 from curate.pretraining.images import load_images
+from curate.pretraining.ridge import cross_fitted
 from embeddings import files
 from embeddings.encoders.networks import Network
 from embeddings.encoders.torch_encoder import Placement
@@ -41,7 +37,6 @@ NAME = "probe"
 TIMES = 10
 MOST = 2_000  # images
 LEAST = 20
-PENALTIES = (10.0, 1.0, 0.1, 0.01, 1e-3)  # strongest first; ties go to the stronger one
 
 
 @dataclass(frozen=True)
@@ -121,53 +116,6 @@ class Probe:
             )
         if self._labels.max() < 1:
             raise UsageError("The probe's images have one label only.", hint="Give images of two classes or more.")
-
-
-def cross_fitted(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Class of every image by the ridge classifier that has not seen its fold, int64 [n].
-
-    Args:
-        features: [n, d], any scale and offset.
-        labels: class numbers int [n], 0 to C - 1.
-        folds: int [n], two different ones at least.
-    """
-    basis, squares = _singular(_standardized(features))
-    hot = np.eye(int(labels.max()) + 1)[labels]
-    named = np.stack([_left_out(basis, squares / (squares + len(hot) * p), hot, folds) for p in PENALTIES])
-    hits = named == labels
-    chosen = np.empty(len(labels), np.int64)
-    for fold in np.unique(folds):
-        others = folds != fold
-        chosen[~others] = named[hits[:, others].sum(axis=1).argmax(), ~others]
-    return chosen
-
-
-def _left_out(basis: np.ndarray, shrink: np.ndarray, hot: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Class int64 [n] of every image without its fold, under one penalty."""
-    residuals = hot - hot.mean(axis=0) - basis @ (shrink[:, None] * (basis.T @ hot))
-    named = np.empty(len(hot), np.int64)
-    for fold in np.unique(folds):
-        rows = np.flatnonzero(folds == fold)
-        seen = 1 / len(hot) + (basis[rows] * shrink) @ basis[rows].T
-        named[rows] = (hot[rows] - np.linalg.solve(np.eye(len(rows)) - seen, residuals[rows])).argmax(axis=1)
-    return named
-
-
-def _singular(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Left singular vectors [n, r] and squared singular values [r] of x, by the smaller Gram matrix."""
-    wide = len(x) < x.shape[1]
-    squares, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
-    kept = squares > 1e-12 * max(squares[-1], np.finfo(np.float64).tiny)
-    squares, vectors = squares[kept], vectors[:, kept]
-    return (vectors if wide else x @ vectors / np.sqrt(squares)), squares
-
-
-def _standardized(features: np.ndarray) -> np.ndarray:
-    """Each feature with mean 0 and deviation 1, float64 [n, d]; constant ones are 0."""
-    x = features.astype(np.float64)
-    x -= x.mean(axis=0)
-    deviation = x.std(axis=0)
-    return x / np.where(deviation > 1e-6 * deviation.max(initial=0.0), deviation, np.inf)
 
 
 def _kept(rows: pa.Table) -> np.ndarray:

@@ -7,14 +7,18 @@ rounding, however the images are spread.
 
     torchrun --nproc-per-node 4 --no-python curate pretrain --selection ... --out ...
 
-The folder of the run must be one that all processes see. Alone, every function here does nothing.
+The folder of the run must be one that all processes see. Alone, every function here does nothing. Flags and counts
+travel between CPUs (gloo), also where gradients travel between GPUs (NCCL), so that nobody waits for a GPU to ask
+whether the run goes on.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -24,6 +28,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 BUCKET_BYTES = 1 << 26  # gradients that travel together
+PATIENCE = timedelta(days=1)  # the others wait while the first process decodes all images; torchrun ends the orphaned
+_here = threading.local()
 
 
 @contextmanager
@@ -32,21 +38,33 @@ def joined(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # what asks for no device in particular must not meet on the first one
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside the block this thread counts as the only process, and its batch norms share nothing."""
+    _here.alone = True
+    try:
+        yield
+    finally:
+        _here.alone = False
+
+
 def count() -> int:
     """How many processes work together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() and not getattr(_here, "alone", False) else 1
 
 
 def rank() -> int:
     """The number of this process, from 0; the first one writes files."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if count() > 1 else 0
 
 
 def local_device(device: str) -> str:
@@ -70,9 +88,9 @@ def total(values: torch.Tensor) -> torch.Tensor:
     """The sum over all processes, without gradient."""
     if count() == 1:
         return values
-    out = values.detach().clone().to(_device(values))
+    out = values.detach().clone()
     dist.all_reduce(out)
-    return out.to(values.device)
+    return out
 
 
 def any_of(flag: bool) -> bool:
@@ -119,12 +137,12 @@ class SharedBatchNorm(_BatchNorm):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[b, C, ...] -> [b, C, ...]."""
-        if not self.training:
+        if not self.training or count() == 1:
             return super().forward(x)
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [1, -1, *[1] * (x.ndim - 2)]
         values = x if x.dtype == torch.float64 else x.float()
-        ours = values.new_tensor([x.numel() // x.shape[1]])
+        ours = values.new_full((1,), x.numel() // x.shape[1])
         *_, n = sums = _sum_over_all(torch.cat([values.sum(axes), ours]))
         mean = sums[:-1] / n
         centered = values - mean.view(shape)
@@ -186,10 +204,3 @@ def _buckets(gradients: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
         size += gradient.nbytes
     if bucket:
         yield bucket
-
-
-def _device(values: torch.Tensor) -> torch.device:
-    """Where the processes exchange tensors: NCCL takes none on the CPU."""
-    if dist.get_backend() == "nccl" and values.device.type == "cpu":
-        return torch.device("cuda", torch.cuda.current_device())
-    return values.device

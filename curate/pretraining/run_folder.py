@@ -1,8 +1,10 @@
 """A run's folder: whose it is, and what it says when the run is done.
 
 config.json           what was asked for, fully resolved; written first, so that the folder has an owner
-images/               the decoded images, or which of them failed while they were streamed; deleted at the end
+images/               the decoded images, or which of them failed while they were streamed, and those that are looked at
+                      without being trained on; deleted at the end
 errors.parquet        selected images that could not be read, with the reason
+trained_on.parquet    the others, and those of the runs that this one started from, with their digests
 curves.jsonl          one line per logged step
 tensorboard/          the same as event files, if that was asked for
 checkpoints/          the last states

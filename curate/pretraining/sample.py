@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from curate.pretraining.augment.draws import LEARNER_STREAM, uniforms
+from curate.pretraining.augment.transfer import on_device
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Seen:
         """Uniform numbers in (0, 1), float64 [b, count], that depend on seed, image and visit alone."""
         sample = self.sample
         drawn = uniforms(self.seed, sample.hashes, sample.visits, stream=LEARNER_STREAM, count=count)
-        return torch.from_numpy(drawn).to(self.views[0].device)
+        return on_device(drawn, self.views[0].device)
 
     def part(self, where: slice) -> Seen:
         """Some of the images."""

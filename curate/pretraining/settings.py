@@ -33,6 +33,13 @@ class Settings:
     selection: str  # digest
     spend: str = ""  # what the samples were bought for, if they were not given
 
+    @property
+    def earlier(self) -> tuple[Path, ...]:
+        """Folders of the runs that this one starts from or is taught by."""
+        kind, _, taught_by = str(getattr(self.recipe, "teacher", "")).partition(":")
+        teacher = Path(taught_by) if kind == "run" else None
+        return tuple(folder for folder in (self.backbone.folder, teacher) if folder is not None)
+
     def document(self) -> dict[str, Any]:
         """Plain JSON object; holds no path."""
         backbone = self.backbone

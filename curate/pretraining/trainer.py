@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from curate.pretraining import ranks
 from curate.pretraining.adaptation import ALL, keep_frozen_statistics
 from curate.pretraining.augment.draws import VIEW_DRAWS, draw, uniforms
+from curate.pretraining.augment.transfer import on_device
 from curate.pretraining.augment.views import augment
 from curate.pretraining.depthwise import speed_up_small_maps
 from curate.pretraining.execution import Execution
@@ -22,18 +24,29 @@ from curate.pretraining.optimizers import build_optimizer, clip_gradients, set_r
 from curate.pretraining.sample import Sample, Seen
 from curate.pretraining.settings import Settings
 from embeddings.encoders.networks import seeded
+from embeddings.errors import TrainingError
+
+MEMORY = (
+    "Go on with --set chunks=4 (for networks without batch norm, or with chunk_stats=true), or choose a new folder and "
+    "a smaller batch or size."
+)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one step yielded."""
+    """What one step yielded. Who asks for a figure waits for the device; a GPU that nobody asks works on."""
 
-    loss: float
+    raw_loss: torch.Tensor  # scalar
+    raw_norm: torch.Tensor  # scalar, of the gradient
     learning_rate: float
     chance_loss: float
-    gradient_norm: float
     views: torch.Tensor  # [k, b, d]: features of this process's b images, in k views
-    diagnostics: Mapping[str, float] = field(default_factory=dict)  # the method's own
+    diagnostics: Mapping[str, float] = field(default_factory=dict)  # the method's own, where they were wanted
+
+    @cached_property
+    def loss(self) -> float:
+        """Of the whole batch, before the step."""
+        return float(self.raw_loss)
 
     def to_json(self) -> dict[str, float]:
         """The figures that go into the curves."""
@@ -41,7 +54,7 @@ class Measured:
             "loss": self.loss,
             "chance_loss": self.chance_loss,
             "learning_rate": self.learning_rate,
-            "gradient_norm": self.gradient_norm,
+            "gradient_norm": float(self.raw_norm),
             "feature_spread": feature_spread(self.views.flatten(0, 1)),
             "rank_me": rank_me(self.views.flatten(0, 1)),
             **({} if (share := image_share(self.views)) is None else {"image_share": share}),
@@ -71,7 +84,9 @@ class Trainer:
         self._presets, self._chance_loss = method.views(settings.recipe), method.chance_loss
         self._mean, self._std = (self._per_channel(v) for v in (self.network.mean, self.network.std))
 
-    def step(self, sample: Sample, *, share: float, batch: int, images: int | None = None) -> Measured:
+    def step(
+        self, sample: Sample, *, share: float, batch: int, images: int | None = None, logged: bool = True
+    ) -> Measured:
         """Trains on one batch.
 
         Args:
@@ -79,27 +94,39 @@ class Trainer:
             share: of C.
             batch: the run's nominal batch size, which scales the learning rate.
             images: of the whole batch over all processes; those of the sample if this one is alone.
+            logged: whether the method's own figures are wanted; the same in all processes, which may exchange them.
+
+        Raises:
+            TrainingError: the batch does not fit into the memory of a GPU.
         """
-        training = self.settings.recipe.training
-        rate = set_rates(self.optimizer, training, share=share, batch=batch)
-        seen = Seen(self.views(sample), sample, self.settings.seed)
-        self.optimizer.zero_grad()
+        rate = set_rates(self.optimizer, self.settings.recipe.training, share=share, batch=batch)
         step = Step(share, images or len(sample), self.execution.chunks, low=self.placement.precision == "bfloat16")
+        try:
+            loss, norm, features = self._move(sample, step)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"A batch of {len(sample)} images does not fit into the memory of {self.placement.device}.", hint=MEMORY
+            ) from error
+        chance = self._chance_loss(self.settings.recipe, step.images)
+        diagnostics: dict[str, float] = getattr(self.learner, "diagnostics", dict)() if logged else {}
+        return Measured(loss, norm, rate, chance, by_view(features, len(sample), step.chunks), diagnostics)
+
+    def _move(self, sample: Sample, step: Step) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Takes the step; returns the loss before it, the norm of its gradient and the features of the images."""
+        self.optimizer.zero_grad()
+        seen = Seen(self.views(sample), sample, self.settings.seed)
         loss, features = backward(cast(Learner, self.learner), seen, step)
         ranks.add_gradients(self.learner.parameters())
-        self._call("after_backward", share)
+        self._call("after_backward", step.share)
         norm = nn.utils.get_total_norm([p.grad for p in self.learner.parameters() if p.grad is not None])
-        clip_gradients(self.learner, training.clip)
+        clip_gradients(self.learner, self.settings.recipe.training.clip)
         self.optimizer.step()
-        self._call("after_step", share)
-        chance = self._chance_loss(self.settings.recipe, step.images)
-        diagnostics: dict[str, float] = getattr(self.learner, "diagnostics", dict)()
-        views = by_view(features, len(sample), self.execution.chunks)
-        return Measured(float(loss), rate, chance, float(norm), views, diagnostics)
+        self._call("after_step", step.share)
+        return loss, norm, features
 
     def views(self, sample: Sample) -> list[torch.Tensor]:
         """The normalized views of a batch, each float32 [b, 3, S_v, S_v], channels last."""
-        size, pixels = self.settings.backbone.size, torch.from_numpy(sample.pixels).to(self.placement.device)
+        size, pixels = self.settings.backbone.size, on_device(sample.pixels, self.placement.device)
         views = []
         for number, preset in enumerate(self._presets):
             u = uniforms(self.settings.seed, sample.hashes, sample.visits, stream=number + 1, count=VIEW_DRAWS)

@@ -19,13 +19,15 @@ from curate.pretraining import ranks
 from curate.pretraining.checkpoint import KEPT, Mark
 from curate.pretraining.curves import Curves
 from curate.pretraining.features import features_of
-from curate.pretraining.health import Health, feature_spread, judge, should_stop
+from curate.pretraining.health import Health, by_heart, feature_spread, judge, should_stop
 from curate.pretraining.probe import TIMES, Probe, Reading
 from curate.pretraining.schedule import Batch, Schedule
 from curate.pretraining.settings import Options
 from curate.pretraining.supply import FOLDER, TrainingImages
 from curate.pretraining.trackers import Guarded, find_tracker
 from curate.pretraining.trainer import Measured, Trainer
+from curate.pretraining.unseen import Unseen, find_unseen
+from curate.results import Selection
 from embeddings.errors import TrainingError, UsageError
 from embeddings.progress import Progress, silent
 
@@ -76,13 +78,22 @@ class Monitor:
             self._probe = Probe(watch.probe, placement=trainer.placement, progress=progress)
         self._start: Reading | None = None
         self._last: Reading | None = None
+        self._unseen: Unseen | str = ""  # or why there are none
+        self._unseen_start: dict[str, Any] = {}
+        self._before: tuple[Batch, Measured] | None = None  # a step whose loss was not asked for yet
+        self._loss: float | None = None  # the last one that was
         self.curves = Curves(None, steps=1)
 
-    def begin(self, folder: Path, images: TrainingImages, schedule: Schedule) -> None:
-        """Reads the probe before the first step; the weights are those that the run starts from."""
+    def begin(self, folder: Path, selection: Selection, images: TrainingImages, schedule: Schedule) -> None:
+        """Finds unseen images and reads the probe before the first step, with the weights that the run starts from."""
         self._folder, self._schedule = folder, schedule
         rows = np.unique(np.linspace(0, len(images.facts) - 1, PICTURES).astype(np.int64))
         self.pictures = squeezed(images.read(rows), self.trainer.settings.backbone.size)
+        if self._first:
+            edge = self.trainer.settings.backbone.stored_edge
+            self._unseen = find_unseen(selection, images, folder / FOLDER, samples=schedule.samples, edge=edge)
+        if isinstance(self._unseen, Unseen):
+            self._unseen_start = self._unseen.read(self.trainer, share=0.0) | {"seen_share": self._unseen.share}
         if self._probe:
             self._start = self._last = self._read_probe(self._probe)
 
@@ -100,36 +111,43 @@ class Monitor:
         finally:
             self.curves.close()
 
+    def wants(self, batch: Batch) -> bool:
+        """True if the step is logged; the same in all processes."""
+        return self._looks(batch) or self.curves.wants(batch.step)
+
     def see(self, batch: Batch, measured: Measured) -> bool:
-        """Logs a step; True if the run had better stop.
+        """Logs a step if it is one of those; True if the run had better stop.
+
+        The loss of a step that is not logged is asked for one step later, when a GPU has it ready.
 
         Raises:
             TrainingError: the loss is not finite.
             StorageError: no space for the curves.
         """
-        row = {"samples_seen": batch.end, "step": batch.step + 1}
-        if not np.isfinite(measured.loss):
-            raise TrainingError(
-                f"The run diverged. {judge([row | {'loss': measured.loss}]).detail}",
-                hint="Lower the learning rate (--set learning_rate=...) and choose a new folder; the last checkpoints "
-                "are kept.",
-            )
-        looks = self._first and crosses(batch, self._schedule.samples, TIMES)
-        if self._first and (looks or self.curves.wants(batch.step)):
-            self.curves.append(row | measured.to_json() | (self._look() if looks else {}))
-            return self.watch.abort and should_stop(self.health(), self.curves.rows, samples=self._schedule.samples)
-        return False
+        before, self._before = self._before, (batch, measured)
+        if before:
+            self._take_loss(*before)
+        if not self.wants(batch):
+            return False
+        self._take_loss(batch, measured)
+        self._before = None
+        if not self._first:
+            return False
+        row = {"samples_seen": batch.end, "step": batch.step + 1, **measured.to_json()}
+        self.curves.append(row | (self._look(batch) if self._looks(batch) else {}))
+        return self.watch.abort and should_stop(self.health(), self.curves.rows, samples=self._schedule.samples)
 
-    def note(self, loss: float) -> str:
-        """What progress shows of a step."""
-        if self._last is None or self._probe is None:
-            return f"loss {loss:.3f}"
-        return f"loss {loss:.3f}, probe {self._last.accuracy:.1%} (frozen {self._probe.frozen.accuracy:.1%})"
+    def note(self) -> str:
+        """What progress shows of the run."""
+        told = [] if self._loss is None else [f"loss {self._loss:.3f}"]
+        if self._last is not None and self._probe is not None:
+            told.append(f"probe {self._last.accuracy:.1%} (frozen {self._probe.frozen.accuracy:.1%})")
+        return ", ".join(told)
 
     def health(self) -> Health:
         """The verdict so far."""
-        start = {"probe": self._start.accuracy, "probe_se": self._start.se} if self._start else None
-        return judge(self.curves.rows, method=self.trainer.settings.method, start=start)
+        probe = {"probe": self._start.accuracy, "probe_se": self._start.se} if self._start else {}
+        return judge(self.curves.rows, method=self.trainer.settings.method, start=self._unseen_start | probe)
 
     def facts(self, mark: Mark) -> dict[str, Any]:
         """What run.json says: health, probe, and where it was stopped."""
@@ -138,13 +156,29 @@ class Monitor:
         if mark.samples_seen < samples:
             reason = f"{health.verdict} since step {health.step}. {health.detail}"
             stopped = {"reason": reason, "at": mark.samples_seen, "saved": 1 - mark.samples_seen / samples}
-        return {"health": asdict(health), "probe": self._probe_facts(), "stopped": stopped}
+        told = {"health": asdict(health), "probe": self._probe_facts(), "unseen": self._unseen_facts()}
+        return {**told, "stopped": stopped}
 
-    def _look(self) -> dict[str, float]:
-        """What is looked at in some steps only: a few images without augmentation, and the probe."""
+    def _looks(self, batch: Batch) -> bool:
+        return crosses(batch, self._schedule.samples, TIMES)
+
+    def _take_loss(self, batch: Batch, measured: Measured) -> None:
+        self._loss = measured.loss
+        if not np.isfinite(self._loss):
+            row = {"samples_seen": batch.end, "step": batch.step + 1, "loss": self._loss}
+            raise TrainingError(
+                f"The run diverged. {judge([row]).detail}",
+                hint="Lower the learning rate (--set learning_rate=...) and choose a new folder; the last checkpoints "
+                "are kept.",
+            )
+
+    def _look(self, batch: Batch) -> dict[str, Any]:
+        """What is looked at in some steps only: a few images without augmentation, unseen images, and the probe."""
         trainer = self.trainer
         features = features_of(trainer.network, self.pictures, trainer.placement)
-        row = {"picture_spread": feature_spread(torch.from_numpy(features))}
+        row: dict[str, Any] = {"picture_spread": feature_spread(torch.from_numpy(features))}
+        if isinstance(self._unseen, Unseen):
+            row |= self._unseen.read(trainer, share=batch.end / self._schedule.samples)
         if self._probe:
             self._last = self._read_probe(self._probe)
             row |= {"probe": self._last.accuracy, "probe_se": self._last.se}
@@ -153,6 +187,14 @@ class Monitor:
     def _read_probe(self, probe: Probe) -> Reading:
         backbone = self.trainer.settings.backbone
         return probe.read(self.trainer.network, size=backbone.size, folder=self._folder / FOLDER)
+
+    def _unseen_facts(self) -> dict[str, Any]:
+        if not isinstance(self._unseen, Unseen):
+            return {"images": 0, "reason": self._unseen}
+        looks = [row for row in self.curves.rows if "unseen_loss" in row]
+        ends = {"start": self._unseen_start, "end": looks[-1] if looks else self._unseen_start}
+        losses = {when: {name: look[f"{name}_loss"] for name in ("unseen", "seen")} for when, look in ends.items()}
+        return {**self._unseen.facts(), **losses, "by_heart": by_heart(*ends.values())}
 
     def _probe_facts(self) -> dict[str, Any] | None:
         if self._probe is None or self._start is None or self._last is None:

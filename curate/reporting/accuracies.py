@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from curate.reporting.wording import number, p_value, points, span
+from curate.evaluation._pretrained_on import warning
+from curate.reporting.wording import counted, listed, number, p_value, percent, points, span
 
 TUNED = "finetuned:"
 ALPHA = 0.05
@@ -54,6 +55,32 @@ def color(score: Score, scores: Sequence[Score]) -> str:
     """Style class of an arm: references have one each, runs share one, fine-tuned or not."""
     runs = {other["arm"] for other in scores if other["kind"] == "run"}
     return "run" if run_of(score) in runs else COLORS.get(score["kind"], "run")
+
+
+def to_beat(evaluation: Mapping[str, Any]) -> str:
+    """What the frozen public encoder reads on every labeled set; empty where it reads nothing."""
+    found = []
+    for labeled in evaluation["labeled"]:
+        frozen = next((score for score in labeled["scores"] if score["kind"] == "frozen"), None)
+        figure = (frozen or {"metrics": {}})["metrics"].get("linear")
+        if figure is not None and figure["value"] is not None:
+            interval = span(figure, 1, scale=100)
+            found.append(f"{percent(figure['value'])}{f' ({interval})' if interval else ''} on {labeled['name']}")
+    told = "The frozen public encoder, which costs nothing, reads"
+    return f"{told} {listed(found)} by a linear head: that is what there is to beat." if found else ""
+
+
+def tested_on(evaluation: Mapping[str, Any]) -> list[str]:
+    """How many test images the intervals rest on."""
+    known = [(labeled["name"], labeled["facts"].get("n_test")) for labeled in evaluation["labeled"]]
+    sizes = [f"{counted(n, 'test image')} of {name}" for name, n in known if n]
+    return [f"intervals are 95% and rest on {listed(sizes)}"] if sizes else []
+
+
+def pretrained_on(labeled: Mapping[str, Any]) -> list[str]:
+    """A warning for every arm that has seen test images before, in a clause."""
+    n_test = labeled["facts"].get("n_test", 0)
+    return [told for s in labeled["scores"] for told in warning(s["arm"], s["kind"], s.get("facts", {}), n_test)]
 
 
 def lacks_tuned(scores: Sequence[Score]) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from curate.reporting.wording import NOTHING, Figure, number, signed, span
+from curate.reporting.wording import NOTHING, Figure, number, with_interval
 
 LOPSIDED = 0.5  # the shorter side of an interval as a share of half its width, below which it is told in full
 
@@ -31,6 +31,7 @@ EXAMINATIONS = {
 }
 
 
+SHORT = {"average_precision": "avg. precision", "false_reject": "false rejects"}  # of a metric, where room is scarce
 ARMS = 12  # columns: references first, then the most accurate runs
 
 
@@ -42,6 +43,16 @@ class Row(NamedTuple):
     findings: list[dict[str, Any] | None]
     detail: bool  # summed up by another row
 
+    @property
+    def name(self) -> str:
+        """Both, as a table's first column has it."""
+        return f"{self.condition} {SHORT.get(self.metric, self.called)}".strip()
+
+    @property
+    def called(self) -> str:
+        """The metric in words."""
+        return "AUROC" if self.metric == "auroc" else self.metric.replace("_", " ")
+
 
 class Examination(NamedTuple):
     """One examination of one labeled set."""
@@ -50,6 +61,7 @@ class Examination(NamedTuple):
     title: str
     lead: str
     arms: list[str]
+    kinds: list[str]  # of the arms
     rows: list[Row]
 
     @property
@@ -89,10 +101,7 @@ def reading(finding: Mapping[str, Any] | None) -> str:
 def gain(finding: Mapping[str, Any] | None) -> str:
     """The paired difference to the frozen encoder with its interval; empty where there is none."""
     found = (finding or {}).get("against_frozen")
-    if not found or found["value"] is None:
-        return ""
-    interval = span(found, 3, plus=True)
-    return f"{signed(found['value'], 3)}{f' ({interval})' if interval else ''}"
+    return with_interval(found, 3, plus=True) if found and found["value"] is not None else ""
 
 
 def with_half_width(figure: Figure) -> str:
@@ -100,14 +109,29 @@ def with_half_width(figure: Figure) -> str:
     value, low, high = (figure[name] for name in ("value", "low", "high"))
     if value is None or low is None or high is None:
         return number(value, 3)
-    half = (high - low) / 2
-    is_lopsided = min(high - value, value - low) < half * LOPSIDED
-    return f"{number(value, 3)} ({span(figure, 3)})" if is_lopsided else f"{number(value, 3)} ±{number(half, 3)}"
+    if _is_lopsided(value, low, high):
+        return with_interval(figure, 3)
+    return f"{number(value, 3)} ±{number((high - low) / 2, 3)}"
 
 
-def text_rows(examination: Examination) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of ready strings; a reason stands where no arm has a figure."""
-    rows = [[f"{row.condition} {row.metric}".strip(), *_cells(row)] for row in examination.summary]
+def half_width(figure: Figure) -> str:
+    """The value with half the width of its interval; of a lopsided one with its wider side, 1.000 ±0.086."""
+    value, low, high = (figure[name] for name in ("value", "low", "high"))
+    if value is None or low is None or high is None or not _is_lopsided(value, low, high):
+        return with_half_width(figure)
+    return f"{number(value, 3)} ±{number(max(high - value, value - low), 3)}"
+
+
+def text_rows(
+    examination: Examination, show: Callable[[Figure], str] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of ready strings."""
+    write = show or with_half_width
+    cells = [
+        [NOTHING if finding is None else write(finding["estimate"]) for finding in row.findings]
+        for row in examination.summary
+    ]
+    rows = [[row.name, *of_row] for row, of_row in zip(examination.summary, cells, strict=True)]
     return ["", *examination.arms], rows
 
 
@@ -120,12 +144,9 @@ def _examination(name: str, scores: Sequence[Mapping[str, Any]]) -> Examination:
         rows.append(Row(condition, metric, found, any(f["detail"] for f in found if f)))
     title, lead = EXAMINATIONS.get(name, (name.capitalize(), ""))
     some = "" if len(scores) < ARMS else f"At most {ARMS} arms are shown, references and the most accurate runs."
-    return Examination(name, title, f"{lead} {some}".strip(), [score["arm"] for score in scores], rows)
+    arms, kinds = ([score[key] for score in scores] for key in ("arm", "kind"))
+    return Examination(name, title, f"{lead} {some}".strip(), arms, kinds, rows)
 
 
-def _cells(row: Row) -> list[str]:
-    cells = [reading(finding) for finding in row.findings]
-    reasons = [finding["estimate"]["reason"] for finding in row.findings if finding]
-    if reasons and all(cell == NOTHING for cell in cells):
-        cells[0] = f"{NOTHING}: {reasons[0]}"
-    return cells
+def _is_lopsided(value: float, low: float, high: float) -> bool:
+    return min(high - value, value - low) < (high - low) / 2 * LOPSIDED

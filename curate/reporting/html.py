@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from curate.reporting import (
     accuracies,
+    closing,
     examined,
     figures,
     findings,
@@ -16,12 +17,14 @@ from curate.reporting import (
     selections,
     study,
     study_figures,
+    study_words,
     wording,
 )
 from curate.reporting.sentences import judge_sentence
 from curate.scoring.repairs import repair_words
 
 VERDICT = ("What the data are worth", "What to do", "How sure")
+VERDICT_OF_EVALUATION = ("What there is to beat", "What to do", "How sure")  # without pools
 VERDICT_OF_STUDY = ("What the study says", "What to do", "How sure")
 ROWS = 40  # of runs and selections; the rest can be opened
 PAIRS = 8  # of runs
@@ -44,12 +47,19 @@ def render_html(summary: dict[str, Any]) -> str:
         "compared": [figures.comparison_chart(c) for c in summary["comparisons"]],
         "parts": findings.parts(shift),
         "pictured": selections.pictured([s["name"] for s in summary["selections"]]),
-        "verdict": VERDICT_OF_STUDY if summary["study"] else VERDICT,
+        "verdict": _verdict(summary),
         "arms": study_figures.arm_chart(results) if results else None,
         "diversity": study_figures.diversity_chart(results) if results else None,
         "composition": [figures.composition(s["counts"], colors) for s in summary["selections"]],
     }
     return _environment().get_template("report.html.jinja").render(r=summary, figures=drawn, colors=colors)
+
+
+def _verdict(summary: dict[str, Any]) -> tuple[str, str, str]:
+    """What the three sentences of the headline are about."""
+    if summary["study"]:
+        return VERDICT_OF_STUDY
+    return VERDICT_OF_EVALUATION if summary["evaluation"] and not summary["shift"] else VERDICT
 
 
 @lru_cache(maxsize=1)
@@ -65,6 +75,7 @@ def _environment() -> Environment:
     environment.filters |= {name: getattr(wording, name) for name in names}
     environment.globals |= {
         "decimals_for": wording.decimals_for,
+        "closing": closing.closing,
         "examined": examined,
         "explained": findings,
         "judge_sentence": judge_sentence,
@@ -72,6 +83,7 @@ def _environment() -> Environment:
         "repair_words": repair_words,
         "selected": selections,
         "studied": study,
+        "how_telling": study_words.how_telling,
         "accuracies": accuracies,
         "ROWS": ROWS,
         "PAIRS": PAIRS,

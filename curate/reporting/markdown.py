@@ -8,9 +8,17 @@ from typing import Any
 from urllib.parse import quote
 
 from curate.reporting import accuracies, findings, study
+from curate.reporting.closing import closing, reasons
 from curate.reporting.examined import examinations, text_rows
 from curate.reporting.score_lines import LINES
-from curate.reporting.selections import comparison_rows, left_out_words, mmd_decimals, selections_lead
+from curate.reporting.selections import (
+    comparison_rows,
+    left_out_words,
+    mmd_decimals,
+    selections_lead,
+    share_rows,
+    share_words,
+)
 from curate.reporting.sentences import judge_sentence, ordered_metrics
 from curate.reporting.wording import amount, counted, decimals_for, number, percent, points, signed, span, with_error
 from curate.scoring.repairs import repair_words
@@ -30,6 +38,7 @@ def render_markdown(summary: dict[str, Any]) -> str:
         parts += ["## Runs", _runs(summary["runs"])]
     for labeled in (summary["evaluation"] or {"labeled": []})["labeled"]:
         parts += [f"## Accuracies on {_escaped(labeled['name'])}", _accuracies(labeled)]
+        parts += [_escaped(f"Careful: {told}.") for told in accuracies.pretrained_on(labeled)]
         parts += [*_references(labeled), *_matches(labeled), *_examined(labeled)]
     return "\n\n".join(parts) + "\n"
 
@@ -77,6 +86,7 @@ def _of_selections(summary: dict[str, Any]) -> list[str]:
     selections, parts = summary["selections"], list[str]()
     if selections:
         parts += ["## Selections", _selections(selections), *map(_selection_notes, selections)]
+        parts += _shares(selections[0]["shares"]) if len(selections) == 1 and selections[0]["shares"] else []
     for comparison in summary["comparisons"]:
         parts += [f"## Methods compared: {_escaped(comparison['name'])}", *_comparison(comparison)]
     return parts
@@ -206,6 +216,16 @@ def _selection_notes(selection: dict[str, Any]) -> str:
     return _escaped(" ".join([*words, *((selection["supply"] or {}).get("words") or [])]))
 
 
+def _shares(shares: dict[str, Any]) -> list[str]:
+    """Shares of labels or groups, and what to make of them."""
+    rows = [
+        [row["group"], *(percent(row[side]) for side in ("target", "pools", "selection")), points(row["gap"])]
+        for row in share_rows(shares)
+    ]
+    header = (shares["column"], "target", "pools", "selection", "off by, points")
+    return [_table(header, rows), _escaped(" ".join(share_words(shares)))]
+
+
 def _comparison(comparison: dict[str, Any]) -> list[str]:
     """The table of methods, and what came out in words."""
     words = [_escaped(sentence) for sentence in (*comparison["words"], *comparison["notes"])]
@@ -275,6 +295,7 @@ def _examined(labeled: dict[str, Any]) -> list[str]:
     for examination in examinations(labeled):
         parts += [f"### {examination.title}", *([examination.lead] if examination.lead else [])]
         parts.append(_table(*text_rows(examination)))
+        parts += map(_escaped, (*reasons(examination, examination.summary), *filter(None, [closing(examination)])))
     return parts
 
 

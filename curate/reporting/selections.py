@@ -1,12 +1,14 @@
 """What a report says of a selection and of a comparison of methods: parts of the summary, and their words.
 
-A selection: counts and cost by source, near and far part, limits and terms, what was left out by code, the supply
-curve, contact sheets of first, middle and last picks, and some of what was left out beside what it was left out for.
+A selection: counts and cost by source, near and far part, limits and terms, shares of labels or groups beside those of
+target and pools, what was left out by code, the supply curve, contact sheets of first, middle and last picks, and some
+of what was left out beside what it was left out for.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
@@ -17,11 +19,12 @@ import pyarrow.compute as pc
 
 from curate.comparison import RANDOM, Comparison, called
 from curate.reporting.thumbnails import Album
-from curate.reporting.wording import decimals_for, number, percent
+from curate.reporting.wording import counted, decimals_for, number, one_of, percent
 from curate.results import Selection
 
 PICTURED = 12  # selections with pictures
 SHEET = 12  # pictures on a contact sheet
+NAME_WIDTH = 60  # of a label or group
 FAR = "far"  # the code of the far part's images
 EXCLUDED = ("excluded", "contaminated")  # codes of images that an excluded source keeps out
 LEFT_OUT = {  # code -> what it is called
@@ -46,6 +49,7 @@ def selection_part(name: str, selection: Selection, album: Album | None) -> dict
         "parts": _parts(selection),
         "limits": _limits(facts),
         "wishes": wishes(facts),
+        "shares": _shares(facts),
         "left_out": _left_out(selection.left_out),
         "supply": facts.get("supply"),
         "sheets": _sheets(selection, album) if album else [],
@@ -108,10 +112,52 @@ def left_out_words(selection: Mapping[str, Any]) -> str:
     return f"Left out: {'; '.join(told)}." if told else "Nothing had to be left out."
 
 
+def share_rows(shares: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The groups told one by one, then the others of the target and those that it lacks, each with its ``gap``."""
+    column, rest, foreign = (shares[name] for name in ("column", "rest", "foreign"))
+    rows = [{**row, "group": _short(row["group"])} for row in shares["rows"]]
+    rows += [{**rest, "group": f"{counted(rest['groups'], f'more {column}')}"}] if rest else []
+    rows += [{**foreign, "group": f"{counted(foreign['groups'], column)} that the target lacks"}] if foreign else []
+    return [{**row, "gap": row["selection"] - row["target"], "is_one": "groups" not in row} for row in rows]
+
+
+def _short(name: str) -> str:
+    """A name of at most 60 characters, its middle left out if need be."""
+    return name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 20]}…{name[-19:]}"
+
+
+def share_words(shares: Mapping[str, Any]) -> list[str]:
+    """How far the shares are from the target's, and what would bring them nearer."""
+    column, without = shares["column"], shares["without"]
+    words = [
+        f"{percent(shares['apart'])} of the selection would have to be of other {column}s for it to be like the "
+        f"target, {percent(shares['pools_apart'])} of what the pools hold; by chance two samples of one kind, of these "
+        f"sizes, are {percent(shares['chance'])} apart."
+    ]
+    if without:
+        verb = one_of(without, "has", "have")
+        words.append(
+            f"{counted(without, 'chosen image')} {verb} no {column} and {one_of(without, 'is', 'are')} not counted."
+        )
+    weights = " ".join(f"--weight {shlex.quote(f'{name}={factor:g}')}" for name, factor in shares["weights"].items())
+    ways = [weights if shares["heeded"] or not weights else f"{weights} with a method that heeds weights"]
+    ways += [f"max-per-{column}={shares['cap']} in the budget"] if shares["cap"] else []
+    if told := " or ".join(filter(None, ways)):
+        words.append(f"To bring it nearer: {told}. Look again then, as shares move only as far as the pools go.")
+    return words
+
+
+def _shares(facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Shares of labels or groups, unless rows were cut off since they were counted."""
+    is_cut = any(facts.get(name) is not None for name in ("truncated", "least_similarity"))
+    shares = None if is_cut else facts.get("shares")
+    return {**shares, "is_weighted": bool(facts.get("weights"))} if shares else None
+
+
 def _terms(said: Mapping[str, Any]) -> str:
     words = {"price": "price {}", "license": "license {}", "of": "a sample of {}"}
     told = [text.format(_figure(said[key])) for key, text in words.items() if said.get(key)]
-    told += [f"at most {said['cap']:,}"] if said.get("cap") is not None else []
+    told += [f"at most {said['cap']:,}" if said["cap"] else "none"] if said.get("cap") is not None else []
     return ", ".join(told + ([f"at least {said['floor']:,}"] if said.get("floor") else []))
 
 

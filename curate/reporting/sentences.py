@@ -13,7 +13,7 @@ from typing import Any
 
 from curate.distances._frechet import DIRECTIONS, PER_DIRECTION
 from curate.reporting import study_words
-from curate.reporting.accuracies import Score, matches, tuned_public
+from curate.reporting.accuracies import Score, matches, pretrained_on, tested_on, to_beat, tuned_public
 from curate.reporting.wording import Figure, counted, listed, number, one_of, percent, points, span
 from curate.scoring.verdicts import has_far_part
 
@@ -39,7 +39,8 @@ def headline(summary: dict[str, Any]) -> list[str]:
             study_words.what_to_do(study, _pools_advice(shift)),
             _certainty(summary, outcomes),
         ]
-    return [_worth(shift), _action(shift, outcomes), _certainty(summary, outcomes)]
+    beat = "" if shift or not summary["evaluation"] else to_beat(summary["evaluation"])
+    return [beat or _worth(shift), _action(shift, outcomes), _certainty(summary, outcomes)]
 
 
 def judge_sentence(judge: dict[str, Any]) -> str:
@@ -170,7 +171,8 @@ def _certainty(summary: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     shift = summary["shift"]
     results = (summary.get("study") or {}).get("results")
     arms = [*_ill(summary), *study_words.how_sure(results)] if results else _arms(summary, outcomes)
-    parts = [*_resolution(shift), *_unsettled(shift), *_methods(summary["comparisons"]), *arms]
+    rests = tested_on(summary["evaluation"]) if summary["evaluation"] and not shift else _resolution(shift)
+    parts = [*rests, *_unsettled(shift), *_methods(summary["comparisons"]), *arms]
     if shift and shift["pools"]:
         parts.append(_views(shift))
     if not parts:
@@ -244,8 +246,9 @@ _SETTLED = {"nearer": "nearer than", "farther": "farther than", "not settled": "
 
 
 def _arms(summary: dict[str, Any], outcomes: Sequence[Outcome]) -> list[str]:
-    parts = _ill(summary)
-    if len((summary["evaluation"] or {}).get("samples_seen", [])) > 1:
+    parts, evaluation = _ill(summary), summary["evaluation"] or {"labeled": []}
+    parts += [told for labeled in evaluation["labeled"] for told in pretrained_on(labeled)]
+    if len(evaluation.get("samples_seen", [])) > 1:
         parts.append("the arms saw unequal numbers of samples, so they compare only roughly")
     compared = [o for o in outcomes if o.runs > 1]
     settled = [o.best for o in compared if o.best]

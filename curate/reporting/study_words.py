@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from curate.reporting.study import Claim, Results, difference, primary
-from curate.reporting.wording import counted, in_points, listed, percent
+from curate.reporting.wording import counted, in_points, listed, number, percent
 
 FROZEN, TUNED, BOTH = "frozen", "finetuned", "finetuned, both"
 KEEP = "Keep the frozen public encoder"
+ENOUGH = 0.8  # power
 _LOST = {"refuted": "no arm beats it", "equivalent": "every arm is equivalent to it"}  # where all claims are
 
 
@@ -73,6 +74,41 @@ def how_sure(results: Results) -> list[str]:
     return [*parts, f"{which} {share} for a difference of {in_points(claims[0]['effect']['matters'])}{tells}"]
 
 
+def how_telling(claim: Claim) -> list[str]:
+    """In plain words how often such a study sees a difference that matters, and what would decide an open claim."""
+    effect = claim["effect"]
+    if effect is None:
+        return []
+    return [*_power(effect), *(what_it_takes(effect) if claim["status"] == "undecided" else [])]
+
+
+def what_it_takes(effect: Mapping[str, Any]) -> list[str]:
+    """To decide what is undecided: seeds, or test images, as far as the spread over both tells."""
+    if effect["reason"]:
+        more = "Two seeds or more of every arm would tell" if effect["seeds"] < 2 else "It takes more test images"
+        return [f"Not decidable as it stands ({effect['reason']}). {more}."]
+    if effect["power"] is None or effect["power"] >= ENOUGH:
+        return []
+    needed, images, matters = effect["seeds_needed"], effect.get("units_needed"), in_points(effect["matters"])
+    ways = []
+    if needed and needed > effect["seeds"]:
+        ways.append(f"{counted(needed, 'seed')} an arm on these test images")
+    if images and images > effect["units"]:
+        ways.append(f"{counted(images, 'test unit')} with these seeds")
+    takes = " or ".join(ways) or "both, more seeds and more test images"
+    return [f"To tell {matters} 80 times of 100 takes {takes}."]
+
+
+def _power(effect: Mapping[str, Any]) -> list[str]:
+    """How often a study like this one sees a difference that matters."""
+    if effect["reason"] or effect["power"] is None:
+        return []
+    matters, times = in_points(effect["matters"]), f"{number(100 * effect['power'])} times of 100"
+    seen = f"If the true difference were {matters}, such a study would tell it {times}"
+    least = effect["detectable"]
+    return [f"{seen}; it tells {in_points(least)} 80 times of 100." if least else f"{seen}."]
+
+
 def _pretrain(best: Claim, also: str, tuned: Claim | None) -> str:
     arm = best["sides"][0]
     gained = f"{arm} beats the frozen public encoder, {_figures(best)}{also}"
@@ -82,12 +118,12 @@ def _pretrain(best: Claim, also: str, tuned: Claim | None) -> str:
     level = percent(tuned["means"][1])
     read = f"fine-tuning the public encoder reads {level}"
     if tuned["status"] == "supported":
-        return f"Pretrain: {gained}; {read}, and {both} beats that, too, {_points(tuned)}"
+        return f"Pretrain: {gained}; {read}, and {both} beats that, too, {points_of(tuned)}"
     if tuned["status"] == "refuted":
         than = f"{arm}, fine-tuned, stands" if tuned["question"] == BOTH else f"{arm} stands"
-        reads = f"that reads {level}, {than} at {_points(tuned)}"
+        reads = f"that reads {level}, {than} at {points_of(tuned)}"
         return f"Fine-tune the public encoder rather than pretrain: {reads}; {gained}"
-    return f"Pretrain or fine-tune: {gained}; {read}, and that {both} beats that is {_open(tuned)}, {_points(tuned)}"
+    return f"Pretrain or fine-tune: {gained}; {read}, and that {both} beats that is {_open(tuned)}, {points_of(tuned)}"
 
 
 def _open(claim: Claim) -> str:
@@ -103,10 +139,11 @@ def _tuned(claims: Sequence[Claim], arm: str) -> Claim | None:
 
 def _figures(claim: Claim) -> str:
     effect = claim["effect"]
-    return f"{_points(claim)} over {counted(effect['seeds'], 'seed')} and {counted(effect['conditions'], 'target')}"
+    return f"{points_of(claim)} over {counted(effect['seeds'], 'seed')} and {counted(effect['conditions'], 'target')}"
 
 
-def _points(claim: Claim) -> str:
+def points_of(claim: Claim) -> str:
+    """The difference in points, with its interval."""
     value, _, interval = difference(claim).partition(" ")
     return f"{value} points{f' {interval}' if interval else ''}"
 

@@ -3,8 +3,8 @@
     schema, headline [3], limits {near, middle}, versions
     shift       ShiftReport as JSON; the floor also as an index; pools and target each with a ``gallery``; ``shown``:
                 the images that explanations name, by source (None without pictures)
-    selections  [{name, n, counts, method, budget, stopped, by_source, parts, limits, wishes, left_out, supply, sheets,
-                rejected, digest, ...}]
+    selections  [{name, n, counts, method, budget, stopped, by_source, parts, limits, wishes, shares, left_out, supply,
+                sheets, rejected, digest, ...}]
     comparisons [{name, encoders, contenders, judges, words, notes, ...}]: Comparison as JSON, by folder
     runs        [{name, method, unique_images N, epochs E, samples_seen C, diversity D, health, curve, chance, stopped,
                 probe {images, classes, encoder, frozen, start, end, points}, ...}]

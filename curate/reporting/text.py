@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from curate.comparison import Comparison, Reading, called
 from curate.eval_report import EvalReport
-from curate.reporting.examined import examinations, text_rows, with_half_width
+from curate.reporting.closing import closing, reasons
+from curate.reporting.examined import Examination, examinations, half_width, text_rows
 from curate.reporting.score_lines import finding_lines
 from curate.reporting.sentences import headline, judge_sentence
 from curate.reporting.summary import summarize
-from curate.reporting.wording import NOTHING, likely, number, percent, signed, span, with_error
+from curate.reporting.wording import NOTHING, likely, number, percent, signed, span, with_error, with_interval
 from curate.results import FAR, Estimate, Run, Selection, ShiftReport
 
 NAME_WIDTH = 34  # of an encoder in a table
 ON_TERMINAL = ("linear", "knn")  # of the accuracies
+BETWEEN = 2  # blanks between two columns
+CONTINUED = "(continued)"
+HOW_READ = (
+    "linear: by a linear head on frozen features; knn: by the nearest training images; ± half the width of the 95% "
+    "interval, of a lopsided one its wider side."
+)
+NEW = "of the samples were first looks at an image"  # a share D = N / C
 
 
 class TextTable(NamedTuple):
     """A title, a header and rows of ready strings; the first column is a name."""
 
-    title: str
+    title: str  # its first line stands out
     header: list[str]
     rows: list[list[str]]
+    below: tuple[str, ...] = ()  # sentences under it
+    kept: int = 0  # columns that every part repeats where the table is too wide; 0: its cells are folded instead
+
+    def parts(self, width: int) -> list[TextTable]:
+        """The table, or parts of it side by side that are at most so many characters wide where that can be had."""
+        columns = list(zip(self.header, *self.rows, strict=True))
+        widths = [max(len(line) for cell in column for line in cell.split("\n")) + BETWEEN for column in columns]
+        if not self.kept or sum(widths) - BETWEEN <= width:
+            return [self]
+        room, parts = width + BETWEEN - sum(widths[: self.kept]), [list[int]()]
+        for column in range(self.kept, len(columns)):
+            if parts[-1] and sum(widths[i] for i in (*parts[-1], column)) > room:
+                parts.append([])
+            parts[-1].append(column)
+        tables = [self._of([*range(self.kept), *part]) for part in parts]
+        heads = [self.title, *[CONTINUED] * (len(tables) - 1)]
+        tables = [table._replace(title=head, below=()) for table, head in zip(tables, heads, strict=True)]
+        return [*tables[:-1], tables[-1]._replace(below=self.below)]
+
+    def _of(self, columns: Sequence[int]) -> TextTable:
+        header, *rows = ([line[i] for i in columns] for line in (self.header, *self.rows))
+        return self._replace(header=header, rows=rows)
 
 
 def score_output(reports: Mapping[str, ShiftReport]) -> tuple[dict[str, Any], list[str], list[TextTable]]:
@@ -154,7 +184,7 @@ def run_table(run: Run) -> TextTable:
         ["unique images N", f"{facts['unique_images']:,}"],
         ["samples seen C", f"{facts['samples_seen']:,}"],
         ["epochs E = C / N", number(facts["epochs_equivalent"], 1)],
-        ["diversity D = N / C", number(facts["diversity"], 4)],
+        ["diversity D = N / C", _new_words(facts["diversity"])],
         ["loss", f"{number(facts['loss_first'], 3)} to {number(facts['loss_last'], 3)}"],
         *([["probe", _probe_words(facts["probe"])]] if facts.get("probe") else []),
         ["health", f"{facts['health']['verdict']}: {facts['health']['detail']}"],
@@ -162,6 +192,12 @@ def run_table(run: Run) -> TextTable:
         *([["stopped", _stop_words(facts["stopped"])]] if facts.get("stopped") else []),
     ]
     return TextTable(f"Run {run.path.name}", ["", ""], rows)
+
+
+def _new_words(diversity: float) -> str:
+    """D, and what it says: N images that are seen for the first time among C samples."""
+    told = number(diversity, 4)
+    return f"{told}: {percent(diversity, 0)} {NEW}" if diversity <= 1 else told
 
 
 def _probe_words(probe: Mapping[str, Any]) -> str:
@@ -178,27 +214,36 @@ def _stop_words(stopped: Mapping[str, Any]) -> str:
 def evaluation_table(report: EvalReport) -> TextTable:
     """Arms on every labeled set, the frozen public encoder first; the page has the other metrics."""
     metrics = [name for name in ON_TERMINAL if any(name in s.metrics for s in report.scores)]
+    names = list(dict.fromkeys(s.labeled for s in report.scores))
+    many = len(names) > 1
     rows = [
         [
-            f"{s.labeled} / {s.arm}",
+            f"{s.labeled} / {s.arm}" if many else s.arm,
             *(_accuracy(s.metrics.get(name)) for name in metrics),
             _gain(s.against_frozen.get("linear")),
             _labels(s.label_equivalents),
         ]
         for s in report.scores
     ]
-    header = ["set / arm", *metrics, "against frozen", "worth in labels"]
-    return TextTable("Accuracy (with half the width of its 95% interval)", header, rows)
+    header = ["set / arm" if many else "arm", *metrics, "against frozen", "worth in labels"]
+    title = "Accuracy on test images" if many else f"{names[0]}: accuracy on test images"
+    return TextTable(f"{title}\n{HOW_READ}", header, rows, kept=1)
 
 
 def examination_tables(report: EvalReport) -> list[TextTable]:
     """Further examinations of every labeled set: one table each, a column for each arm."""
     summary = summarize(evaluation=report, thumbnails=False)["evaluation"]
     return [
-        TextTable(f"{labeled['name']}: {found.title}. {found.lead}".strip(), *text_rows(found))
-        for labeled in summary["labeled"]
-        for found in examinations(labeled)
+        _examination_table(labeled["name"], found) for labeled in summary["labeled"] for found in examinations(labeled)
     ]
+
+
+def _examination_table(labeled: str, found: Examination) -> TextTable:
+    """One examination, the frozen arm's column in every part; below it why figures are missing, and what it says."""
+    header, rows = text_rows(found, half_width)
+    title = f"{labeled}: {found.title}\n{found.lead}".strip()
+    below = (*reasons(found, found.summary), *filter(None, [closing(found)]))
+    return TextTable(title, [name.replace(":", ":\n") for name in header], rows, below, kept=2)
 
 
 def _headline(report: ShiftReport) -> list[str]:
@@ -245,14 +290,14 @@ def _covered(coverage: Estimate) -> str:
 
 
 def _accuracy(estimate: Estimate | None) -> str:
-    return NOTHING if estimate is None else with_half_width(estimate.to_json())
+    return NOTHING if estimate is None else half_width(estimate.to_json())
 
 
 def _gain(estimate: Estimate | None) -> str:
     """A paired difference and its interval, which need not be even."""
     if estimate is None or estimate.value is None:
         return "-"
-    return f"{signed(estimate.value, 3)} ({span(estimate.to_json(), 3, plus=True)})"
+    return with_interval(estimate.to_json(), 3, plus=True)
 
 
 def _labels(estimate: Estimate | None) -> str:

@@ -1,4 +1,4 @@
-"""Numbers and lists as people read them: sensible digits, a real minus sign, "n/a" where there is nothing."""
+"""Numbers, figures and lists as people read them, "n/a" where there is nothing."""
 
 from __future__ import annotations
 
@@ -6,18 +6,28 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-NOTHING = "n/a"
-MINUS = "\N{MINUS SIGN}"
+from curate.numerals import NOTHING, between, number, signed, within
+
 Figure = dict[str, Any]  # an Estimate as plain JSON
-
-
-def number(value: float | None, decimals: int = 0) -> str:
-    """1,234.5 with a minus sign where one is due, never "-0"."""
-    if value is None or not math.isfinite(value):
-        return NOTHING
-    text = f"{value:,.{decimals}f}"
-    negative = text.startswith("-") and any(c in "123456789" for c in text)
-    return (MINUS if negative else "") + text.lstrip("-")
+__all__ = [
+    "NOTHING",
+    "Figure",
+    "amount",
+    "counted",
+    "decimals_for",
+    "in_points",
+    "likely",
+    "listed",
+    "number",
+    "one_of",
+    "p_value",
+    "percent",
+    "points",
+    "signed",
+    "span",
+    "with_error",
+    "with_interval",
+]
 
 
 def amount(value: float | None) -> str:
@@ -27,13 +37,6 @@ def amount(value: float | None) -> str:
     if value == round(value) or abs(value) >= 1000:
         return number(value)
     return number(value, min(9, max(0, 3 - math.floor(math.log10(abs(value)))))).rstrip("0").rstrip(".")
-
-
-def signed(value: float | None, decimals: int = 1) -> str:
-    """The number with its sign, also when positive; zero has none."""
-    text = number(value, decimals)
-    positive = value is not None and value > 0 and any(c in "123456789" for c in text)
-    return f"+{text}" if positive else text
 
 
 def percent(share: float | None, decimals: int = 1) -> str:
@@ -65,11 +68,12 @@ def points(share: float | None) -> str:
 
 def span(figure: Figure, decimals: int = 0, *, scale: float = 1.0, plus: bool = False) -> str:
     """The figure's interval, "5 to 7"; empty where it has none."""
-    low, high = figure["low"], figure["high"]
-    if low is None or high is None:
-        return ""
-    show = signed if plus else number
-    return f"{show(scale * low, decimals)} to {show(scale * high, decimals)}"
+    return between(figure["low"], figure["high"], decimals, scale=scale, plus=plus)
+
+
+def with_interval(figure: Figure, decimals: int = 0, *, scale: float = 1.0, plus: bool = False) -> str:
+    """The figure with its interval, "6 (5 to 7)"; alone where it has none."""
+    return within(figure["value"], figure["low"], figure["high"], decimals, scale=scale, plus=plus)
 
 
 def with_error(figure: Figure, decimals: int = 0) -> str:

@@ -117,8 +117,8 @@ def _kept(
         return None
     compared = {contender.method for contender in found.contenders} or {*methods, RANDOM}
     same = found.facts == _request(selector, images, judges) and compared == {*methods, RANDOM}
-    silent = has_pictures(selector.inputs.target) and any(judge.reason for judge in found.judges)  # try again
-    return found if same and not silent else None
+    silent = any(judge.reason and judge.reason != _unfit(selector, judge.name) for judge in found.judges)
+    return found if same and not silent else None  # a judge that found no pictures may find them now
 
 
 def _request(selector: Selector, images: int | None, judges: Sequence[str]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from curate.results import TARGET, Selection
 from embeddings.errors import SourceError
+from embeddings.pictures.tiles import split_key
 from embeddings.sources import open_source
 from embeddings.store import EmbeddingStore
 
@@ -57,7 +58,7 @@ def group_shares(selection: Selection, target: EmbeddingStore, column: str) -> p
     sides = {
         TARGET: Counter(wanted.values()),
         **{name: Counter(groups.values()) for name, groups in pools.items()},
-        CHOSEN: Counter(by_source.get(source, {}).get(key) for source, key in places),
+        CHOSEN: Counter(_group_of(by_source.get(source, {}), key) for source, key in places),
         NEAREST: Counter(wanted.get(key) for key in rows["target_key"].to_pylist()),
     }
     return _table(sides)
@@ -100,6 +101,11 @@ def _listed(address: str, column: str) -> Groups:
     if column in ("label", "group"):
         return _texts(keys, images[column].to_pylist())
     return _texts(keys, [json.loads(meta).get(column) if meta else None for meta in images["meta"].to_pylist()])
+
+
+def _group_of(groups: Groups, key: str) -> str | None:
+    """The group of an image, or of the one that a tile was cut from."""
+    return groups[key] if key in groups else groups.get(split_key(key))
 
 
 def _texts(keys: list[str], values: list[object]) -> Groups:

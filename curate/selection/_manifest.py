@@ -22,7 +22,7 @@ def build_manifest(candidates: Candidates, choice: Choice, method: str, stages: 
         "source": names[source],
         "key": keys,
         "uri": candidates.column("uri", rows),
-        "sha256": candidates.column("sha256", rows),
+        **{name: candidates.column(name, rows) for name in ("sha256", "pixels")},
         "stage": stages.astype(np.int32),
         "rank": np.arange(n),
         "score": choice.scores.round(DECIMALS),

@@ -31,7 +31,8 @@ of the copies of emoji those twice as large were found and .70 of those 0.9 time
 digits hardly any.
 
 With a work folder, what is done is kept there: areas and projections, what resembles evaluation images, and every
-32,768 images how far the priorities were gone through. A run that was killed goes on from there, to the same result.
+32,768 images how far the priorities were gone through. A run that was killed goes on from there, to the same result,
+within a week (``_kept_parts``). Of two that search for the same at once, one waits for the other.
 
 Source: Abbas et al., SemDeDup (2023), whose rule this mends; Oquab et al., DINOv2 (2023), for the looser limit against
 evaluation images.
@@ -110,7 +111,7 @@ def near_duplicates(
         return NearDuplicates(kept_for=kept_for, cause=cause)
     images = Images(stores=stores, origin=places[0][rows], place=places[1][rows])
     parts = KeptParts(work, *_made_of(images, len(order), len(others))) if work is not None else NOTHING
-    found, kept, facts = _finished(images, parts) or _found(
+    found, kept, facts = _finished(images, parts) or _made(
         images, len(order), len(others), parts=parts, progress=progress
     )
     clean, hit = np.flatnonzero(found[: len(order)] < 0), np.flatnonzero(found >= 0)
@@ -128,6 +129,18 @@ def _made_of(images: Images, candidates: int, checked: int) -> list[Any]:
 
 def _rules() -> list[Any]:
     return [asdict(SAME), asdict(ALIKE), LEAF, QUERIES]
+
+
+def _made(
+    images: Images, candidates: int, checked: int, *, parts: KeptParts, progress: Progress
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """The result, by this process or by another one that was at it already."""
+    with parts.held(progress):
+        if (known := _finished(images, parts)) is not None:
+            return known
+        found = _found(images, candidates, checked, parts=parts, progress=progress)
+        parts.sweep(RESULT, AREAS, CLEAN, SETTLED)
+        return found
 
 
 def _found(

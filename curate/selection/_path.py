@@ -18,11 +18,12 @@ import numpy as np
 from curate.results import Selection, ShiftReport
 from curate.scoring import score
 from curate.selection._candidates import Candidates, Choice
+from curate.selection._composition import composition
 from curate.selection._folder import find_selection
 from curate.selection._gather import Gathered, gather
 from curate.selection._inputs import Inputs
 from curate.selection._knee import Supply, cut, is_far, supply_of
-from curate.selection._ledger import Ledger
+from curate.selection._ledger import SLACK, Ledger
 from curate.selection._limits import open_ledger, weights_of
 from curate.selection._manifest import build_manifest
 from curate.selection._methods import find_method
@@ -137,6 +138,8 @@ class Selector:
             choice, ledger = _cut(candidates, choice, supply, self.wish)
         outcome = _outcome(self.gathered, choice, ledger) | {"supply": supply.to_json() if supply else None}
         outcome["recall"] = min(self._index.recalls, default=None) if self._index else None
+        heeded = find_method(method).weighted
+        outcome["shares"] = composition(candidates, choice.rows, self.wish.weights, heeded=heeded)
         selection = Selection(
             table=build_manifest(candidates, choice, method, _stages(choice, self.wish.budget.order)),
             left_out=self.gathered.left_out,
@@ -187,13 +190,14 @@ LOST = {  # code of what was left out -> of several, in words
 
 def _require_enough(gathered: Gathered, images: int | None) -> None:
     n, dropped = len(gathered.candidates), gathered.dropped()
-    if images is not None and images > n:
-        lost = ", ".join(f"{count:,} {LOST[code]}" for code, count in dropped.items() if count)
-        raise UsageError(
-            f"The budget is {images:,}, but there are {n:,} candidates"
-            + (f": of {n + sum(dropped.values()):,} images these were left out: {lost}." if lost else "."),
-            hint=f"Ask for at most {n:,}, or add pools." if n else "Add pools, or allow more licenses and higher caps.",
-        )
+    if n and (images is None or images <= n):
+        return
+    asked = "There are no candidates" if images is None else f"The budget is {images:,}, but there are {n:,} candidates"
+    lost = ", ".join(f"{count:,} {LOST[code]}" for code, count in dropped.items() if count)
+    raise UsageError(
+        asked + (f": of {n + sum(dropped.values()):,} images these were left out: {lost}." if lost else "."),
+        hint=f"Ask for at most {n:,}, or add pools." if n else "Add pools, or allow more licenses and higher caps.",
+    )
 
 
 def _cut(candidates: Candidates, choice: Choice, supply: Supply, wish: Wish) -> tuple[Choice, Ledger]:
@@ -244,8 +248,7 @@ def _why_stopped(choice: Choice, ledger: Ledger, n: int) -> str:
     """Why there is less than the budget allows; "" where a limit ended the selection."""
     if choice.stopped:
         return choice.stopped
-    spent = ledger.spent()
-    if any(amount["binding"] for amount in spent.values()) or spent.get("images", {}).get("used") == _most(spent):
+    if any(amount["binding"] or amount["used"] >= amount["most"] * (1 - SLACK) for amount in ledger.spent().values()):
         return ""
     if full := ledger.full():
         return f"caps hold back the other {n - len(choice.rows):,} candidates ({_first_of(full)})"
@@ -255,7 +258,3 @@ def _why_stopped(choice: Choice, ledger: Ledger, n: int) -> str:
 def _first_of(texts: Sequence[str], most: int = 5) -> str:
     more = [f"and {len(texts) - most:,} more"] if len(texts) > most else []
     return "; ".join([*texts[:most], *more])
-
-
-def _most(spent: Mapping[str, Mapping[str, float]]) -> float | None:
-    return spent["images"]["most"] if "images" in spent else None

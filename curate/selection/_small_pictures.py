@@ -18,7 +18,7 @@ for pairs that vectors and hashes leave open; where one cannot be had, the contr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -31,21 +31,24 @@ from embeddings.store import EmbeddingStore
 
 EDGE = 8
 CROPS = (0.0, 0.02, 0.04, 0.06, 0.08)  # shares of width and height that are cut away
-KEPT = 32_768  # pictures remembered, of 1 KB each
+KEPT = 32_768  # pictures remembered, of 2 KB each
 PAIRS = 8192  # compared at once
 
 Place = tuple[int, int]  # number of the store, row in it
 
 
 class SmallPictures:
-    """Colors of the pictures of some stores, read from their sources when first asked for."""
+    """Colors of the pictures of some stores, read from their sources when first asked for.
+
+    Memory: two bytes for every row of the stores, and the pictures remembered.
+    """
 
     def __init__(self, stores: Sequence[EmbeddingStore]) -> None:
         self._stores = stores
         self._sources = [_open(store) for store in stores]
         self._known: dict[Place, np.ndarray | None] = {}
-        self._had: set[Place] = set()
-        self._lost: set[Place] = set()
+        self._had = _Marks([len(store) for store in stores])
+        self._lost = _Marks([len(store) for store in stores])
 
     @property
     def read(self) -> int:
@@ -59,11 +62,13 @@ class SmallPictures:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Store and row [p, 2] int64 of the pictures that could be had so far, and of those that could not."""
-        return {"pictures": _as_array(self._had), "lost": _as_array(self._lost)}
+        return {"pictures": self._had.to_array(), "lost": self._lost.to_array()}
 
     def restore(self, known: Mapping[str, np.ndarray]) -> None:
         """Counts on from what ``to_arrays`` gave."""
-        self._had, self._lost = ({(s, row) for s, row in known[name].tolist()} for name in ("pictures", "lost"))
+        for name, marks in (("pictures", self._had), ("lost", self._lost)):
+            marks.clear()
+            marks.add(known[name])
 
     def is_back(self, known: Mapping[str, np.ndarray]) -> bool:
         """Whether a picture that could not be had then can be had now."""
@@ -91,9 +96,11 @@ class SmallPictures:
             self._known = {place: self._known[place] for place in places & self._known.keys()}
         with ThreadPoolExecutor() as threads:
             self._known.update(zip(missing, threads.map(self._read, missing), strict=True))
-        found = {place for place in missing if self._known[place] is not None}
-        self._had |= found
-        self._lost |= {place for place in missing if place not in found and self._sources[place[0]] is not None}
+        had = np.array([self._known[place] is not None for place in missing], bool)
+        open_ = np.array([self._sources[number] is not None for number, _ in missing], bool)
+        asked = np.array(missing, np.int64).reshape(-1, 2)
+        self._had.add(asked[had])
+        self._lost.add(asked[~had & open_])
 
     def _read(self, place: Place) -> np.ndarray | None:
         store, row = self._stores[place[0]], place[1]
@@ -119,8 +126,31 @@ def contrast(a: np.ndarray, b: np.ndarray) -> float:
     return float(min(np.abs(a - b[0]).max(axis=1).min(), np.abs(a[0] - b).max(axis=1).min()))
 
 
-def _as_array(places: Iterable[Place]) -> np.ndarray:
-    return np.array(sorted(places), np.int64).reshape(-1, 2)
+class _Marks:
+    """Some rows of some stores, a byte for each row there is."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        """From the number of rows of every store; none is marked."""
+        self._rows = [np.zeros(size, bool) for size in sizes]
+
+    def __len__(self) -> int:
+        return sum(int(np.count_nonzero(rows)) for rows in self._rows)
+
+    def add(self, places: np.ndarray) -> None:
+        """Marks places [p, 2]: number of the store, row in it."""
+        for number in np.unique(places[:, 0]):
+            self._rows[number][places[places[:, 0] == number, 1]] = True
+
+    def clear(self) -> None:
+        """Marks none."""
+        for rows in self._rows:
+            rows[:] = False
+
+    def to_array(self) -> np.ndarray:
+        """Places [p, 2] int64, ascending."""
+        parts = [np.flatnonzero(rows) for rows in self._rows]
+        numbers = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        return np.column_stack([numbers, np.concatenate([np.zeros(0, np.int64), *parts])]).astype(np.int64)
 
 
 def _open(store: EmbeddingStore) -> Source | None:

@@ -19,6 +19,9 @@ from curate.evaluation import evaluate
 from curate.evaluation.examinations import EXAMINATIONS
 from curate.evaluation.settings import Settings
 from curate.pretraining.backbones import save_backbone
+from curate.reporting import summarize
+from curate.reporting.closing import closing
+from curate.reporting.examined import examinations
 from embeddings import files
 from embeddings.encoders.networks import build_network
 
@@ -49,7 +52,7 @@ def evaluated(tmp_path_factory, pictures):
         if case == "odd":
             train = ["eel" if label == "owl" else label for label in train]
             test = ["owl", *("cat" if label == "owl" else label for label in test[1:])]
-        source = "plain" if case == "again" else case
+        source = "plain" if case in ("again", "plain, kept") else case
         return "::".join(
             write(f"{source}-{part}", parts[part], labels) for part, labels in (("train", train), ("test", test))
         )
@@ -57,7 +60,8 @@ def evaluated(tmp_path_factory, pictures):
     def _evaluated(case):
         if case not in reports:
             shared = {"encoder": "lite0@32", "also": EXAMINATIONS, "settings": SETTINGS, "work": folder / "work"}
-            reports[case] = evaluate({"run": folder / "run"}, {"pets": labeled(case)}, **shared)
+            kept = folder / "kept" if case.startswith("plain") else None
+            reports[case] = evaluate({"run": folder / "run"}, {"pets": labeled(case)}, **shared, kept=kept)
         return reports[case]
 
     return _evaluated
@@ -124,6 +128,12 @@ def test_the_same_seed_finds_the_same(evaluated):
     assert first == second
 
 
+def test_what_was_kept_of_all_of_them_is_found_again(evaluated, monkeypatch):
+    plain = evaluated("plain").to_json()
+    monkeypatch.setattr("curate.evaluation.arms.examine", None)
+    assert evaluated("plain, kept").to_json() == plain
+
+
 @pytest.mark.parametrize("name", EXAMINATIONS)
 def test_test_labels_choose_nothing(name, evaluated):
     """Permuted, they change figures; conditions, metrics and what was chosen stay."""
@@ -139,3 +149,13 @@ def test_what_was_found_reads_back(evaluated, tmp_path):
         json.dumps(report.to_json(), allow_nan=False)
         report.save(tmp_path / case)
         assert EvalReport.open(tmp_path / case).to_json() == report.to_json()
+
+
+@pytest.mark.parametrize("case", ["plain", "odd"])
+def test_every_examination_ends_with_a_sentence(evaluated, case):
+    part = summarize(evaluation=evaluated(case), thumbnails=False)["evaluation"]["labeled"][0]
+    told = {examination.about: closing(examination) for examination in examinations(part)}
+    assert list(told) == list(EXAMINATIONS)
+    for sentence in told.values():
+        assert sentence.endswith(".")
+        assert "nan" not in sentence

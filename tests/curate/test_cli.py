@@ -151,6 +151,7 @@ def test_a_store_made_by_embed_is_a_source(curate, folders):
         (["export", "absent", "--to", "csv", "--out", "o"], 2, "No selection in 'absent'"),
         (["explain", "absent", "a.png"], 2, "No selection in 'absent'"),
         (["evaluate"], 2, "No labeled set was given"),
+        (["evaluate", "--labeled", "x={target}", "--set", "reject=0.1"], 2, "reject changes nothing here"),
         (["run", "absent.toml"], 2, "No config file at absent.toml"),
         (["report", "empty"], 2, "empty"),
     ],

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from pyarrow import feather
 from shard_files import write as write_tar
 
 from curate.cli import main
-from curate.exports import SelectionDataset, export, forecast, hugging_face, image_folder, originals
+from curate.exports import SelectionDataset, export, forecast, hugging_face, image_folder, originals, writing
 from curate.exports.names import MAX_BYTES, safe_name, safe_names, safe_stem
 from curate.exports.settings import FOLDERS
 from curate.results import LEFT_OUT, SELECTION, Selection
@@ -41,6 +42,7 @@ from embeddings.errors import (
 )
 from embeddings.pictures.decode import decode
 from embeddings.pictures.tiles import Box, tile_key, tile_sha256, tile_uri
+from embeddings.pipeline.locks import locked
 from embeddings.sources import open_source
 
 UNLIKE = ("export.json", "state.json")  # which holds a fingerprint that is random
@@ -537,14 +539,107 @@ def test_an_interrupted_export_goes_on_and_trusts_nothing_half_written(world, mo
     assert trees[0] == trees[1]
 
 
+def leave_cut_short(monkeypatch, chosen, path, first):
+    """What an export of the first images leaves when it is cut short."""
+    with monkeypatch.context() as patched:
+        interrupt(patched, 2)
+        with pytest.raises(KeyboardInterrupt):
+            export(chosen, to="folder", first=first, workers=1, out=path)
+
+
+@pytest.mark.parametrize("to", ["csv", "folder"])
+def test_what_killed_exports_left_goes_once_one_stands(world, monkeypatch, tmp_path, to):
+    chosen, _, _ = world
+    beside = [tmp_path / name for name in (".e.mine.part", ".e.0123456789ab.part", "e.part")]
+    for mine in beside:
+        mine.mkdir()
+        (mine / "file").write_text("mine")
+    killed = writing._part_of(tmp_path / "e") / "0123456789ab"  # a file that was cut short by a power failure
+    killed.mkdir(parents=True)
+    (killed / "made").write_bytes(b"half")
+    for first in (5, 6):
+        leave_cut_short(monkeypatch, chosen, tmp_path / "e", first)
+    leave_cut_short(monkeypatch, chosen, tmp_path / "e.0123456789ab", 5)
+    assert len(list(tmp_path.glob(".e.*.part/*/made"))) == 4
+    export(chosen, to=to, out=tmp_path / "e")
+    (other,) = tmp_path.glob(".e.*.part/*/made")  # which still can go on
+    assert other.is_relative_to(writing._part_of(tmp_path / "e.0123456789ab"))
+    assert [(mine / "file").read_text() for mine in beside] == ["mine"] * 3
+    shutil.copytree(other.parent, killed)  # one that was killed after it gave the export its name
+    assert export(chosen, to=to, out=tmp_path / "e").existed
+    assert not killed.parent.exists()
+
+
+def test_what_another_process_is_at_stays(world, monkeypatch, tmp_path):
+    chosen, _, _ = world
+    part = writing._part_of(tmp_path / "e")
+    with locked(part):
+        (part / "0123456789ab").mkdir()
+        with pytest.raises(ForeignFolderError, match="Another process is writing"):
+            export(chosen, to="csv", out=tmp_path / "e")
+        monkeypatch.setattr(writing, "find_export", lambda *_: "there already")
+        assert export(chosen, to="csv", out=tmp_path / "e") == "there already"
+        assert (part / "0123456789ab").is_dir()
+    assert export(chosen, to="csv", out=tmp_path / "e") == "there already"
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("to", ["csv", "folder"])
+def test_of_two_equal_exports_at_once_one_finds_the_other(world, monkeypatch, tmp_path, to):
+    chosen, _, _ = world
+    opened, made = writing.Originals, []
+
+    def overtaken(*args, **kwargs):
+        with monkeypatch.context() as patched:
+            patched.setattr(writing, "Originals", opened)
+            made.append(export(chosen, to=to, out=tmp_path / "e"))
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(writing, "Originals", overtaken)
+    assert export(chosen, to=to, out=tmp_path / "e") == replace(made[0], existed=True)
+    assert (len(made), made[0].existed, left_behind(tmp_path)) == (1, False, [])
+
+
+@pytest.mark.parametrize("to", ["csv", "folder"])
+def test_what_came_to_stand_there_meanwhile_is_not_replaced(world, monkeypatch, tmp_path, to):
+    chosen, _, _ = world
+    load = writing.load_writer
+
+    def slow(kind):
+        def write(*args):
+            (tmp_path / "e").write_text("mine")
+            return load(kind)(*args)
+
+        return write
+
+    monkeypatch.setattr(writing, "load_writer", slow)
+    with pytest.raises(ForeignFolderError, match="is no export"):
+        export(chosen, to=to, out=tmp_path / "e")
+    assert (tmp_path / "e").read_text() == "mine"
+    assert not (tmp_path / "e.export.json").exists()
+    assert len(left_behind(tmp_path)) == (to in FOLDERS)  # which goes on once the place is free
+    monkeypatch.setattr(writing, "load_writer", load)
+    (tmp_path / "e").unlink()
+    assert export(chosen, to=to, out=tmp_path / "e").images == 12
+    assert left_behind(tmp_path) == []
+
+
+def test_a_long_name_has_a_place_beside_it(world, tmp_path):
+    chosen, _, _ = world
+    names = ["\N{HEAVY BLACK HEART}" * 70 + end for end in ("a", "b")]
+    parts = [writing._part_of(tmp_path / name) for name in names]
+    assert parts[0] != parts[1]
+    assert export(chosen, to="csv", out=tmp_path / names[0]).images == 12
+
+
 def test_files_that_belong_elsewhere_by_now_are_made_again(world, image_table, pictures, monkeypatch, tmp_path):
     chosen, _, _ = world
     with monkeypatch.context() as patched:
         interrupt(patched, 8)
         with pytest.raises(KeyboardInterrupt):
             export(chosen, to="folder", label=True, workers=1, out=tmp_path / "e")
-    (part,) = tmp_path.glob(".e.*.part")
-    (part / "made" / "cat" / "Thumbs.db").write_bytes(b"of a file manager")
+    (made,) = tmp_path.glob(".e.*.part/*/made")
+    (made / "cat" / "Thumbs.db").write_bytes(b"of a file manager")
     renamed = {name.replace("cat/", "lynx/"): data for name, data in pictures(3, seed=3).items()}
     image_table(
         renamed, "open.parquet", license=["CC-BY 4.0", "CC0", None], author=["=1+1", "b", "c"], key=[*pictures(3)]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from curate.evaluation.examinations._group_gaps import units_by_group
-from curate.pretraining.probe import cross_fitted
+from curate.pretraining.ridge import cross_fitted
 
 MOST = 2_000  # images
 PARTS = 5

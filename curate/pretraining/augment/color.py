@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from curate.pretraining.augment.transfer import on_device
+
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
 SOLARIZE_FROM = 128 / 255
 TINY = 1e-20  # below every difference of two channels that is not zero
@@ -24,7 +26,9 @@ def jitter(images: torch.Tensor, factors: np.ndarray, order: np.ndarray) -> torc
     for place in range(4):
         for kind, adjust in enumerate((adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)):
             rows = np.flatnonzero(order[:, place] == kind)
-            images[rows] = adjust(images[rows], torch.from_numpy(factors[rows, kind]).to(images.device))
+            if len(rows):
+                at = on_device(rows, images.device)
+                images[at] = adjust(images[at], on_device(factors[rows, kind], images.device))
     return images
 
 

@@ -59,7 +59,8 @@ class Learner(Protocol):
     chunks it was encoded. Else the means over chunks of a batch, weighted by their images, add up to that of the batch.
 
     A learner may also define ``after_backward(share)``, called before each optimizer step (to drop gradients), and
-    ``after_step(share)``, called after it (to move a teacher).
+    ``after_step(share)``, called after it (to move a teacher). ``diagnostics()`` may give figures of the last step; it
+    is called after the steps that are logged, in all processes alike.
     """
 
     backbone: nn.Module

@@ -118,7 +118,7 @@ class DINO(nn.Module):
         """The outputs for all views [b, V, K] and the teacher's for the global ones [b, 2, K]."""
         student, teacher = self.head(parts[0].flatten(0, 1)), self.teacher.project(parts[1].flatten(0, 1))
         if self.training:
-            self._seen += torch.cat([teacher.sum(dim=0), teacher.new_tensor([len(teacher)])])
+            self._seen += torch.cat([teacher.sum(dim=0), teacher.new_full((1,), len(teacher))])
         return tuple(out.view(len(part), -1, out.shape[1]) for out, part in zip((student, teacher), parts, strict=True))
 
     def loss(self, parts: Sequence[torch.Tensor], *, share: float) -> torch.Tensor:
@@ -146,7 +146,7 @@ class DINO(nn.Module):
         self._seen.zero_()
 
     def diagnostics(self) -> dict[str, float]:
-        """Of the last images: the teacher's entropy and the student's divergence from it, in nats, and the center."""
+        """Of the last step: the teacher's entropy and the student's divergence from it, in nats, and the center."""
         found = {name: float(value) for name, value in self._measured.items()}
         return found | {"center_norm": float(self.center.norm()), "teacher_momentum": self.teacher.momentum}
 

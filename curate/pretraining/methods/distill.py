@@ -8,9 +8,9 @@ cosine; without s, the few features of largest variance. A head that predicts th
 constant is a little below, as long and short targets do not quite cancel (measured for lite0: .93).
 
 The teacher never trains: eval mode, no gradient. It sees the very pixels of the student's view, scaled back to 0..255,
-resized (bicubic, antialiased) to its own size and scaled as it wants them. It stands in the state dict, so that a
-restart has the same teacher. The statistics grow after each step; the first step, which has none, takes features as
-they come.
+resized (bicubic, antialiased) to its own size and scaled as it wants them. Its weights do not stand in the state dict,
+only their digest: a restart loads the encoder again and refuses one whose weights differ. The statistics grow after
+each step; the first step, which has none, takes features as they come.
 
 It costs one pass of the teacher per sample and needs a teacher that knows such images: what one does instead of
 self-supervision if all one wants is a smaller encoder. A student that has its teacher's weights and sees the same size
@@ -28,6 +28,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,10 +41,11 @@ from curate.pretraining.recipe import CONTINUED, SCRATCH, Training
 from curate.pretraining.sample import Seen
 from embeddings.encoders import get_encoder
 from embeddings.encoders.networks import Network
-from embeddings.encoders.torch_encoder import TorchEncoder
+from embeddings.encoders.torch_encoder import TorchEncoder, weights_digest
 from embeddings.encoders.transform import Transform
-from embeddings.errors import UsageError
+from embeddings.errors import ForeignFolderError, UsageError
 
+TEACHER = "teacher."  # its names in the learner's state
 FLOOR = 1e-4  # of each variance, as a share of the mean variance: silent features stay small
 
 
@@ -70,6 +72,8 @@ class Distillation(nn.Module):
         self.teacher = Teacher(config.teacher, network)
         self.head = nn.Linear(network.dim, self.teacher.dim)
         self.standard = Standard(self.teacher.dim)
+        self.register_state_dict_post_hook(_leave_out_weights)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_miss_no_weights)  # type: ignore[no-untyped-call]
 
     def encode(self, seen: Seen) -> Encoded:
         """Features [b, d] and the teacher's, standardized [b, dim of the teacher]."""
@@ -107,6 +111,7 @@ class Teacher(nn.Module):
             raise UsageError(f"Encoder {name!r} is no torch network.", hint="Choose another teacher, such as lite0.")
         self.dim, self._size = encoder.spec.dim, encoder.prepare.size
         self.network = copy.deepcopy(encoder.module)  # others use the encoder too, on their own device
+        self._name, self._digest = name, weights_digest(self.network)
         scales = (network.mean, network.std, encoder.prepare.mean, encoder.prepare.std)
         for key, value in zip(("mean", "std", "own_mean", "own_std"), scales, strict=True):
             self.register_buffer(key, torch.tensor(value).reshape(-1, 1, 1), persistent=False)
@@ -114,6 +119,23 @@ class Teacher(nn.Module):
     def train(self, mode: bool = True) -> Teacher:
         """Stays in eval mode."""
         return super().train(False)
+
+    def get_extra_state(self) -> torch.Tensor:
+        """What a state dict holds of it: the digest of its weights, uint8 [32]."""
+        return torch.frombuffer(bytearray.fromhex(self._digest), dtype=torch.uint8)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Makes sure that it is the teacher which the run was begun with.
+
+        Raises:
+            ForeignFolderError: it has other weights.
+        """
+        digest = bytes(state.tolist()).hex()
+        if digest != self._digest:
+            raise ForeignFolderError(
+                f"The run learned from {self._name} with weights {digest[:12]}; here they are {self._digest[:12]}.",
+                hint=f"Bring back the {self._name} it was begun with, or choose a new folder for --out.",
+            )
 
     @torch.no_grad()
     def forward(self, view: torch.Tensor) -> torch.Tensor:
@@ -123,6 +145,17 @@ class Teacher(nn.Module):
             pixels = F.interpolate(pixels, size=(self._size,) * 2, mode="bicubic", antialias=True).clamp(0, 255)
         features: torch.Tensor = self.network((pixels - self.own_mean) / self.own_std)
         return features.to(torch.promote_types(features.dtype, torch.float32))
+
+
+def _leave_out_weights(learner: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """The teacher never changes, and its name and digest say which one it is."""
+    for key in [key for key in state if key.startswith(f"{prefix}{TEACHER}network.")]:
+        del state[key]
+
+
+def _miss_no_weights(learner: nn.Module, incompatible: Any) -> None:
+    """States of earlier versions hold the weights and no digest; both kinds are whole."""
+    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.startswith(TEACHER)]
 
 
 class Standard(nn.Module):

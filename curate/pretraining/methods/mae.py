@@ -100,12 +100,12 @@ class MAE(nn.Module):
         )
         self._scale: torch.Tensor
         self._shift: torch.Tensor
-        self._sums: (
-            torch.Tensor
-        )  # [P + 2]: of hidden targets, of their squares, and how many, since the last diagnostics
+        self._sums: torch.Tensor  # [P + 2]: of hidden targets, of their squares, and how many, in this step
+        self._told: torch.Tensor  # the same of the last step
         self.register_buffer("_scale", std / imagenet_std, persistent=False)
         self.register_buffer("_shift", (mean - imagenet_mean) / imagenet_std, persistent=False)
-        self.register_buffer("_sums", torch.zeros(3 * self._patch**2 + 2), persistent=False)
+        for name in ("_sums", "_told"):
+            self.register_buffer(name, torch.zeros(3 * self._patch**2 + 2), persistent=False)
 
     def encode(self, seen: Seen) -> Encoded:
         """Class token [b, c, d], visible patches [b, v, d], their places, those of the others, and their pixels."""
@@ -122,10 +122,14 @@ class MAE(nn.Module):
         self._note(wanted.detach())
         return (patch_error(self.decoder(prefix, tokens, visible, hidden), wanted),)
 
+    def after_step(self, share: float) -> None:
+        """Lets the sums of this step be told, and begins anew."""
+        self._told.copy_(self._sums)
+        self._sums.zero_()
+
     def diagnostics(self) -> dict[str, float]:
-        """The loss of the best single patch painted everywhere, over what was seen since the last call."""
-        total = ranks.total(self._sums)
-        self._sums = torch.zeros_like(total)
+        """The loss of the best single patch painted everywhere, over what the last step saw."""
+        total = ranks.total(self._told)
         sums, squares, count = total[:-2], float(total[-2]), float(total[-1])
         return {"chance_loss": (squares - float(sums.square().sum()) / count) / (count * len(sums))} if count else {}
 

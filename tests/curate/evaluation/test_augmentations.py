@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from curate.evaluation._invariance import Judge
-from curate.evaluation._ridge import PENALTIES, Ridge, fit_folds, held_out_hits
+from curate.evaluation._ridge import PENALTIES, fit_folds, fit_views, held_out_hits
 from curate.evaluation.augmentations import AugmentationAudit, audit_augmentations
 from curate.pretraining.augment.operations import NOTHING, operations
 from curate.pretraining.augment.presets import PRESETS
@@ -155,7 +155,7 @@ def test_ridge_equals_the_normal_equations():
     rng = np.random.default_rng(0)
     for d in (3, 30):  # fewer and more features than rows
         views, labels = rng.normal(size=(9, 2, d)) + 5, np.arange(9) % 3
-        found = Ridge.fit(views, labels, 3)
+        found = fit_views(views, labels, 3)
         x = views.reshape(18, d)
         x = (x - x.mean(axis=0)) / x.std(axis=0)
         y = np.eye(3)[np.repeat(labels, 2)]
@@ -169,7 +169,7 @@ def test_ridge_equals_the_normal_equations():
 def test_ridge_survives_constant_features():
     views = np.zeros((8, 1, 4))
     views[:, 0, 0] = [0, 1] * 4
-    assert (Ridge.fit(views, np.array([0, 1] * 4), 2).predict(views)[..., 0] == [0, 1] * 4).all()
+    assert (fit_views(views, np.array([0, 1] * 4), 2).predict(views)[..., 0] == [0, 1] * 4).all()
 
 
 def test_an_image_is_judged_by_fits_that_did_not_see_it_nor_its_views():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -230,6 +231,50 @@ def test_labels_have_a_price(gallery, run_of):
     assert "which cost" in verdicts(report)[1]
 
 
+def test_cross_fitted_every_labeled_image_is_a_test_image(gallery, run_of):
+    runs = {"weak": run_of(3), "good": run_of(0.5)}
+    report = evaluate(runs, {"set": gallery.add("set", n=60)}, settings=Settings(folds=2))
+    keys = gallery.labels["set"][0]
+    for score in report.scores:
+        rows = [r for r in report.predictions.to_pylist() if r["arm"] == score.arm]
+        assert [row["key"] for row in rows] == keys
+        assert np.mean([r["truth"] == r["predicted"] for r in rows]) == pytest.approx(score.metrics["linear"].value)
+        assert {estimate.n for estimate in score.metrics.values()} == {(30, 60)}
+    frozen, _, weak, good = report.scores
+    gain = good.against_frozen["linear"]
+    assert gain.value == pytest.approx(good.metrics["linear"].value - frozen.metrics["linear"].value)
+    assert weak.label_equivalents.n == report.pairs[0].difference.n == gain.n == (30, 60)
+    facts = report.labeled["set"]
+    assert (facts["folds"], facts["n_test"], facts["frozen_curve"]["labels"][-1]) == (2, 60, 30)
+    assert "examined" not in facts
+    assert verdicts(report)[-1].startswith("Every labeled image was tested")
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_examinations_of_what_is_cross_fitted_keep_one_split(gallery):
+    settings, also = Settings(folds=2, seeds=1, fractions=(50.0, 100.0)), ("labels",)
+    report = evaluate({}, {"set": gallery.add("set", n=60)}, also=also, settings=settings)
+    plain = evaluate({}, {"set": "set"}, also=also, settings=replace(settings, folds=1))
+    for ours, theirs in zip(report.scores, plain.scores, strict=True):
+        assert ours.findings == theirs.findings
+        assert ours.metrics["linear"] != theirs.metrics["linear"]
+    split = {name: plain.labeled["set"][name] for name in ("n_train", "n_test", "how")}
+    assert report.labeled["set"]["examined"] == split
+    assert report.label_lists == plain.label_lists
+
+
+def test_what_folds_do_not_go_with_is_refused_before_anything_is_embedded(gallery):
+    for name in ("train", "test"):
+        gallery.add(name)
+    with pytest.raises(UsageError, match="set has a test part of its own"):
+        evaluate({}, {"set": "train::test"}, settings=Settings(folds=5))
+    with pytest.raises(UsageError, match="folds=5 and references do not go together"):
+        evaluate({}, {"set": "train"}, also=("references",), settings=Settings(folds=5))
+    assert not gallery.calls
+    with pytest.raises(TooFewImagesError, match="fold"):
+        evaluate({}, {"set": gallery.add("tiny", n=12)}, settings=Settings(folds=13))
+
+
 def test_unequal_runs_are_refused_unless_allowed(gallery, run_of):
     runs = {"short": run_of(1, samples=1000), "long": run_of(2, samples=20_000)}
     with pytest.raises(UsageError, match="short 1,000, long 20,000") as caught:
@@ -256,7 +301,7 @@ def test_a_fact_and_a_sentence_tell_that_runs_are_not_paired(gallery, run_of, mo
     monkeypatch.setattr(_pairs, "MOST", 1)
     report = evaluate({"a": run_of(1), "b": run_of(2)}, {"set": gallery.add("set")})
     assert (report.pairs, report.labeled["set"]["runs_not_paired"]) == ((), 2)
-    assert verdicts(report)[-1].startswith("set: 2 runs are too many")
+    assert verdicts(report)[-2].startswith("set: 2 runs are too many")
 
 
 def test_what_is_no_run(gallery, tmp_path):
@@ -339,7 +384,8 @@ def test_real_images_and_a_real_run(pictures, image_folder, real_run, tmp_path):
     assert report.scores[0].metrics == report.scores[1].metrics
     assert report.scores[0].metrics["linear"].value > 0.9  # the classes differ in color
     assert len(list((tmp_path / "work" / "stores").iterdir())) == 2
-    assert len(verdicts(report)) == 2
+    assert len(verdicts(report)) == 3
+    assert "--set folds=5" in verdicts(report)[-1]
     in_memory = evaluate({"near": real_run}, {"pets": labeled}, encoder="random", work=None)
     assert in_memory.to_json() == report.to_json()
 

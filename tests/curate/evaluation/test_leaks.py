@@ -136,6 +136,23 @@ def test_one_image_with_a_group_does_not_switch_the_check_off(folder):
         check_leaks(images, split)
 
 
+def test_twins_of_folds_lie_in_different_ones(folder):
+    """Every image that is there twice is known, unless both are in one fold; its copy is then a test image, too."""
+    images, _ = seen(write_again(folder / "folds.parquet", 150, 6), folder)
+    split = split_labeled(images.rows, folds=3)
+    fold = np.zeros(156, int)
+    for number, part in enumerate(split.folds):
+        fold[part.test] = number
+    once = parts_of(np.arange(150), np.arange(150, 156))
+    pairs = zip(*(side.tolist() for side in twins(images, SimpleNamespace(**vars(once), parts=(once,)))), strict=True)
+    known = {i for pair in pairs if fold[pair[0]] != fold[pair[1]] for i in pair}
+    train, test = twins(images, split)
+    assert len(known) >= 4
+    assert {*test.tolist()} == {*train.tolist()} == known
+    assert all(fold[train] != fold[test])
+    assert check_leaks(images, split) == {"near_duplicates_in_train": len(known)}
+
+
 def test_of_more_images_twins_are_not_known(burst, folder, monkeypatch):
     monkeypatch.setattr(_leaks, "EXACT", 399)
     images, split = seen(burst, folder, split_by="key")

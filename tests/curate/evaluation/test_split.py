@@ -39,9 +39,9 @@ def labeled_rows(draw):
     return rows_of(two_classes(n), groups=groups, sha256=shas, pixels=pixels)
 
 
-def try_split(rows, n_train=None):
+def try_split(rows, n_train=None, **how):
     try:
-        return split_labeled(rows, n_train)
+        return split_labeled(rows, n_train, **how)
     except (TooFewImagesError, UsageError):
         assume(False)
 
@@ -77,6 +77,76 @@ def test_the_split_does_not_depend_on_row_order(rows, random):
     keys = np.array(rows["key"].to_pylist())
     assert set(keys[split.train]) == set(keys[order][other.train])
     assert split.facts == other.facts
+
+
+@given(labeled_rows(), st.integers(2, 6))
+def test_folds_test_every_image_once_and_cut_no_unit(rows, folds):
+    split = try_split(rows, folds=folds)
+    assert len(split.folds) == folds
+    assert split.test.tolist() == list(range(len(rows)))
+    assert len(split.train) == 0
+    seen = np.zeros(len(rows), int)
+    for fold in split.folds:
+        assert sorted([*fold.train, *fold.test]) == list(range(len(rows)))
+        for column in ("group", "sha256", "pixels"):
+            values = rows[column].to_pylist()
+            train, test = ({values[i] for i in part} - {None} for part in (fold.train, fold.test))
+            assert not train & test
+        held = np.concatenate([held for _, held in fold.held_out])
+        assert len(set(held)) == len(held) <= len(fold.train)
+        seen[fold.test] += 1
+    assert (seen == 1).all()
+
+
+@given(labeled_rows(), st.randoms(use_true_random=False))
+def test_folds_do_not_depend_on_row_order(rows, random):
+    split = try_split(rows, folds=3)
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    other = split_labeled(rows.take(pa.array(order)), folds=3)
+    keys = np.array(rows["key"].to_pylist())
+    for ours, theirs in zip(split.folds, other.folds, strict=True):
+        assert set(keys[ours.test]) == set(keys[order][theirs.test])
+    assert split.facts == other.facts
+
+
+def test_folds_are_of_one_size():
+    split = split_labeled(rows_of([None, *two_classes(148), None]), folds=5)
+    assert [len(fold.test) for fold in split.folds] == [30, 30, 30, 29, 29]
+    assert not {0, 149} & {*split.test}
+    facts = {name: split.facts[name] for name in ("n_train", "n_test", "folds", "test_units", "unlabeled_left_out")}
+    assert facts == {"n_train": 118, "n_test": 148, "folds": 5, "test_units": 148, "unlabeled_left_out": 2}
+    assert split.facts["how"] == "every image is tested once, in 5 folds by key; the other folds train"
+
+
+@pytest.mark.parametrize(
+    ("rows", "folds", "error", "message"),
+    [
+        (rows_of([None] * 40), 5, UsageError, "No image has a label"),
+        (rows_of(two_classes(9)), 2, TooFewImagesError, "There are 9 labeled images; at least 10"),
+        (rows_of(two_classes(12)), 2, TooFewImagesError, "All folds but one have 6 labeled images"),
+        (rows_of(two_classes(15)), 20, TooFewImagesError, "15 labeled images in 15 units .* 20 folds"),
+        (rows_of(two_classes(40), groups=["x", "y", "z", "z"] * 10), 5, TooFewImagesError, "in 3 units"),
+        (rows_of(two_classes(40), sha256=["same"] * 40), 2, TooFewImagesError, "in 1 units"),
+        (rows_of(["a"] * 40), 5, UsageError, "training images have one label"),
+        (rows_of([f"c{i}" for i in range(50)]), 5, TooFewImagesError, "40 different labels"),
+        (
+            rows_of([f"c{i // 10}" for i in range(40)], groups=[f"g{i // 10}" for i in range(40)]),
+            4,
+            UsageError,
+            "40 of 40 test images are of classes without a training image",
+        ),
+    ],
+)
+def test_what_cannot_be_cross_fitted(rows, folds, error, message):
+    with pytest.raises(error, match=message) as caught:
+        split_labeled(rows, folds=folds)
+    assert caught.value.hint
+
+
+def test_folds_of_a_given_test_part():
+    with pytest.raises(UsageError, match="folds=2 tests every labeled image, but the labeled set has a test part"):
+        split_labeled(rows_of(two_classes(40)), 20, folds=2)
 
 
 def test_by_key_about_70_to_30():
@@ -174,6 +244,8 @@ def test_the_parts_of_a_store():
     split = split_labeled(rows)
     assert train.column("key") == [f"k{i:04d}" for i in split.train]
     np.testing.assert_array_equal(test.vectors(), vectors[split.test])
+    none, every = split_store(store, folds=5)
+    assert (len(none), every.column("key")) == (0, store.column("key"))
 
 
 def test_all_folds_are_used_where_every_image_is_to_be_held_out():

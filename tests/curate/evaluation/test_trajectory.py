@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -60,6 +61,7 @@ def test_a_stage_that_hurts_is_said_to(run_of):
     falling = {**TENTHS, 1000: 0.5}
     found = trajectory(run_of(falling))
     assert [stage.verdict for stage in found.stages] == ["helped", "hurt"]
+    assert re.search(r"points \(−[\d.]+ to −[\d.]+\), −[\d.]+ per 1,000, hurt$", str(found.stages[1]))  # noqa: RUF001
     assert (
         found.lines()[-1]
         == "Early against late: stage 1 of 2 is the last stage that raised the probe beyond the noise."

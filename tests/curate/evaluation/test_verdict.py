@@ -1,5 +1,7 @@
 """Sentences: a gain inside the noise is called that."""
 
+# ruff: noqa: RUF001 - sentences have real minus signs
+
 from __future__ import annotations
 
 import dataclasses
@@ -37,26 +39,26 @@ def report(*runs, pairs=()):
         (
             estimate(-0.14, -0.18, -0.1),
             estimate(140.2),
-            "near does not beat the frozen public encoder (linear 0.620 against 0.760, difference -0.140 "
-            "[-0.180, -0.100]); the frozen encoder needs about 140 labels for as much, of 650.",
+            "near does not beat the frozen public encoder: linear 0.620 against 0.760, difference −0.140 "
+            "(−0.180 to −0.100); the frozen encoder needs about 140 labels for as much, of 650.",
         ),
         (
             estimate(0.02, -0.01, 0.05),
             estimate(None, reason="more than 650"),
-            "near is not to be told from the frozen public encoder, the difference being inside the noise "
-            "(linear 0.620 against 0.760, difference +0.020 [-0.010, +0.050]); "
+            "near is not to be told from the frozen public encoder, the difference being inside the noise: "
+            "linear 0.620 against 0.760, difference +0.020 (−0.010 to +0.050); "
             "the frozen encoder needs more than 650 labels for as much, of 650.",
         ),
         (
             estimate(0.04, 0.01, 0.07),
             None,
-            "near beats the frozen public encoder (linear 0.620 against 0.760, difference +0.040 [+0.010, +0.070]).",
+            "near beats the frozen public encoder: linear 0.620 against 0.760, difference +0.040 (+0.010 to +0.070).",
         ),
         (
             estimate(0.04),
             None,
-            "near cannot be judged against the frozen public encoder: the difference has no interval "
-            "(linear 0.620 against 0.760, difference +0.040).",
+            "near cannot be judged against the frozen public encoder, the difference having no interval: "
+            "linear 0.620 against 0.760, difference +0.040.",
         ),
     ],
 )
@@ -74,10 +76,51 @@ def test_one_line_to_beat_and_one_per_run():
     runs = [score(name, "run", 0.6, estimate(-0.16, -0.2, -0.1)) for name in ("near", "random")]
     lines = verdicts(report(*runs))
     assert lines[0] == (
-        "emoji: the frozen public encoder reads linear 0.760 [0.710, 0.810], knn 0.740 "
-        "(650 training and 290 test images, 9 classes)."
+        "emoji: the frozen public encoder reads linear 0.760 (0.710 to 0.810), knn 0.740; "
+        "650 training and 290 test images, 9 classes."
     )
     assert [line.split(" ")[:3] for line in lines[1:]] == [["emoji:", "near", "does"], ["emoji:", "random", "does"]]
+
+
+@pytest.mark.parametrize(
+    ("gain", "sentence"),
+    [
+        (
+            estimate(-0.51, -0.6, -0.4),
+            "emoji: an untrained network reads linear 0.250, so what the public encoder has learned is worth "
+            "+0.510 (+0.400 to +0.600) here.",
+        ),
+        (
+            estimate(-0.02, -0.06, 0.02),
+            "emoji: careful: an untrained network reads linear 0.250, so what the public encoder has learned is worth "
+            "+0.020 (−0.020 to +0.060) here, not to be told from nothing. Do the labels belong to the images?",
+        ),
+        (None, "emoji: an untrained network reads linear 0.250."),
+    ],
+)
+def test_without_a_run_the_public_encoder_is_set_against_an_untrained_network(gain, sentence):
+    found = report()
+    lines = verdicts(dataclasses.replace(found, scores=(found.scores[0], score("untrained", "untrained", 0.25, gain))))
+    assert lines[1:] == [sentence]
+
+
+def test_references_are_told_like_runs_before_them():
+    tuned = score("finetuned:lite0", "finetuned", 0.8, estimate(0.04, 0.01, 0.07))
+    scratch = score("supervised:lite0", "supervised", 0.4, estimate(-0.36, -0.4, -0.3))
+    own = score("finetuned:near", "finetuned", 0.82, estimate(0.06, 0.01, 0.1))
+    found = report(tuned, scratch, score("near", "run", 0.77, estimate(0.01, -0.02, 0.03)), own)
+    told = [line.partition("emoji: ")[2] for line in verdicts(found)[1:]]
+    assert [line.partition(" the frozen public encoder")[0] for line in told] == [
+        "the fine-tuned public encoder beats",
+        "a network trained on the labels alone does not beat",
+        "near is not to be told from",
+        "fine-tuned near beats",
+    ]
+    against = pair("finetuned:lite0", "finetuned:near", estimate(-0.02, -0.05, 0.01), 0.3)
+    assert verdicts(dataclasses.replace(found, pairs=(against,)))[-1] == (
+        "emoji: fine-tuned near and the fine-tuned public encoder cannot be told apart: difference +0.020 "
+        "(−0.010 to +0.050), corrected McNemar p 0.3."
+    )
 
 
 def test_the_frozen_encoder_is_the_measure():
@@ -98,17 +141,17 @@ def pair(first, second, difference, p):
 @pytest.mark.parametrize(
     ("difference", "p", "sentence"),
     [
-        ((-0.05, -0.08, -0.02), 0.004, "far is surely better than near (difference +0.050 [+0.020, +0.080]"),
-        ((-0.05, -0.08, -0.02), 0.06, "far and near cannot be told apart (difference +0.050 [+0.020, +0.080]"),
-        ((-0.05, -0.11, 0.01), 0.01, "far and near cannot be told apart (difference +0.050 [-0.010, +0.110]"),
-        ((-0.05,), 0.01, "far and near cannot be told apart (difference +0.050"),
+        ((-0.05, -0.08, -0.02), 0.004, "far is surely better than near: difference +0.050 (+0.020 to +0.080)"),
+        ((-0.05, -0.08, -0.02), 0.06, "far and near cannot be told apart: difference +0.050 (+0.020 to +0.080)"),
+        ((-0.05, -0.11, 0.01), 0.01, "far and near cannot be told apart: difference +0.050 (−0.010 to +0.110)"),
+        ((-0.05,), 0.01, "far and near cannot be told apart: difference +0.050"),
     ],
 )
 def test_the_best_run_and_the_next(difference, p, sentence):
     runs = [score(name, "run", value) for name, value in (("weak", 0.5), ("near", 0.7), ("far", 0.75))]
     others = [pair("weak", name, estimate(-0.2, -0.3, -0.1), 1e-6) for name in ("near", "far")]
     lines = verdicts(report(*runs, pairs=(*others, pair("near", "far", estimate(*difference), p))))
-    assert lines[4:] == [f"emoji: of the runs, {sentence}, corrected McNemar p {p:.2g})."]
+    assert lines[4:] == [f"emoji: of the runs, {sentence}, corrected McNemar p {p:.2g}."]
 
 
 def test_too_many_runs_to_compare():

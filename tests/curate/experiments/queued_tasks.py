@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -41,6 +42,12 @@ def wait_for_stop(folder: Path, *, device: str, progress, value: int = 0) -> Non
             (folder / "kept").touch()
             raise
     leave(folder, value)
+
+
+def warn(folder: Path, *, device: str, progress, value: int = 0, share: float = 1.0) -> None:
+    """Warns as a training does."""
+    logging.getLogger("curate.pretraining").warning("The batch is %d, %.0f%% of it.", value, 100 * share)
+    logging.getLogger("curate.pretraining").info("not for everybody")
 
 
 def threads(folder: Path, *, device: str, progress) -> None:

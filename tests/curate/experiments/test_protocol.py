@@ -8,6 +8,7 @@ from curate.experiments.protocol import (
     open_protocol,
     read_protocol,
     require_runs,
+    require_same_study,
     write_protocol,
 )
 from embeddings import files
@@ -148,6 +149,30 @@ def test_it_is_written_once_and_its_digest_is_of_protocol_and_configuration(tmp_
     assert open_protocol(tmp_path) == (protocol, first)
     assert write_protocol(protocol, "abd", tmp_path / "other") != first
     assert write_protocol(Protocol(), "abc", tmp_path / "third") != first
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"grid": {"seeds": [0, 1, 2]}, "cells": [1, 2, 3]}, "grid.seeds is [0, 1] there, [0, 1, 2] here"),
+        ({"arms": [{"name": "near"}, {"name": "far"}, {"name": "own"}]}, "it has no arm 'far', 'own'."),
+        ({"arms": [{"name": "far"}]}, "it has no arm 'far', and this file has no arm 'near'."),
+        ({"arms": [{"name": "near", "own": True}]}, "arms.0.own is None there, True here"),
+        ({"cells": [1, 3]}, "cells is [1, 2] there, [1, 3] here"),
+    ],
+)
+def test_a_study_that_has_begun_takes_no_more_seeds_or_arms_and_says_why_and_what_to_do(tmp_path, change, said):
+    begun = {"arms": [{"name": "near"}], "grid": {"seeds": [0, 1]}, "cells": [1, 2]}
+    require_same_study(tmp_path, begun, dict(begun))
+    with pytest.raises(ForeignFolderError) as before:
+        require_same_study(tmp_path, begun, begun | change)
+    assert said in before.value.message
+    assert before.value.hint.startswith("No run has begun: delete")
+    files.write_json(tmp_path / "mine" / "runs" / "near~s0" / "config.json", {})
+    with pytest.raises(ForeignFolderError) as after:
+        require_same_study(tmp_path, begun, begun | change)
+    assert after.value.message == before.value.message
+    assert all(words in after.value.hint for words in ("before the first run", "new folder for --out", "trained anew"))
 
 
 def test_another_protocol_is_refused_with_the_field(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from curate.experiments import lock, queue, workers
+from curate.experiments.named import named
 from curate.experiments.queue import Task, attempt, run_all
 from embeddings.errors import CurateError, ForeignFolderError, UsageError
 
@@ -238,8 +240,23 @@ def test_progress_counts_tasks_and_says_what_is_under_way(tmp_path, devices):
     counts = [(done, total) for stage, done, total, _ in told if stage == "tasks"]
     assert counts == sorted(counts)
     assert counts[-1] == (3, 3)
-    assert {f"announced {i}" for i in range(3)} <= {note for _, _, total, note in told if not total}
+    assert {f"t{i}: announced {i}" for i in range(3)} <= {note for _, _, total, note in told if not total}
     assert any("t0: working 50%" in note for *_, note in told)
+
+
+@pytest.mark.parametrize("devices", [ONE, TWO])
+def test_warnings_say_of_which_task_they_are_and_reach_the_caller_from_its_worker(tmp_path, devices, caplog):
+    run_all([task(i, "warn", share=0.5) for i in range(2)], devices=devices, folder=tmp_path)
+    assert {r.getMessage() for r in caplog.records} == {f"t{i}: The batch is {i}, 50% of it." for i in range(2)}
+    assert {r.levelname for r in caplog.records} == {"WARNING"}
+    assert logging.getLogRecordFactory() is logging.LogRecord
+
+
+def test_a_name_that_looks_like_a_format_stays_as_it_is(caplog):
+    with named("a%s"), caplog.at_level(logging.WARNING):
+        logging.getLogger("x").warning("%d images", 3)
+        logging.getLogger("x").warning("100% of them")
+    assert caplog.messages == ["a%s: 3 images", "a%s: 100% of them"]
 
 
 def test_each_worker_has_its_share_of_the_cores_and_may_print(tmp_path, monkeypatch):

@@ -274,3 +274,17 @@ def test_seeds_needed_are_the_fewest_with_power():
     assert found.seeds_needed == wanted
     assert effect([draws(table)], matters=1e-5).seeds_needed is None
     assert effect([draws(table[:1])]).seeds_needed is None
+
+
+def test_units_needed_are_the_fewest_with_power_at_these_seeds():
+    table = mixture(np.random.default_rng(6), 4, 200, 0.002, 0.2, 0.05)
+    found, known = effect([draws(table)], matters=0.02), spread([draws(table)]).at_difference(0.02)
+    wanted = next(
+        n
+        for n in range(2, 10_000)
+        if power(0.02, np.sqrt(known.at_units(n).variance), known.at_units(n).df()) >= statistics.POWER
+    )
+    assert found.units_needed == wanted > 200
+    assert known.at_units(200).variance == pytest.approx(known.variance)
+    assert effect([draws(table)], matters=1e-5).units_needed is None  # the seeds alone vary by more
+    assert effect([draws(table[:1])]).units_needed is None

@@ -36,16 +36,18 @@ def study(config, tmp_path, **options):
 def test_a_study_runs_through_and_a_second_time_does_nothing_new(file_of_arms, tmp_path):
     config = file_of_arms(("near", "near-first", 80), ("chance", "random", 80))
     first = study(config, tmp_path).execute(work=tmp_path / "work")
-    written = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").rglob("*")}
-    assert [t.title for t in first][-1] == "Accuracy (with half the width of its 95% interval)"
+    kept = [p for name in ("runs", "evaluated") for p in (tmp_path / "out" / name).rglob("*")]
+    written = {p: p.stat().st_mtime_ns for p in kept}
+    assert len(list((tmp_path / "out" / "evaluated").iterdir())) == 4 + 3  # arms; leaks, baseline and curve
+    assert first[-1].title.startswith("kinds: accuracy on test images\n")
     assert [row[0] for row in first[-1].rows] == [
-        "kinds / frozen:color-texture",
-        "kinds / untrained:random",
-        "kinds / near",
-        "kinds / chance",
+        "frozen:color-texture",
+        "untrained:random",
+        "near",
+        "chance",
     ]
     assert study(config, tmp_path).execute(work=tmp_path / "work") == first
-    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").rglob("*")} == written
+    assert {p: p.stat().st_mtime_ns for p in kept} == written
     held_out = json.loads((tmp_path / "out" / "selections" / "random" / "selection.json").read_text())["facts"]
     assert "excluded" in json.dumps(held_out)
     for method in ("near-first", "random"):
@@ -73,6 +75,19 @@ def test_the_parts_evaluated_on_are_those_given_and_those_held_out(file_of_arms,
     parts = evaluation_parts(load_config(tmp_path / "c.toml"), encoder="color-texture", work=tmp_path / "work")
     assert parts[1] == str(tmp_path / "web")
     assert 0 < len(parts[0]) < 30
+
+
+def test_of_a_cross_fitted_evaluation_all_labeled_images_are_test_images(file_of_arms, tmp_path):
+    file_of_arms(("a", "random", 80))
+    text = (tmp_path / "c.toml").read_text()
+    (tmp_path / "c.toml").write_text(text + '[study]\nset = ["folds=5"]\n')
+    (part,) = evaluation_parts(load_config(tmp_path / "c.toml"), encoder="color-texture", work=tmp_path / "work")
+    assert len(part) == 60
+    for more, said in (("also = ['references']\n", "do not go together"), ("", "kinds has a test part of its own")):
+        tested = text if more else text.replace('train = "mine"', 'train = "mine"\ntest = "web"')
+        (tmp_path / "c.toml").write_text(f'{tested}[study]\nset = ["folds=5"]\n{more}')
+        with pytest.raises(UsageError, match=said):
+            study(load_config(tmp_path / "c.toml"), tmp_path)
 
 
 def test_paths_of_examinations_are_relative_to_the_file_and_shift_sets_are_never_selected_from(file_of_arms, tmp_path):

@@ -267,8 +267,7 @@ def test_a_grid_killed_in_a_run_continues_to_the_same_table(study, tmp_path):
     tables = found.execute(work=tmp_path / "work")
     assert first.stat().st_mtime_ns == written
     assert results(tmp_path / "out") == told
-    arms = [row[0] for table in tables for row in table.rows if row[0].startswith("kinds / ")]
-    assert arms[2:] == ["kinds / near", "kinds / own"]
+    assert [row[0] for row in tables[-1].rows] == ["near", "own"]  # the runs; how they compare is told by the command
     own = Selection.open(tmp_path / "out" / "selections" / "random~of-no-pool~N20")
     assert set(own.counts()) == {"target"}
     protocol = files.read_json(tmp_path / "out" / "protocol.json")["protocol"]

@@ -5,13 +5,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from curate.pretraining.checkpoint import Mark, Origin, load_checkpoint, save_checkpoint
 from curate.pretraining.methods import distill
 from curate.pretraining.methods.distill import Standard, Teacher, one_minus_cosine
 from curate.pretraining.recipe import Training
 from curate.pretraining.sample import Seen
 from embeddings.encoders import get_encoder
 from embeddings.encoders.networks import IMAGENET_MEAN, IMAGENET_STD, Network
-from embeddings.errors import UnknownNameError, UsageError
+from embeddings.encoders.torch_encoder import weights_digest
+from embeddings.errors import ForeignFolderError, UnknownNameError, UsageError
 
 
 def config(**knobs):
@@ -152,12 +154,60 @@ def test_standard_of_silent_features_stays_finite():
 
 
 @pytest.mark.usefixtures("tiny_teacher")
-def test_state_dict_restores_teacher_and_statistics():
-    learner, other = (distill.build(student(), config(teacher=name)) for name in ("tiny", "tinier"))
+def test_a_state_holds_the_statistics_and_only_the_digest_of_the_teacher():
+    learner, other = (distill.build(student(), config()) for _ in range(2))
     step(learner, view()[1])
-    other.load_state_dict(learner.state_dict())
+    state = learner.state_dict()
+    told = {name for name in state if name.startswith("teacher.")}
+    assert told == {"teacher._extra_state"}
+    assert bytes(state["teacher._extra_state"].tolist()).hex() == weights_digest(learner.teacher.network)
+    other.load_state_dict(state)
     seen = Seen([view(seed=1)[1]], None, seed=0)
     assert torch.equal(other.encode(seen).parts[1], learner.encode(seen).parts[1])
+    with pytest.raises(RuntimeError, match=r"Missing key.*head\.weight"):
+        other.load_state_dict({name: tensor for name, tensor in state.items() if name != "head.weight"})
+
+
+@pytest.mark.usefixtures("tiny_teacher")
+def test_a_teacher_of_other_weights_is_refused():
+    learner, other = (distill.build(student(), config(teacher=name)) for name in ("tiny", "tinier"))
+    digest = weights_digest(learner.teacher.network)[:12]
+    with pytest.raises(ForeignFolderError, match=f"learned from tinier with weights {digest}") as error:
+        other.load_state_dict(learner.state_dict())
+    assert "new folder" in error.value.hint
+
+
+@pytest.mark.usefixtures("tiny_teacher")
+def test_a_state_that_still_holds_the_teacher_goes_on_with_it():
+    learner, other = (distill.build(student(), config(teacher=name)) for name in ("tiny", "tinier"))
+    old = {f"teacher.network.{name}": tensor for name, tensor in learner.teacher.network.state_dict().items()}
+    other.load_state_dict({k: v for k, v in learner.state_dict().items() if k != "teacher._extra_state"} | old)
+    assert torch.equal(other.teacher(view()[1]), learner.teacher(view()[1]))
+
+
+def test_checkpoints_are_as_small_as_without_a_teacher_and_go_on_bit_for_bit(tmp_path):
+    learners = [distill.build(student(32), config(teacher="lite0@32")) for _ in range(2)]
+    optimizers = [torch.optim.AdamW([p for p in one.parameters() if p.requires_grad]) for one in learners]
+    seen = [view(edge=32, seed=seed)[1] for seed in range(4)]
+    move(learners[0], optimizers[0], seen[:2])
+    origin = Origin(config="x")
+    save_checkpoint(tmp_path, learners[0], optimizers[0], mark=Mark(step=2), origin=origin)
+    size = next(tmp_path.glob("*.safetensors")).stat().st_size
+    trained = sum(p.nbytes for p in learners[0].parameters() if p.requires_grad)
+    assert 3 * trained < size < 3 * trained + 100_000  # weights and two momenta; the teacher has 13.5 MB
+    load_checkpoint(tmp_path, learners[1], optimizers[1], origin)
+    for learner, optimizer in zip(learners, optimizers, strict=True):
+        move(learner, optimizer, seen[2:])
+    one, two = (learner.state_dict() for learner in learners)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def move(learner, optimizer, views):
+    """A step on each of the views."""
+    for seen in views:
+        optimizer.zero_grad()
+        step(learner, seen)
+        optimizer.step()
 
 
 @pytest.mark.usefixtures("tiny_teacher")

@@ -10,7 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.pretraining.health import by_view, feature_spread, image_share, judge, rank_me, should_stop
+from curate.pretraining.health import (
+    _change,
+    by_heart,
+    by_view,
+    feature_spread,
+    image_share,
+    judge,
+    rank_me,
+    should_stop,
+)
 from curate.pretraining.methods import METHODS
 
 RECORDED = json.loads(Path(__file__).with_name("recorded_curves.json").read_text())
@@ -115,6 +124,7 @@ def probed(readings, losses=None):
     ("readings", "start", "verdict", "step"),
     [
         ([0.5, 0.6, 0.7, 0.7, 0.71], 0.4, "healthy", 0),
+        ([0.5, 0.6, 0.7, 0.8, 0.9], 0.4, "healthy", 0),  # the last one is the best, however far it rose
         ([0.5, 0.6, 0.7, 0.69, 0.685], 0.4, "healthy", 0),  # within its standard error
         ([0.5, 0.7, None, 0.66, 0.60], 0.4, "overfitting", 2),
         ([0.5, 0.7, 0.7, 0.7, 0.60], 0.4, "overfitting", 2),  # both of the last two count: .65
@@ -132,9 +142,116 @@ def test_a_probe_that_falls_with_a_rising_loss_is_no_overfitting():
     assert judge(probed([0.7, 0.6, 0.5], [2.0, 3.0, 4.0])).verdict != "overfitting"
 
 
+def looked(unseen, seen, *, noise=0.0, probe=None):
+    """A run whose loss falls, looked at in every tenth of C; ``noise`` in each part's own loss, not shared by looks."""
+    rng, extra = np.random.default_rng(0), {"probe": probe or [None] * len(unseen)}
+    curve = rows(list(np.linspace(5, 2, len(unseen))), **extra, probe_se=[0.02 if p else None for p in extra["probe"]])
+    for row, ours, theirs in zip(curve, unseen, seen, strict=True):
+        parts = ours + 0.3 * np.linspace(-1, 1, 8) + noise * rng.normal(size=8)
+        row |= {"unseen_loss": ours, "unseen_parts": parts.tolist()}
+        row |= {"seen_loss": theirs, "seen_parts": (parts - ours + theirs).tolist()}
+    return curve
+
+
+def late(curve):
+    """The same, looked at in the last two rows only."""
+    return [{k: v for k, v in row.items() if "seen_" not in k} for row in curve[:-2]] + curve[-2:]
+
+
+FALLS = list(np.linspace(3, 1, 10))
+RISES = [3.0, 2.5, 2.2, 2.0, 2.1, 2.3, 2.4, 2.5, 2.6, 2.7]
+
+
+@pytest.mark.parametrize(
+    ("curve", "verdict", "step"),
+    [
+        (looked(RISES, FALLS), "overfitting", 4),  # the noise that all looks share does not count
+        (looked(RISES, FALLS, noise=0.02), "overfitting", 4),
+        (looked(RISES, FALLS, noise=0.5), "healthy", 0),  # not known well enough
+        (looked(FALLS, FALLS), "healthy", 0),
+        (looked([*FALLS[:-1], 9.0], FALLS), "healthy", 0),  # one mark says little
+        (looked([*FALLS[:-3], 9.0, 9.0, 0.9], FALLS), "healthy", 0),  # it came back
+        (looked(RISES, RISES), "healthy", 0),  # what is trained on got worse, too
+        (late(looked(RISES, FALLS)), "healthy", 0),  # two looks are too few
+        (looked(RISES, FALLS, probe=np.linspace(0.5, 0.9, 10).tolist()), "healthy", 0),  # the probe decides
+        (looked(FALLS, FALLS, probe=np.linspace(0.9, 0.5, 10).tolist()), "overfitting", 1),
+    ],
+)
+def test_unseen_images_show_overfitting_where_there_is_no_probe(curve, verdict, step):
+    found = judge(curve)
+    assert (found.verdict, found.step) == (verdict, step)
+
+
+def test_the_error_of_a_rise_is_a_jackknife_of_the_difference():
+    """For a mean it is the usual standard error of the mean of paired differences."""
+    first, second = np.random.default_rng(0).normal(size=(2, 16))
+    looks = []
+    for values in (first, second):
+        without = [np.delete(values, slice(2 * i, 2 * i + 2)).mean() for i in range(8)]
+        looks.append({"unseen_loss": values.mean(), "unseen_parts": without})
+    value, error = _change(*looks, "unseen")
+    pairs = (second - first).reshape(8, 2).mean(axis=1)
+    assert value == pytest.approx(pairs.mean())
+    assert error == pytest.approx(pairs.std(ddof=1) / math.sqrt(8))
+
+
+def begun(unseen=4.0, seen=4.0, share=0.0):
+    """A look before the first step."""
+    return {k: v for k, v in looked([unseen], [seen])[0].items() if "seen_" in k} | {"seen_share": share}
+
+
+SLOWS = [3.0, 2.9, 2.85, 2.8, 2.8, 2.8, 2.79, 2.78, 2.77, 2.76]
+STANDS = [3.9, 3.8, 3.7, 3.6, 3.5, 3.4, 3.3, 3.2, 3.2, 3.2]
+
+
+@pytest.mark.parametrize(
+    ("curve", "start", "verdict", "step"),
+    [
+        (looked(STANDS, FALLS), begun(), "overfitting", 1),  # .8 of 3
+        (looked(FALLS, FALLS), begun(), "healthy", 0),
+        (looked([x + 1 for x in FALLS], FALLS), begun(unseen=5.0), "healthy", 0),  # the level does not matter
+        (looked(SLOWS, FALLS), begun(), "overfitting", 5),  # there, 1.2 of 1.89
+        (looked([*STANDS[:-1], 1.9], FALLS), begun(), "healthy", 0),  # 2.1 of 3 at the end
+        (looked(STANDS, FALLS, noise=0.5), begun(), "healthy", 0),  # not known well enough
+        (looked([4.0] * 10, [4.0] * 10), begun(), "healthy", 0),  # nothing fell
+        (looked(STANDS, FALLS), None, "healthy", 0),  # a run of earlier days, without that look
+        (looked(STANDS, FALLS, probe=np.linspace(0.5, 0.9, 10).tolist()), begun(), "healthy", 0),
+    ],
+)
+def test_what_is_learned_by_heart_is_overfitting(curve, start, verdict, step):
+    found = judge(curve, start=start)
+    assert (found.verdict, found.step) == (verdict, step)
+
+
+def test_training_images_that_are_all_looked_at_are_no_sample():
+    looks = looked(STANDS, FALLS)
+    for row in looks:  # the training images differ much
+        row["seen_parts"] = (np.array(row["seen_parts"]) + row["step"] * np.linspace(-1, 1, 8)).tolist()
+    verdicts = [judge(looks, start=begun(share=share)).verdict for share in (0.1, 1.0)]
+    assert verdicts == ["healthy", "overfitting"]
+
+
+def test_the_share_learned_by_heart():
+    first, last = begun(), looked(STANDS, FALLS)[-1]
+    assert by_heart(first, last) == pytest.approx(1 - 0.8 / 3)
+    assert by_heart(first, first) is None
+    assert by_heart(last | {"seen_share": 0.0}, first) is None
+    assert by_heart(first, begun(unseen=5.0, seen=3.0)) == pytest.approx(2)
+    assert "73% of what was learned is learned by heart" in judge(looked(STANDS, FALLS), start=first).detail
+
+
+def test_overfitting_on_unseen_images_is_told_in_figures():
+    found = judge(looked(RISES, FALLS))
+    assert "rose by 0.700 (standard error 0.000) to 2.700" in found.detail
+    assert "fell from 2.333 to 1.000" in found.detail
+    assert "fewer samples" in found.remedy
+
+
 def test_it_says_when_overfitting_could_not_have_shown():
     assert "overfitting would not show" in judge(rows([5.0] * 10 + [3.0] * 10)).detail
+    assert "overfitting would not show" in judge(late(looked(FALLS, FALLS))).detail
     assert "overfitting" not in judge(probed([0.5, 0.6, 0.7])).detail
+    assert "overfitting" not in judge(looked(FALLS, FALLS)).detail
 
 
 def test_details_carry_the_figures_and_remedies_the_method():

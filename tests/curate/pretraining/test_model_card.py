@@ -99,3 +99,15 @@ def test_the_code_for_other_libraries_loads_the_weights(network, tmp_path, monke
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(model(x), ours(x), atol=1e-4, rtol=1e-4)
+
+
+def test_it_says_what_unseen_images_said_or_why_there_were_none():
+    losses = {"start": {"unseen": 3.0, "seen": 2.5}, "end": {"unseen": 2.0, "seen": 1.25}}
+    looked = {"images": 64, "sources": {"web": 64}, "by_heart": 0.2, **losses}
+    text = model_card(facts(unseen=looked), selection_from("web"))
+    assert "The loss of 64 images of the same pools that it was not trained on went from 3.000 to 2.000" in text
+    assert "that of as many training images from 2.500 to 1.250." in text
+    text = model_card(facts(unseen={"images": 0, "reason": f"{EVIL}."}), selection_from("web"))
+    assert "it was not trained on is not known: " in text
+    assert "<script>" not in text
+    assert "not trained on" not in model_card(facts(), selection_from("web"))

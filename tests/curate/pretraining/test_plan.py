@@ -63,6 +63,16 @@ def test_the_estimate_leaves_trainer_and_random_state_alone(selection):
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.learner.state_dict().items())
 
 
+def test_compiled_networks_are_timed_compiled(selection, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *_: compiled.append(self))
+    trainer = Trainer(resolve_settings(selection, samples=100), Execution(device="cpu", compile=True))
+    assert measure.measure_cost(trainer, batch=4).flops > 0
+    assert compiled[0] is trainer.network.module
+    assert len(compiled) == 2
+    assert compiled[1] is not compiled[0]
+
+
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (119, "119 s"), (150, "2 min"), (9000, "2 h")])
 def test_times_in_words(seconds, words):
     assert budget._words(seconds) == words

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,45 @@ def test_alone_nothing_changes():
     assert ranks.total(values) is values
     assert torch.equal(ranks.gather(values, 4), values)
     assert (ranks.count(), ranks.rank(), ranks.any_of(flag=True)) == (1, 0, True)
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """As if this were the second of two processes."""
+    monkeypatch.setattr(ranks.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(ranks.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(ranks.dist, "get_rank", lambda: 1)
+
+
+def test_a_thread_can_count_as_the_only_process(two):
+    with ThreadPoolExecutor(1) as reader, ranks.alone():
+        assert (ranks.count(), ranks.rank(), ranks.own(7)) == (1, 0, slice(0, 7))
+        assert reader.submit(ranks.own, 7).result() == slice(3, 7)  # who reads ahead is not concerned
+    assert (ranks.count(), ranks.rank()) == (2, 1)
+
+
+def test_alone_a_shared_batch_norm_asks_nobody(two):
+    torch.manual_seed(0)
+    plain, shared, x = nn.BatchNorm2d(3), nn.BatchNorm2d(3), torch.randn(4, 3, 2, 2)
+    ranks.share_batch_norms(shared)
+    with ranks.alone():
+        assert torch.equal(shared(x), plain(x))
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "chosen"), [("cpu", "gloo", []), ("cuda:1", "cpu:gloo,cuda:nccl", ["cuda:1"])]
+)
+def test_processes_join_on_their_own_gpu(monkeypatch, device, backend, chosen):
+    """What is asked of torch; that NCCL then works takes several GPUs to see."""
+    joined, devices = [], []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(ranks.dist, "init_process_group", lambda name, timeout: joined.append((name, timeout)))
+    monkeypatch.setattr(ranks.dist, "destroy_process_group", lambda: joined.append("left"))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: devices.append(str(device)))
+    with ranks.joined(torch.device(device)):
+        assert joined == [(backend, ranks.PATIENCE)]
+    assert joined[-1] == "left"
+    assert devices == chosen
 
 
 def test_a_shared_batch_norm_is_a_batch_norm(monkeypatch):

@@ -57,6 +57,25 @@ def test_restores_every_bit_of_the_training_state(tmp_path, training):
         assert torch.equal(tensor, other.state_dict()[name]), name
 
 
+def test_momenta_lie_in_memory_as_the_weights_do(tmp_path):
+    def convolution():
+        torch.manual_seed(0)
+        return nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+
+    layers = [convolution() for _ in range(2)]
+    optimizers = [build_optimizer(layer, ADAMW) for layer in layers]
+    layers[0](torch.ones(1, 3, 8, 8)).square().sum().backward()
+    optimizers[0].step()
+    save(tmp_path, state=(layers[0], optimizers[0]))
+    load_checkpoint(tmp_path, layers[1], optimizers[1], ABC)
+    entries = [optimizer.state[layer.weight] for layer, optimizer in zip(layers, optimizers, strict=True)]
+    assert entries[1].keys() == entries[0].keys()
+    for name in entries[0]:
+        assert torch.equal(entries[1][name], entries[0][name])
+        assert entries[1][name].stride() == entries[0][name].stride()
+    assert not entries[1]["exp_avg"].is_contiguous()
+
+
 def test_nothing_there_is_none(tmp_path):
     module, optimizer = trained()
     assert load_checkpoint(tmp_path / "absent", module, optimizer, ABC) is None

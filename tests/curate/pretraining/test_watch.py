@@ -8,14 +8,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from curate.pretraining import features, loop, pretrain, probe, trackers, watch
+from curate.pretraining import features, loop, pretrain, trackers, watch
 from curate.pretraining.curves import read_curves
+from curate.pretraining.measure import Cost
 from curate.pretraining.methods import default_recipe
+from curate.pretraining.methods.mae import MAE
 from curate.pretraining.trainer import Trainer
 from embeddings.encoders.checkpoint import load_backbone
 from embeddings.encoders.networks import build_network
 from embeddings.encoders.torch_encoder import Placement
-from embeddings.errors import CorruptError, MissingExtraError, TooFewImagesError, UnknownNameError, UsageError
+from embeddings.errors import (
+    CorruptError,
+    MissingExtraError,
+    TooFewImagesError,
+    TrainingError,
+    UnknownNameError,
+    UsageError,
+)
 
 SAMPLES = 40  # 10 steps of 4
 
@@ -132,39 +141,6 @@ def test_probes_that_cannot_be_are_refused_before_anything_is_written(selection,
     with pytest.raises(UsageError):
         run(selection, tmp_path / "run", probe=str(tmp_path / "absent"))
     assert not (tmp_path / "run").exists()
-
-
-def leave_one_fold_out(x, labels, folds, penalty):
-    """The same ridge classifier, fitted anew without each fold."""
-    x = (x - x.mean(axis=0)) / x.std(axis=0)
-    hot, found = np.eye(labels.max() + 1)[labels], np.empty(len(x), int)
-    for fold in np.unique(folds):
-        fit, held = folds != fold, folds == fold
-        mean, center = hot[fit].mean(axis=0), x[fit].mean(axis=0)
-        a = x[fit] - center
-        w = np.linalg.solve(a.T @ a + len(x) * penalty * np.eye(x.shape[1]), a.T @ (hot[fit] - mean))
-        found[held] = ((x[held] - center) @ w + mean).argmax(axis=1)
-    return found
-
-
-@pytest.mark.parametrize("shape", [(60, 5), (30, 80)])
-def test_cross_fitting_in_closed_form_equals_fits_without_each_fold(shape, monkeypatch):
-    rng = np.random.default_rng(1)
-    x, labels, folds = rng.normal(size=shape), rng.integers(0, 3, shape[0]), rng.integers(0, 4, shape[0])
-    x[:, :2] += labels[:, None]
-    for penalty in (1.0, 0.01):
-        monkeypatch.setattr(probe, "PENALTIES", (penalty,))
-        wanted = leave_one_fold_out(x, labels, folds, penalty)
-        assert np.array_equal(probe.cross_fitted(x, labels, folds), wanted)
-
-
-def test_cross_fitting_learns_nothing_from_labels_that_mean_nothing():
-    rng = np.random.default_rng(0)
-    hits = [
-        np.mean(probe.cross_fitted(rng.normal(size=(200, 30)), labels, rng.integers(0, 5, 200)) == labels)
-        for labels in rng.integers(0, 2, (20, 200))
-    ]
-    assert np.mean(hits) == pytest.approx(0.5, abs=0.03)
 
 
 def slow(rate=1e-9):
@@ -311,3 +287,46 @@ def test_rows_off_the_log_cost_no_rank(selection, tmp_path, monkeypatch):
     monkeypatch.setattr(watch, "TIMES", 1)
     found = run(selection, tmp_path / "run")
     assert len(calls) == len(found.curves()) == 2
+
+
+def test_a_methods_own_figures_are_asked_for_at_logged_steps_only(selection, tmp_path, monkeypatch):
+    """And they are those that every step's would be: of that step alone."""
+    plain, asked = MAE.diagnostics, []
+    every = run(selection, tmp_path / "every", method="mae", samples=16).curves()
+    monkeypatch.setattr(MAE, "diagnostics", lambda self: asked.append(1) or plain(self))
+    monkeypatch.setattr("curate.pretraining.curves.MAX_ROWS", 2)
+    monkeypatch.setattr(watch, "TIMES", 1)
+    monkeypatch.setattr(loop, "measure_cost", lambda trainer, batch: Cost(1.0, 1.0))
+    some = run(selection, tmp_path / "some", method="mae", samples=16).curves()
+    assert len(asked) == len(some) == 2
+    wanted = [row for row in every if row["step"] in (2, 4)]
+    for name in ("chance_loss", "loss", "gradient_norm", "rank_me"):
+        assert [row[name] for row in some] == [row[name] for row in wanted]
+
+
+def test_a_loss_that_is_not_logged_is_looked_at_one_step_later(selection, tmp_path, monkeypatch):
+    plain, losses = Trainer.step, []
+
+    def step(self, sample, **wishes):
+        measured = plain(self, sample, **wishes)
+        losses.append(measured)
+        return replace(measured, raw_loss=torch.tensor(torch.nan)) if len(losses) == 3 else measured
+
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr("curate.pretraining.curves.MAX_ROWS", 2)
+    monkeypatch.setattr(watch, "TIMES", 1)
+    monkeypatch.setattr(loop, "measure_cost", lambda trainer, batch: Cost(1.0, 1.0))
+    with pytest.raises(TrainingError, match="The loss was nan after 12 samples"):
+        run(selection, tmp_path / "run")
+    assert len(losses) == 4
+    assert read_curves(tmp_path / "run" / "curves.jsonl") == []
+
+
+def test_a_batch_that_does_not_fit_is_told_in_words(selection, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("curate.pretraining.trainer.backward", full)
+    with pytest.raises(TrainingError, match="A batch of 4 images does not fit into the memory of cpu") as error:
+        run(selection, tmp_path / "run")
+    assert "chunks=4" in error.value.hint

@@ -125,14 +125,14 @@ def test_pairs_are_told_better_first_best_run_first() -> None:
     assert "| b | c | +5.0 (+4.0 to +6.0) | 30 against 9 | corrected McNemar p 0.002 | yes |" in render_markdown(
         summary
     )
-    assert "On emoji b is surely better than c: +5.0 (+4.0 to +6.0) points" in summary["headline"][2]
+    assert "; on emoji b is surely better than c: +5.0 (+4.0 to +6.0) points" in summary["headline"][2]
     assert "overlap" not in summary["headline"][2]
 
 
 def test_runs_that_cannot_be_told_apart_are_said_to_be_so() -> None:
     runs = [arm_score("a", 0.7, gain=(-0.1, 0.0)), arm_score("b", 0.8, gain=(0.0, 0.1))]
     report = replace(eval_report([*frozen_scores(), *runs]), pairs=(pair("a", "b", -0.1, p_holm=0.06),))
-    assert "On emoji b cannot be told from a: +10.0" in headline(summarize(evaluation=report, thumbnails=False))[2]
+    assert "; on emoji b cannot be told from a: +10.0" in headline(summarize(evaluation=report, thumbnails=False))[2]
     assert "Runs against each other" not in page_of(*runs).text
 
 

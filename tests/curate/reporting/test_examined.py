@@ -8,7 +8,7 @@ from report_examples import arm_score, eval_report, frozen_scores
 
 from curate.eval_report import Finding
 from curate.reporting import summarize
-from curate.reporting.examined import examinations, gain, reading, text_rows
+from curate.reporting.examined import examinations, gain, half_width, reading, text_rows
 from curate.reporting.html import render_html
 from curate.reporting.markdown import render_markdown
 from curate.reporting.text import examination_tables
@@ -61,7 +61,9 @@ def test_details_are_left_to_the_page():
 
 def test_a_reason_is_told_where_there_is_no_figure():
     report = report_of(frozen=[finding("worst group", None, reason="no <group> has 20 images")])
-    assert examination_tables(report)[0].rows == [["worst group linear", "n/a: no <group> has 20 images"]]
+    (table,) = examination_tables(report)
+    assert table.rows == [["worst group linear", "n/a"]]
+    assert table.below[0] == "n/a: no <group> has 20 images"
     page = render_html(summarize(evaluation=report, thumbnails=False))
     assert "no &lt;group&gt; has 20 images" in page
 
@@ -70,6 +72,8 @@ def test_a_lopsided_interval_is_told_in_full():
     whole = finding(value=1.0)
     whole = replace(whole, estimate=replace(whole.estimate, low=0.914, high=1.0))
     assert reading(whole.to_json()) == "1.000 (0.914 to 1.000)"
+    assert half_width(whole.to_json()["estimate"]) == "1.000 ±0.086"  # the wider side, on a terminal
+    assert half_width(finding().to_json()["estimate"]) == "0.700 ±0.020"
 
 
 def test_without_examinations_nothing_is_said():

@@ -19,6 +19,7 @@ from curate import terminal
 from curate.comparison import Comparison, Judge
 from curate.reporting import render_html, render_markdown, summarize
 from curate.reporting.figures import comparison_chart, supply_chart
+from curate.reporting.selections import share_rows, share_words, wishes
 from curate.reporting.text import comparison_lines, comparison_table
 from curate.reporting.wording import amount
 from curate.results import LEFT_OUT, Selection
@@ -95,6 +96,13 @@ def test_limits_terms_parts_and_costs_are_told() -> None:
     assert "Near images run out at about 250." in markdown
 
 
+def test_a_source_that_gives_nothing_is_said_to() -> None:
+    assert wishes({"terms": {"target": {"cap": 0}, "web": {"cap": 5, "floor": 2}}}) == [
+        "target: none",
+        "web: at most 5, at least 2",
+    ]
+
+
 def test_an_older_selection_without_these_facts_is_told_too() -> None:
     summary = summarize(selections={"s": selection_of([("web", "a", "a")], {"web": ""})}, thumbnails=False)
     text = Page(render_html(summary)).text
@@ -139,6 +147,74 @@ def test_rejected_images_that_cannot_be_shown_are_named(tmp_path: Path) -> None:
     assert "a.png" in text
     assert "web/b.png" in text
     assert "no image" in text
+
+
+SHARES: dict[str, Any] = {
+    "column": "label",
+    "images": 300,
+    "without": 1,
+    "rows": [
+        {"group": "food", "target": 0.4, "pools": 0.2, "selection": 0.3},
+        {"group": EVIL, "target": 0.1, "pools": 0.5, "selection": 0.4},
+    ],
+    "rest": {"groups": 12, "target": 0.5, "pools": 0.2, "selection": 0.25},
+    "foreign": {"groups": 1, "target": 0.0, "pools": 0.1, "selection": 0.05},
+    "apart": 0.35,
+    "pools_apart": 0.5,
+    "chance": 0.043,
+    "weights": {"food": 1.6, "a b": 0.25},
+    "heeded": True,
+    "cap": 120,
+}
+
+
+def test_shares_of_labels_stand_beside_those_of_the_target() -> None:
+    summary = summarize(
+        selections={"s": selection_of([("web", "a", "a")], {"web": ""}, shares=SHARES)}, thumbnails=False
+    )
+    html = render_html(summary)
+    assert "<script" not in html
+    text, markdown = Page(html).text, render_markdown(summary)
+    for expected in (
+        "Label Target Pools Selection Off by, points food 40.0% 20.0% 30.0% −10.0",
+        f"{EVIL} 10.0% 50.0% 40.0% +30.0",
+        "12 more labels 50.0% 20.0% 25.0% −25.0 1 label that the target lacks 0.0% 10.0% 5.0% +5.0",
+        "35.0% of the selection would have to be of other labels",
+        "for it to be like the target, 50.0% of what the pools hold; by chance two samples",
+        "sizes, are 4.3% apart. 1 chosen image has no label and is not counted.",
+        "--weight food=1.6 --weight 'a b=0.25' or max-per-label=120 in the budget.",
+    ):
+        assert expected in text, expected
+    assert "| food | 40.0% | 20.0% | 30.0% | −10.0 |" in markdown
+    assert "35.0% of the selection" in markdown
+    assert "<script" not in markdown.replace("\\<", "")
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"cap": None}, "To bring it nearer: --weight food=1.6 --weight 'a b=0.25'. Look"),
+        ({"cap": None, "heeded": False}, "--weight 'a b=0.25' with a method that heeds weights. Look"),
+        ({"weights": {}, "column": "group"}, "To bring it nearer: max-per-group=120 in the budget. Look"),
+        ({"weights": {}, "cap": None}, ""),
+    ],
+)
+def test_ways_to_the_shares_of_the_target(facts: dict[str, Any], said: str) -> None:
+    words = " ".join(share_words({**SHARES, **facts}))
+    assert said in words
+    assert ("To bring it nearer" in words) == bool(said)
+
+
+def test_a_long_name_of_a_label_is_shortened_where_it_is_shown() -> None:
+    (row, *_) = share_rows({**SHARES, "rows": [{**SHARES["rows"][0], "group": "a" * 200 + "z"}]})
+    assert (len(row["group"]), row["group"][-1]) == (60, "z")
+
+
+def test_shares_are_not_told_of_rows_that_were_cut_off() -> None:
+    whole = selection_of([("web", "a", "a")], {"web": ""}, shares=SHARES, weights={"food": 2.0})
+    for selection, is_told in ((whole, True), (whole.truncate(1), False), (whole.at_least(0.5), False)):
+        html = render_html(summarize(selections={"s": selection}, thumbnails=False))
+        assert ("Shares by label" in html, "Target, as weighted" in html) == (is_told, is_told)
 
 
 def test_a_supply_curve_is_drawn_with_its_knee() -> None:

@@ -134,6 +134,17 @@ def test_nothing_at_all() -> None:
     ]
 
 
+def test_an_evaluation_alone_tells_what_there_is_to_beat() -> None:
+    assert say(evaluation=eval_report(frozen_scores()))[::2] == [
+        "The frozen public encoder, which costs nothing, reads 75.6% (73.6 to 77.6) on emoji by a linear head: that is "
+        "what there is to beat.",
+        "Intervals are 95% and rest on 470 test images of emoji.",
+    ]
+    several = say(evaluation=eval_report([*frozen_scores(), *frozen_scores(0.5, "parts")]))
+    assert "on emoji and 50.0% (48.0 to 52.0) on parts" in several[0]
+    assert several[2].endswith("470 test images of emoji and 470 test images of parts.")
+
+
 def test_the_frozen_encoder_wins() -> None:
     arms = [arm_score("near", 0.627, gain=(-0.16, -0.098)), arm_score("random", 0.62, gain=(-0.167, -0.105))]
     assert action([*frozen_scores(), *arms], shift_report(pools(6, 40))) == (
@@ -206,7 +217,8 @@ def test_how_sure_of_the_arms(tmp_path: Path) -> None:
     runs = {"near": run_in(tmp_path / "a"), "random": run_in(tmp_path / "b", verdict="not learning")}
     sure = say(runs=runs, evaluation=eval_report([*frozen_scores(), *arms]))[2]
     assert sure == (
-        "The run random (not learning) did not train properly and says little; the runs' own intervals overlap, so "
+        "Intervals are 95% and rest on 470 test images of emoji; the run random (not learning) did not train properly "
+        "and says little; the runs' own intervals overlap, so "
         "none is the winner among them; the best run was picked on these same test images, which flatters it; "
         "each run was trained once."
     )
@@ -218,5 +230,5 @@ def test_arms_that_differ_and_unequal_compute_are_said() -> None:
         arm_score("random", 0.6, gain=(-0.2, -0.1), facts={"samples_seen": 10}),
     ]
     sure = say(evaluation=eval_report([*frozen_scores(), *arms]))[2]
-    assert sure.startswith("The arms saw unequal numbers of samples")
+    assert "; the arms saw unequal numbers of samples" in sure
     assert "overlap" not in sure

@@ -50,7 +50,10 @@ def test_every_state_of_a_claim_is_a_word_beside_its_figures(status: str, questi
     html = render_html(summary)
     assert html.count(f">{status}</span>") == 1
     text = Page(html).text
-    for told in (claim.statement, "+3.0 (+2.1 to +3.9)", "power 64% for 1.0 points; tells 1.2 points with 80%"):
+    tells = "power 64% for 1.0 points; tells 1.2 points with 80%"
+    if question == "primary":  # in plain words
+        tells = "such a study would tell it 64 times of 100; it tells 1.2 points 80 times of 100."
+    for told in (claim.statement, "+3.0 (+2.1 to +3.9)", tells):
         assert told in text
     markdown = render_markdown(summary)
     assert f"| {status} | {claim.statement} | +3.0 (+2.1 to +3.9) | 69.0% against 66.0% |" in markdown

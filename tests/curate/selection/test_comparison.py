@@ -415,6 +415,14 @@ def test_that_a_target_is_too_small_is_kept_too(photos, monkeypatch, tmp_path):
     assert audited(*asked, judges=["color-texture"])[1] == first
 
 
+def test_a_judge_that_never_can_judge_is_not_asked_again(photos, monkeypatch, tmp_path):
+    asked = (selector_of(photos, 40, encoder=None), "random", tmp_path / "out")
+    first = audited(*asked, judges=["another"])[1]
+    assert first.judges[0].reason == "it selected these images"
+    monkeypatch.setattr(comparison_module, "compare", None)
+    assert audited(*asked, judges=["another"])[1] == first
+
+
 # the type
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from curate.results import LEFT_OUT, SELECTION, TARGET, Selection
 from curate.selection._group_shares import MOST_WEIGHT, SHARES, group_shares, weight_for, weights_toward
 from embeddings.errors import SourceError
+from embeddings.pictures.tiles import Box, tile_key
 from embeddings.spec import EncoderSpec
 from embeddings.store import ROWS, EmbeddingStore
 
@@ -61,6 +62,13 @@ def test_every_side_is_counted(source_of):
     assert side(table, "selection") == {"a": (1, 0.25), "b": (2, 0.5), "c": (1, 0.25)}
     assert side(table, "nearest") == {"a": (2, 0.5), "b": (2, 0.5), "c": (0, 0.0)}
     assert side(table, "vectors") == {}
+
+
+def test_tiles_are_of_the_group_of_their_image(source_of):
+    sources = {"web": source_of("web", ["a", "b"]) + "#tiles:8"}
+    keys = [tile_key(name, Box(0, 0, 8, 8)) for name in ("web0", "web1", "web1")]
+    table = group_shares(selection_of([("web", key, "t0") for key in keys], sources), target_of(["a", "b"]), "line")
+    assert side(table, "selection") == {"a": (1, 1 / 3), "b": (2, 2 / 3)}
 
 
 def test_a_pool_without_the_column_counts_by_its_nearest_images_alone(tmp_path, pictures):

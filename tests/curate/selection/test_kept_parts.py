@@ -1,9 +1,13 @@
 """Finished parts: a killed search for near duplicates goes on, from its own parts only, to the same result."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -13,8 +17,9 @@ from test_near_duplicates import clumpy, copies, face, picture_store, run, store
 from curate.selection import _near_duplicates as near
 from curate.selection import _near_pairs, select
 from curate.selection._folder import PARTS
-from curate.selection._kept_parts import NAMES, NOTHING, KeptParts
+from curate.selection._kept_parts import NAMES, NOTHING, STALE_S, KeptParts
 from curate.selection._near_pairs import NearPairs
+from embeddings.pipeline.locks import locked
 
 N, LAST = 600, np.arange(560, 600)
 HERE = Path(__file__)
@@ -185,6 +190,60 @@ def test_without_a_work_folder_nothing_is_written(small, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     NOTHING.write("part", {"a": np.arange(3)})
     assert NOTHING.read("part") is None
+
+
+def test_of_two_searches_at_once_one_waits_for_the_other(small, tmp_path, monkeypatch):
+    whole, counts, begun, waits = as_lists(search()), Counting(monkeypatch), Event(), Event()
+
+    def first(at, done, total, note=""):
+        if at == near.STAGE:
+            begun.set()
+            assert waits.wait(60)
+
+    def second(at, done, total, note=""):
+        if at == "wait":
+            waits.set()
+
+    with ThreadPoolExecutor() as threads:
+        mine = threads.submit(search, tmp_path, progress=first)
+        assert begun.wait(60)
+        theirs = threads.submit(search, tmp_path, progress=second)
+        assert as_lists(mine.result()) == as_lists(theirs.result()) == whole
+    assert counts.reads == 1
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["near-duplicates.npz"]
+
+
+def aged(folder, seconds):
+    """The folder, its files so much older."""
+    for path in folder.iterdir():
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - seconds))
+    return folder
+
+
+def test_what_killed_searches_left_goes_after_a_week(small, tmp_path):
+    with pytest.raises(Killed):
+        search(tmp_path, seed=1, progress=kill_at(near.STAGE, 300))
+    young = next(tmp_path.rglob("areas.npz")).parent
+    (young / ".settled.npz.a1b2.part").write_bytes(b"half")
+    old, live, done = (shutil.copytree(young, young.with_name(letter * 32)) for letter in "abc")
+    (done / "near-duplicates.npz").write_bytes(b"killed before the rest went")
+    aged(done, STALE_S + 60)
+    aged(old, STALE_S + 60)
+    aged(live, STALE_S + 60)
+    aged(young, STALE_S - 3600)
+    mine = tmp_path / "selections" / "mine"
+    mine.mkdir()
+    (mine / "areas.npz").write_bytes(b"mine")
+    aged(mine, 2 * STALE_S)
+    with locked(live):
+        search(tmp_path, seed=0)
+        assert (live / "areas.npz").exists()
+    assert not old.exists()
+    assert [path.name for path in done.iterdir()] == ["near-duplicates.npz"]
+    assert {path.name for path in young.iterdir()} >= {"areas.npz", "settled.npz"}
+    assert (mine / "areas.npz").read_bytes() == b"mine"
+    search(tmp_path, seed=1)  # goes on, and leaves its result alone
+    assert [path.name for path in young.iterdir()] == ["near-duplicates.npz"]
 
 
 def test_a_part_that_holds_objects_is_not_read(tmp_path):

@@ -7,6 +7,7 @@ from candidates_data import capped, images, make_candidates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import linalg
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics.pairwise import polynomial_kernel
@@ -16,17 +17,18 @@ from curate.results import Estimate, PoolScore, ShiftReport
 from curate.selection import _near_first
 from curate.selection._balance import NEARNESS, WIDTH, Balance
 from curate.selection._ledger import IMAGES, Ledger, Limit
-from curate.selection._near_first import OUTSIDE, REACH, choose, set_apart
+from curate.selection._near_first import OUTSIDE, REACH, _Table, chance_index, choose, set_apart
 from curate.selection._turns import Schedule, each_turn
 from embeddings.neighbors import Engine, nearest
 
 ZERO = Estimate(value=0.0, low=0.0, high=0.0, n=(0, 0), unit="", method="")
 
 
-def report_of(**verdicts):
-    """A report that judges pools as told, in the order told."""
+def report_of(index=0.0, **verdicts):
+    """A report that judges pools as told, in the order told, all with one index."""
+    index = replace(ZERO, value=index)
     pools = [
-        PoolScore(name=name, rank=rank, verdict=verdict, n=0, index=ZERO, metrics={})
+        PoolScore(name=name, rank=rank, verdict=verdict, n=0, index=index, metrics={})
         for rank, (name, verdict) in enumerate(verdicts.items(), 1)
     ]
     return ShiftReport(target={}, encoder={}, pools=tuple(pools), floor=ZERO)
@@ -255,8 +257,121 @@ def test_the_far_share_comes_last_and_evenly_from_the_clusters_of_what_is_far():
 
 
 def test_a_far_share_that_does_not_exist_is_met_with_near_images(modes, pools):
-    candidates = make_candidates(modes[0], pools, report=report_of(a="near", b="same", c="near"), far=0.5)
+    candidates = make_candidates(modes[0], pools, report=report_of(a="near", b="near", c="near"), far=0.5)
     assert set(choose(candidates, images(candidates, 80), seed=0).codes) == {"near"}
+
+
+def test_chance_is_how_far_a_sample_is_from_the_whole_on_average():
+    variances, rng, m = 0.8 ** np.arange(40), np.random.default_rng(0), 60
+    covariance, total, k = np.diag(variances), variances.sum(), m // 6
+    drawn, told = [], []
+    for _ in range(60):
+        sample = rng.normal(size=(m, 40)) * variances**0.5
+        mean, found = sample.mean(axis=0), np.cov(sample.T)
+        inside = found[:k, :k]
+        root = linalg.sqrtm(covariance[:k, :k] @ inside).real
+        bures = variances[:k].sum() + np.trace(inside) - 2 * np.trace(root)
+        outside = np.sqrt(variances[k:].sum()) - np.sqrt(np.trace(found) - np.trace(inside))
+        drawn.append((mean**2).sum() + bures + outside**2)
+        told.append(chance_index(sample))
+    chance = np.mean(drawn) / total
+    assert np.mean(told) == pytest.approx(100 * chance / (1 + chance), rel=0.1)
+
+
+def test_chance_of_few_images_or_of_copies():
+    assert chance_index(np.ones((30, 4))) == 0.0
+    assert chance_index(np.ones((1, 4))) == 0.0
+    assert chance_index(np.random.default_rng(0).normal(size=(2, 4))) > 30
+
+
+@pytest.fixture(scope="module")
+def kinds_of_pools(modes):
+    """A target of 40 images, a pool of its kind, one in another style, one of other things."""
+    _, unseen, _, pool = modes
+    mixed = unseen[np.random.default_rng(0).permutation(600)]
+    return mixed[:40], {"kin": mixed[40:240], "style": mixed[240:320] + 0.5, "web": pool[400:500]}
+
+
+def choose_among(kinds_of_pools, n, report, **more):
+    target, pools = kinds_of_pools
+    candidates = make_candidates(target, pools, report=report, **more)
+    return candidates, choose(candidates, images(candidates, n), seed=4)
+
+
+def test_after_a_round_a_pool_like_the_target_is_drawn_from_then_turns_go_on(kinds_of_pools):
+    candidates, chosen = choose_among(kinds_of_pools, 280, report_of(kin="same", style="near", web="far"))
+    kin, numbers = candidates.rows_of("kin"), candidates.draws(4)
+    order = kin[np.argsort(numbers[kin])]
+    assert np.isin(chosen.rows[:40], kin).all()
+    assert len({reason.partition("choice 1 of target ")[2] for reason in chosen.reasons[:40]}) == 40
+    assert chosen.rows[40:200].tolist() == order[~np.isin(order, chosen.rows[:40])].tolist()
+    assert list(chosen.codes[:200]) == ["near"] * 40 + ["same"] * 160
+    assert set(chosen.reasons[40:200]) == {"near-first: drawn from kin, which cannot be told from the target"}
+    assert set(chosen.scores[40:200]) == {0.0}
+    assert set(chosen.codes[200:]) <= {"near", "next"}
+    assert chosen.reasons[200].startswith("near-first: choice 2 of target ")
+    assert chosen.parameters["drawn_pools"] == ["kin"]
+
+
+def test_a_smaller_budget_is_the_beginning_with_draws_too(kinds_of_pools):
+    found = [
+        choose_among(kinds_of_pools, n, report_of(kin="same", style="same", web="far"))[1].rows for n in (30, 90, 300)
+    ]
+    assert np.array_equal(found[0], found[2][:30])
+    assert np.array_equal(found[1], found[2][:90])
+
+
+def test_the_round_before_a_draw_is_that_of_the_own_images(kinds_of_pools):
+    _, chosen = choose_among(kinds_of_pools, 100, report_of(kin="same", style="near"), own=True)
+    assert sorted(chosen.rows[:40]) == list(range(40))
+    assert list(chosen.codes) == ["own-image"] * 40 + ["same"] * 60
+
+
+@pytest.mark.parametrize(
+    ("index", "verdict", "more"),
+    [
+        (0.0, "near", {}),
+        (9.0, "same", {}),
+        (None, "same", {}),
+        (0.0, "same", {"target_weights": np.arange(40.0)}),
+        (0.0, "same", {"prices": np.repeat([1.0, 2.0, 2.0], [200, 80, 100])}),
+    ],
+)  # fmt: skip
+def test_images_are_ranked_where_a_pool_differs_or_images_count_differently(kinds_of_pools, index, verdict, more):
+    _, chosen = choose_among(kinds_of_pools, 100, report_of(index, kin=verdict, style="near", web="far"), **more)
+    assert "same" not in chosen.codes
+    assert chosen.parameters["drawn_pools"] == []
+
+
+def test_one_price_and_one_weight_for_all_change_nothing(kinds_of_pools):
+    even = {"target_weights": np.full(40, 3.0), "prices": np.full(380, 0.02)}
+    _, chosen = choose_among(kinds_of_pools, 100, report_of(kin="same", style="near"), **even)
+    assert list(chosen.codes) == ["near"] * 40 + ["same"] * 60
+
+
+def test_draws_heed_caps_and_leave_the_far_share(kinds_of_pools):
+    target, pools = kinds_of_pools
+    candidates = make_candidates(target, pools, report=report_of(kin="same", style="near", web="far"), far=0.25)
+    chosen = choose(candidates, capped(candidates, 100, [0, 60, 500, 500]), seed=0)
+    assert list(chosen.codes[:60]) == ["near"] * 40 + ["same"] * 20
+    assert set(chosen.codes[60:75]) <= {"near", "next"}
+    assert list(chosen.codes[75:]) == ["far"] * 25
+    free = choose(candidates, images(candidates, 100), seed=0)
+    assert list(free.codes) == ["near"] * 40 + ["same"] * 35 + ["far"] * 25
+
+
+def test_turns_after_a_draw_make_up_for_what_it_lacks(kinds_of_pools):
+    target, pools = kinds_of_pools
+    order = np.argsort(pools["kin"][:, 0])
+    halves = {"left": pools["kin"][order[:60]], "rest": pools["kin"][order[60:]]}
+    side = {}
+    for taken, names in ((60, ("left", "rest")), (0, ("rest",))):
+        candidates = make_candidates(target, {name: halves[name] for name in names})
+        vectors = candidates.vectors(np.arange(len(candidates)))
+        table = _Table(candidates, target, vectors, apart=np.zeros(len(candidates), bool))
+        rows = table.turns(images(candidates, taken + 40), 0, alike=names[: len(names) - 1]).rows[taken:]
+        side[taken] = vectors[rows, 0].mean()
+    assert side[60] > side[0] + 0.1
 
 
 def test_weights_are_shares(modes):

@@ -381,6 +381,25 @@ def test_a_limit_that_was_reached_is_no_stop(world):
     assert (facts["budget"], facts["limits"]) == (None, {"money": 10.0})
 
 
+def test_a_budget_in_money_that_outlasts_the_candidates_says_so(world):
+    prices = {name: Terms(price="1") for name in world.pools}
+    every = {"method": "random", "include_target": False}
+    facts = pick(world, "money=5000", terms=prices, **every).facts
+    n = facts["stopped"]["at"]
+    assert facts["stopped"]["reason"] == f"there are no more than {n} candidates"
+    assert pick(world, f"money={n}", terms=prices, **every).facts["stopped"] is None  # spent to the last
+    caps = {name: Terms(price="1", cap=3) for name in world.pools}
+    assert pick(world, "money=5000", terms=caps, **every).facts["stopped"]["reason"].startswith("caps hold back")
+
+
+@pytest.mark.parametrize("budget", [3, "money=3", "hours=1,rate=1,epochs=1"])
+@pytest.mark.parametrize("method", ["near-first", "random"])
+def test_where_nothing_is_left_to_choose_from_that_is_said(budget, method):
+    target, pool = make_store("t", near_modes(30, 0)), make_store("p", near_modes(4, 1))
+    with pytest.raises(UsageError, match=r"0 candidates|no candidates: of 4 images these were left out: 4 excluded"):
+        select(target, {"p": pool}, budget=budget, method=method, exclude=pool, include_target=False, work=None)
+
+
 def test_of_copies_the_cheapest_stays_and_a_forbidden_license_hides_no_copy():
     a, b = (make_store(name, near_modes(1, i), pixels={"0000": "same"}) for i, name in enumerate("ab"))
     target = make_store("t", near_modes(3, 5))
