@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from curate.numerals import number, within
 from embeddings.cards import Card
@@ -43,6 +43,7 @@ def report_card(report: ShiftReport) -> Card:
     """Of a score."""
     many = f"{len(report.pools)} pool{'s' * (len(report.pools) != 1)}"
     n, encoder = report.target.get("n"), report.encoder.get("name", "an unknown encoder")
+    target = "an unknown target" if n is None else f"{n:,} target image{'s' * (n != 1)}"
     rows = [
         (
             pool.name,
@@ -56,7 +57,7 @@ def report_card(report: ShiftReport) -> Card:
     ]
     first = f"report[{report.pools[0].name!r}]; " if report.pools else ""
     return Card(
-        title=f"ShiftReport({many} against {n if n is None else f'{n:,}'} target images, {encoder})",
+        title=f"ShiftReport({many} against {target}, {encoder})",
         columns=("pool", "index", "verdict", "do", "before next", "n"),
         rows=rows,
         then=f"{first}curate.select(target, pools, budget=N)" if first else 'curate.score(target, {"name": pool})',
@@ -158,21 +159,28 @@ def _digits(value: float) -> int:
 
 
 def _loss_chart(run: Run) -> str:
-    """An SVG of the loss against samples seen over its chance value (dashed); "" where the curves are gone."""
+    """An SVG of the loss against samples seen over its chance value (dashed); "" of curves gone or damaged."""
     try:
-        rows = run.curves()
-    except (OSError, json.JSONDecodeError):
+        return _loss_drawn(run.curves())
+    except (OSError, ArithmeticError, KeyError, TypeError, ValueError):
         return ""
-    points = [(row["samples_seen"], row["loss"]) for row in rows if math.isfinite(row["loss"])]
+
+
+def _loss_drawn(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same of rows of the curves; without the dashed line where chance is not known."""
+    points = [(row["samples_seen"], row["loss"]) for row in rows]
+    points = [point for point in points if all(map(math.isfinite, point))]
     if len(points) < 2:
         return ""
-    chance = rows[-1].get("chance_loss", points[0][1])
-    heights = [chance, *(loss for _, loss in points)]
+    said = rows[-1].get("chance_loss")
+    chance = [said] if said is not None and math.isfinite(said) else []
+    heights = [*chance, *(loss for _, loss in points)]
     low, span = min(heights), (max(heights) - min(heights)) or 1.0
     path = " ".join(f"{300 * seen / points[-1][0]:.1f},{55 - 50 * (loss - low) / span:.1f}" for seen, loss in points)
-    words = f"loss {number(points[0][1], 3)} to {number(points[-1][1], 3)}; dashed: chance, {number(chance, 3)}"
+    dashed = [f'<path d="M0 {55 - 50 * (at - low) / span:.1f}H300" stroke-dasharray="4"/>' for at in chance]
+    words = [f"loss {number(points[0][1], 3)} to {number(points[-1][1], 3)}"]
+    words += [f"dashed: chance, {number(at, 3)}" for at in chance]
     return (
         '<svg viewBox="0 0 300 60" width="300" height="60" fill="none" stroke="currentColor">'
-        f'<path d="M0 {55 - 50 * (chance - low) / span:.1f}H300" stroke-dasharray="4"/>'
-        f'<polyline points="{path}"/></svg><div>{words}</div>'
+        f'{"".join(dashed)}<polyline points="{path}"/></svg><div>{"; ".join(words)}</div>'
     )

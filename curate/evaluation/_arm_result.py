@@ -1,4 +1,7 @@
-"""What an arm leaves on a labeled set, and what decides it: who finds it again need not measure it again."""
+"""What an arm leaves on a labeled set, and what decides it: who finds it again need not measure it again.
+
+The code, which decides it too, is in every digest already: see ``_kept``.
+"""
 
 from __future__ import annotations
 

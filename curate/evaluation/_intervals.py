@@ -17,7 +17,7 @@ draws (of a mean over classes too: a unit weighs 1 / n there or, in the root mea
 
 Measured coverage of 95% intervals (2% to 30% of images discordant, 400 times each): at a true difference of 0, 97-100%
 with 20 images and 96-100% with 100; of 0.05, 94-100% and 95-96%. Percentiles alone: 64% with 20 images of which one is
-expected to differ.
+expected to differ. No end lies beyond -1 or 1, where no difference of shares can be.
 
 Source: Efron 1979; Field and Welsh 2007 (bootstrap of clusters); Agresti and Min 2005 (matched pairs).
 """
@@ -118,7 +118,7 @@ class Resamples:
         n = self.n_units
         middle, se = n * paired.value / (n + 2), float(np.sqrt(n**2 * paired.draws.var() + 1)) / (n + 2)
         reach = float(special.ndtri(TAILS[1])) * se
-        low, high = min(found.low, middle - reach), max(found.high, middle + reach)
+        low, high = max(min(found.low, middle - reach), -1.0), min(max(found.high, middle + reach), 1.0)
         method = f"{found.method}, no narrower than Agresti and Min's"
         return replace(found, low=low, high=high, se=max(found.se or 0.0, se), method=method)
 

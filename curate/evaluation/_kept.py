@@ -1,19 +1,20 @@
 """Results that are made once: each under the digest of all that it depends on, so that none is ever stale.
 
-    memory = Kept(folder, kinds).on(lambda: document)
-    result = memory("name", make)         # as it was kept, else make()
+    with remembered(folder, kinds) as memory:
+        result = memory.on(lambda: document)("name", make)         # as it was kept, else make()
 
 A result is one file, written in one step: its arrays as they are, each under its own digest, and a tree of the rest as
 JSON. Nothing in it is executed when it is read; one that is damaged is made anew. The digest is of the documents, the
-name, this project's version and the sources of this package: who changes a line here measures again. The machine, the
-device and the versions of libraries are not in it.
+name, the version and all sources of this project, and the versions of the libraries that compute: who changes a line
+anywhere measures again. The machine and the device are not in it, nor the device that torch was built for.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib.metadata import version
@@ -27,10 +28,25 @@ from safetensors.numpy import save
 
 from embeddings import files
 from embeddings.errors import CorruptError
+from embeddings.pipeline.locks import locked
 
 log = logging.getLogger(__name__)
 SCHEMA = "curate.kept/1"
 ENDING = ".safetensors"
+PACKAGES = (Path(__file__).parents[1], Path(files.__file__).parent)  # curate, embeddings
+LIBRARIES = ("numpy", "pillow", "scipy", "timm", "torch", "torchvision")
+
+DAMAGE = (  # what it takes to read what was cut, changed, or made by someone else
+    CorruptError,
+    OSError,
+    SafetensorError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    RecursionError,
+    pa.ArrowException,
+)
 
 T = TypeVar("T")
 Arrays = dict[str, np.ndarray]  # by digest
@@ -46,9 +62,6 @@ class Memory(Protocol):
     def on(self, document: Document) -> Memory:
         """The memory of results that depend on this besides."""
 
-    def forget_others(self) -> None:
-        """Deletes the results that depend on something else than what was named since it was opened."""
-
 
 class NoMemory:
     """Makes everything anew."""
@@ -60,9 +73,6 @@ class NoMemory:
     def on(self, document: Document) -> Memory:
         """See ``Memory``."""
         return self
-
-    def forget_others(self) -> None:
-        """See ``Memory``."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +98,12 @@ class Kept:
 
     def on(self, document: Document) -> Memory:
         """See ``Memory``."""
-        base = files.digest([SCHEMA, version("curate-pretraining"), code_digest(), self.base, document()])[:32]
+        base = files.digest([SCHEMA, code_digest(), self.base, document()])[:32]
         self._known.add(base)
         return replace(self, base=base)
 
     def forget_others(self) -> None:
-        """See ``Memory``."""
+        """Deletes the results that depend on something else than what was named since it was opened."""
         for path in self.folder.glob(f"*{ENDING}"):
             if path.name.partition("-")[0] not in self._known:
                 path.unlink(missing_ok=True)
@@ -117,13 +127,34 @@ class Kept:
             ):
                 raise CorruptError(f"{path.name} is damaged.")
             return (_whole(json.loads(facts["tree"]), self._named_kinds, arrays),)
-        except (CorruptError, OSError, SafetensorError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        except DAMAGE as error:
             log.warning("The result in %s does not read back (%s); it is made anew.", path, error)
             return None
 
     @property
     def _named_kinds(self) -> dict[str, Any]:
         return {kind.__name__: kind for kind in self.kinds}
+
+
+@contextmanager
+def remembered(folder: Path | None, kinds: Iterable[type]) -> Iterator[Memory]:
+    """The memory in a folder, for this process alone; at a good end it holds what was asked for here and nothing else.
+
+    Without a folder everything is made anew.
+
+    Raises:
+        ForeignFolderError: another process is at work in the folder.
+        StorageError: it cannot be made or written to.
+    """
+    if folder is None:
+        yield NoMemory()
+        return
+    with locked(folder):
+        for cut in folder.glob(f".*{ENDING}.*.part"):
+            cut.unlink(missing_ok=True)
+        memory = Kept(folder, kinds)
+        yield memory
+        memory.forget_others()
 
 
 def digest_array(array: np.ndarray) -> str:
@@ -133,9 +164,14 @@ def digest_array(array: np.ndarray) -> str:
 
 @cache
 def code_digest() -> str:
-    """sha256 (hex) of the sources of this package."""
-    package = Path(__file__).parent
-    return files.digest({str(path.relative_to(package)): files.digest_file(path) for path in package.rglob("*.py")})
+    """sha256 (hex) of what computes: the sources and version of this project, and the versions of its libraries."""
+    sources = {
+        path.relative_to(package.parent).as_posix(): files.digest_file(path)
+        for package in PACKAGES
+        for path in package.rglob("*.py")
+    }
+    versions = {name: version(name).partition("+")[0] for name in ("curate-pretraining", *LIBRARIES)}
+    return files.digest([sources, versions])
 
 
 def _flat(value: Any, kinds: Mapping[str, Any], arrays: Arrays) -> Any:
@@ -176,8 +212,9 @@ def _whole(flat: Any, kinds: Mapping[str, Any], arrays: Arrays) -> Any:
 
 
 def _aside(array: np.ndarray, arrays: Arrays) -> str:
+    array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)  # as the file has it
     name = digest_array(array)
-    arrays[name] = np.asarray(array, order="C")
+    arrays[name] = array
     return name
 
 

@@ -25,7 +25,7 @@ from curate.evaluation._arm_result import KINDS, RUN, ArmResult, arm_document, s
 from curate.evaluation._comparison import UNITS, Comparison, Probed
 from curate.evaluation._cross_fitting import require_foldable
 from curate.evaluation._images import Embedding, Labeled, LabeledImages
-from curate.evaluation._kept import Kept, Memory, NoMemory
+from curate.evaluation._kept import Memory, remembered
 from curate.evaluation._label_equivalents import label_cost
 from curate.evaluation._leaks import check_leaks
 from curate.evaluation._pairs import METRIC, Contestant, compare_pairs, left_out
@@ -78,6 +78,7 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and six of its 
         workers: Threads that decode.
         progress: Told how far the work is.
         kept: Folder of what is finished: the same call does the rest, and measures again what has changed. None: all.
+            It belongs to one request: what another one kept there is deleted at the end.
 
     Returns:
         EvalReport: for every labeled set ``frozen:ENCODER``, ``untrained:ENCODER``, then the runs in their order.
@@ -88,6 +89,7 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and six of its 
             vectors without images, near duplicates on both sides of a split that was made here, a run that was
             pretrained on most test images, or folds with a given test part or with arms that are trained on the labels.
         TooFewImagesError: fewer than 10 labeled images in a part, or fewer units than folds.
+        ForeignFolderError: another process is at work in the folder ``kept``.
     """
     names, settings = find_examinations(also), settings or Settings()
     require_foldable(settings.folds, labeled, names)
@@ -98,20 +100,19 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and six of its 
         raise UsageError("No labeled set was given.", hint="Give at least one: NAME=TRAIN[::TEST].")
     folder = None if work is None else Path(work)
     embedding = Embedding(work=folder, device=device, workers=workers, progress=progress)
-    memory: Memory = NoMemory() if kept is None else Kept(Path(kept), KINDS)
     benches: list[_Bench] = []
     done = 0
     total = len(labeled) * sum(2 if _is_tuned(arm, names) else 1 for arm in compared)
-    for name, thing in labeled.items():
-        images = LabeledImages.of(name, thing, embedding, encoder, split_by=split_by)
-        depends = partial(set_document, images, settings, names, seed=seed, encoder=encoder, embedding=embedding)
-        bench = _Bench.of(images, embedding, settings, names, seed=seed, memory=memory.on(depends))
-        for arm in [bench.told(arm) for arm in compared]:
-            progress("evaluate", done, total, f"{arm.name} on {name}")
-            done += bench.measure(arm)
-        benches.append(bench)
-    progress("evaluate", done, done)
-    memory.forget_others()
+    with remembered(None if kept is None else Path(kept), KINDS) as memory:
+        for name, thing in labeled.items():
+            images = LabeledImages.of(name, thing, embedding, encoder, split_by=split_by)
+            depends = partial(set_document, images, settings, names, seed=seed, encoder=encoder, embedding=embedding)
+            bench = _Bench.of(images, embedding, settings, names, seed=seed, memory=memory.on(depends))
+            for arm in [bench.told(arm) for arm in compared]:
+                progress("evaluate", done, total, f"{arm.name} on {name}")
+                done += bench.measure(arm)
+            benches.append(bench)
+        progress("evaluate", done, done)
     return _report(benches, seed)
 
 

@@ -11,8 +11,8 @@ A run that its watch stopped (``abort=true``) is done: it would stop there again
 leave out the runs that went ill would flatter their arms; cells.json says under ``stopped`` where it ended and why.
 
 evaluated/ keeps what was measured of each arm on each labeled set, so that an evaluation that was stopped goes on where
-it was, and a finished study reads its figures. What has changed meanwhile (labels, settings, a run, the code of the
-evaluation) is measured again.
+it was, and a finished study reads its figures. What has changed meanwhile (labels, settings, a run, the code of this
+project, the version of a library that computes) is measured again.
 """
 
 from __future__ import annotations

@@ -8,8 +8,11 @@ that the class (of accuracy: the set) has images in, so that their squares add u
 in one unit alone says nothing of its own spread: a_k is then the mean over all classes, as in collapsed strata, which
 takes the spread between classes for that within and errs to the wide side.
 
-A unit's influence is the sum over its images. Labeled sets are averaged; a unit is known by its first key, so that one
-which several sets hold is one unit.
+A unit's influence is the sum over its images. Cross-fitted, it also trains the probes that tell other units, and moves
+the accuracy by more: influences and weights are then divided by the root of ``DRAWN``, the share of the units in a
+resample of ``curate evaluate``, so that claims of a study are as unsure as its accuracies (``evaluation/_intervals.py``
+has the simulation). Labeled sets are averaged; a unit is known by its first key, so that one which several sets hold is
+one unit.
 
 Measured coverage of 95% intervals for a difference of balanced accuracies (400 times each): 95% with 100 classes of one
 image, 97% of two, 96% with 60 of three, 95% with 30 of five, 96% with 10 of twenty; 94-96% where some are single.
@@ -21,12 +24,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.eval_report import EvalReport
+from curate.evaluation._intervals import DRAWN
 from embeddings.errors import CorruptError, UnknownNameError, UsageError
 
 
@@ -66,11 +71,14 @@ def read_outcomes(report: EvalReport, *, metric: str = "linear", labeled: Sequen
     for name in labeled:
         if name not in known:
             raise UnknownNameError("labeled set", name, known)
-    parts = [_of_set(report.predictions, name, metric) for name in sorted(labeled or known)]
+    facts = report.labeled
+    parts = [_of_set(report.predictions, name, metric, facts.get(name, {})) for name in sorted(labeled or known)]
     return _averaged(parts)
 
 
-def outcome(correct: np.ndarray, truth: np.ndarray, unit: np.ndarray, *, metric: str = "linear") -> Outcome:
+def outcome(
+    correct: np.ndarray, truth: np.ndarray, unit: np.ndarray, *, metric: str = "linear", folds: int = 1
+) -> Outcome:
     """Value and influences from which images are right.
 
     Args:
@@ -78,6 +86,7 @@ def outcome(correct: np.ndarray, truth: np.ndarray, unit: np.ndarray, *, metric:
         truth: class number int [m].
         unit: unit number int [m], from 0, none left out.
         metric: linear or linear_balanced.
+        folds: Of two or more, the images are cross-fitted.
     """
     right = correct.astype(np.float64)
     group = np.unique(truth, return_inverse=True)[1] if metric == "linear_balanced" else np.zeros(len(right), np.int64)
@@ -87,13 +96,13 @@ def outcome(correct: np.ndarray, truth: np.ndarray, unit: np.ndarray, *, metric:
     n_units = np.bincount(held)
     single = n_units == 1
     center, n = np.where(single, share.mean(), share), np.where(single, np.maximum(len(size), 2), n_units)
-    weight = 1 / (size[group] * len(size))
+    weight = 1 / (size[group] * len(size)) / np.sqrt(DRAWN if folds > 1 else 1.0)
     influence = (right - center[group]) * weight * np.sqrt(n / (n - 1))[group]
     of_units, weights = (np.bincount(unit, weights=values) for values in (influence, weight))
     return Outcome(value=float(share.mean()), influence=of_units, weights=weights)
 
 
-def _of_set(predictions: pa.Table, name: str, metric: str) -> Outcomes:
+def _of_set(predictions: pa.Table, name: str, metric: str, facts: Mapping[str, Any]) -> Outcomes:
     table = predictions.filter(pc.equal(predictions["labeled"], name)).sort_by(
         [("arm", "ascending"), ("key", "ascending")]
     )
@@ -106,7 +115,8 @@ def _of_set(predictions: pa.Table, name: str, metric: str) -> Outcomes:
     _, start, unit = np.unique(first["unit"].to_numpy(), return_index=True, return_inverse=True)
     correct = (truth == _texts(table["predicted"])).reshape(-1, m)
     numbers = np.unique(truth[:m], return_inverse=True)[1]
-    found = {str(arm): outcome(row, numbers, unit, metric=metric) for arm, row in zip(arms, correct, strict=True)}
+    how: dict[str, Any] = {"metric": metric, "folds": facts.get("folds", 1)}
+    found = {str(arm): outcome(row, numbers, unit, **how) for arm, row in zip(arms, correct, strict=True)}
     return Outcomes(units=keys[:m][start], by_arm=found)
 
 

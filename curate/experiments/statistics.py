@@ -20,6 +20,8 @@ told to be the same with certainty. Intervals are value +- t sqrt(V) with the qu
 t_s with max(V_s, V_e)^2 / sum (V_s^2 / (S - 1) + V_e^2 / ((S - 1) (U - 1))) degrees of freedom, t_i with U - 1. This
 is the analysis of many readers and many cases. With infinitely many images it is the paired t interval over seeds.
 
+Of k times the test units V_i and V_e are a k-th, and so is V_e's part of V_s; what is left of V_s takes more seeds.
+
 Equivalence and power speak of a true difference of ``matters``, and that takes at least this share of disagreement:
 for them V_i is multiplied by max(1, matters (1 - matters) / D), D the share of disagreement found, the unit more
 included. It is the variance of a score test: fewer than 2.7 / matters test units never show equivalence.
@@ -74,7 +76,8 @@ class Draws:
 class Spread:
     """Variance of a mean over conditions: what comes from seeds and what from images."""
 
-    from_seeds: float | None  # None: one seed, so nobody knows
+    from_seeds: float | None  # sum over conditions of max(V_s, V_e); None: one seed, so nobody knows
+    together: float  # sum of V_e, the part of it that more images lessen
     from_images: float  # V_i
     seeds_square: float  # sum over conditions of V_s^2 / (S - 1) + V_e^2 / ((S - 1) (U - 1))
     discordant: float  # D, the share of units on which the arms disagree; infinite where the figure is no share
@@ -114,11 +117,21 @@ class Spread:
         """The same study with another number of seeds (2 or more) in every condition."""
         ratio = self.seeds / seeds
         square = self.seeds_square * ratio**2 * (self.seeds - 1) / (seeds - 1)
-        return replace(self, from_seeds=(self.from_seeds or 0.0) * ratio, seeds_square=square, seeds=seeds)
+        parts: dict[str, Any] = {"from_seeds": (self.from_seeds or 0.0) * ratio, "together": self.together * ratio}
+        return replace(self, **parts, seeds_square=square, seeds=seeds)
 
     def at_units(self, units: int) -> Spread:
-        """The same study with another number of test units (2 or more); what changes with seeds too stays as it is."""
-        return replace(self, from_images=self.from_images * self.units / units, units=units)
+        """The same study with another number of test units (2 or more); what varies with seeds alone stays as it is."""
+        ratio, was = self.units / units, self.from_seeds or 0.0
+        together = self.together * ratio
+        from_seeds = max(was - self.together, 0.0) + together
+        square = self.seeds_square * (from_seeds / was) ** 2 if was else 0.0  # as many degrees of freedom
+        parts: dict[str, Any] = {
+            "from_seeds": from_seeds,
+            "together": together,
+            "from_images": self.from_images * ratio,
+        }
+        return replace(self, **parts, seeds_square=square, units=units)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,14 +231,16 @@ def spread(conditions: Sequence[Draws]) -> Spread:
     seeds = [len(draws.values) for draws in conditions]
     sizes: dict[str, Any] = {"seeds": min(seeds), "units": len(shares), "discordant": _discordant(conditions, shares)}
     if min(seeds) == 1:
-        return Spread(from_seeds=None, from_images=images + one_more, seeds_square=0.0, **sizes)
+        return Spread(from_seeds=None, together=0.0, from_images=images + one_more, seeds_square=0.0, **sizes)
     from_seeds = np.array([draws.values.var(ddof=1) / len(draws.values) for draws in conditions]) / n**2
     both = np.array([_together(draws) for draws in conditions]) / n**2
     known = np.maximum(from_seeds, both)
     rest = np.array(seeds) - 1
     square = from_seeds**2 / rest + both**2 / (rest * max(len(shares) - 1, 1))
+    varies = known.sum() > TINY
     return Spread(
-        from_seeds=float(known.sum()) if known.sum() > TINY else 0.0,
+        from_seeds=float(known.sum()) if varies else 0.0,
+        together=float(both.sum()) if varies else 0.0,
         from_images=max(images - float(both.sum()), 0.0) + one_more,
         seeds_square=float(square.sum()),
         **sizes,

@@ -121,8 +121,12 @@ def find_export(path: Path, request: dict[str, Any]) -> Export | None:
     """The finished export of this request; None if there is nothing yet.
 
     Raises:
-        ForeignFolderError: something else is there: other files, another export, or one that was changed.
+        ForeignFolderError: something else is there: other files, another export, one that was changed, or a folder,
+            be it empty, where a file shall stand.
     """
+    if request["to"] not in FOLDERS and path.is_dir():
+        why = f"it is a folder, and {request['to']} makes a file"
+        raise ForeignFolderError(f"{path} exists and is no export: {why}.", hint="Choose a new --out.")
     mark, errors = (_beside(path, name, request["to"]) for name in (MARK, ERRORS))
     is_there = os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir()))
     taken = [str(found) for found, stands in ((path, is_there), (errors, errors.exists())) if stands]

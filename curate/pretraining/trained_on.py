@@ -34,7 +34,7 @@ def write_trained_on(folder: Path, chosen: pa.Table, errors: pa.Table, *, earlie
     Raises:
         StorageError: no space.
     """
-    table = _without(chosen, errors).select(TRAINED_ON.names)
+    table = _without(chosen, errors).select(TRAINED_ON.names).cast(TRAINED_ON)
     for place in earlier:
         others = _of_earlier(place)
         is_new = pc.invert(pc.is_in(others["sha256"], value_set=table["sha256"].combine_chunks(), skip_nulls=True))

@@ -13,9 +13,10 @@ on, the unseen ones pass in several batches of that size, so that the losses com
 that training never comes to, the same each time. The error of a difference between two such looks is a jackknife: the
 loss without each eighth of the images is kept, too (``unseen_parts``, ``seen_parts``).
 
-Where there are none to be had (everything was selected or left out, only tiles, regions or remote pools), the run says
-so. A look is two passes forward, so all of them cost at most what 22 MOST / 3 samples of training do: .2% of a run of
-200,000 samples, and never more than 7%, because there are at most C / 100 images. The pools are listed once more.
+Where images are seen too seldom to be learned by heart, or there are none to compare with (everything was selected or
+left out, only tiles, regions or remote pools), the run says so. A look is two passes forward, so all of them cost at
+most what 22 MOST / 3 samples of training do: .2% of a run of 200,000 samples, and never more than 7%, because there
+are at most C / 100 images. The pools are listed once more.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from embeddings.sources import Source
 
 MOST, LEAST = 64, 8  # images
 PER_IMAGE = 100  # samples of C that there must be for each of them
+VISITS = 20  # of each training image: below that none is learned by heart
 PARTS = 8
 VISIT = 1 << 31  # no image is trained on so often
 NAME = "unseen"
@@ -90,6 +92,8 @@ def find_unseen(selection: Selection, images: TrainingImages, folder: Path, *, s
     count = min(MOST, samples // PER_IMAGE)
     if count < LEAST:
         return f"{samples:,} samples are too few for it to be worth a look: it takes {LEAST * PER_IMAGE:,}"
+    if samples < VISITS * len(images.facts):
+        return f"no image is seen {VISITS} times: too seldom to be learned by heart"
     try:
         chosen = _chosen(selection, folder / f"{NAME}.parquet", count)
         if len(chosen) < LEAST:

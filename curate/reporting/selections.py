@@ -131,8 +131,8 @@ def share_words(shares: Mapping[str, Any]) -> list[str]:
     column, without = shares["column"], shares["without"]
     words = [
         f"{percent(shares['apart'])} of the selection would have to be of other {column}s for it to be like the "
-        f"target, {percent(shares['pools_apart'])} of what the pools hold; by chance two samples of one kind, of these "
-        f"sizes, are {percent(shares['chance'])} apart."
+        f"target, {percent(shares['pools_apart'])} of what the pools hold; by chance a selection like this one would "
+        f"be {percent(shares['chance'])} apart."
     ]
     if without:
         verb = one_of(without, "has", "have")

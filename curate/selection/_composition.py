@@ -6,13 +6,15 @@ have a value; target images count by their weight.
 
     apart    half the sum over groups of |share in the selection - share in the target|, 0..1: the share of the
              selection that would have to be of other groups for it to be like the target
-    chance   what two samples of N and m images at the same shares p are apart on average: sum E|X - np| / 2n,
-             1/n = 1/N + 1/m,   X ~ Binomial(n, p),   E|X - np| = 2 v (1 - p) P(X = v),   v = floor(np) + 1
+    chance   what a target of m images and a selection of N at the same shares p are apart on average, of which the
+             selection has k of the target's own: sum E|X - np| / 2n,
+             1/n = 1/N + 1/m - 2k/(Nm),   X ~ Binomial(n, p),   E|X - np| = 2 v (1 - p) P(X = v),   v = floor(np) + 1
 
-The target is a sample, too: m counts its images, with weights (sum w)^2 / sum w^2 of them. ``chance`` is taken at the
-target's shares and low where these rest on few images: in simulations by 4% at ten images a group, 12% at two, a third
-at one in three. What would even out groups that are off by more than chance is proposed: weights (``_group_shares``),
-and a cap where a group is more common than any is in the target.
+The target is a sample, too: m counts its images. With weights w it is (sum w)^2 / sum w^2 of them, and k/m the share of
+the weight that was chosen. A selection of all the target's own images and no others is apart by 0, whatever p is.
+``chance`` is taken at the target's shares and low where these rest on few images: in simulations by 4% at ten images a
+group, 12% at two, a third at one in three. What would even out groups that are off by more than chance is proposed:
+weights (``_group_shares``), and a cap where a group is more common than any is in the target.
 
 Source: Kish, Survey sampling (1965), for the effective m; de Moivre's formula for the mean deviation, in Diaconis and
 Zabell, Closed form summation for classical distributions, Statistical Science 6 (1991).
@@ -42,6 +44,7 @@ ROWS = 10  # groups told one by one
 PROPOSED = 3  # weights
 SURE = 0.05  # probability that of all groups one is taken to be off that is not
 DECIMALS = 6
+ROUNDING = 1e-12  # in 1 / n and in shares
 
 Counts = dict[str, float]
 
@@ -58,10 +61,10 @@ def composition(
         heeded: Whether the method goes by weights.
     """
     for column in COLUMNS:
-        target, size = _target_counts(candidates, column)
+        target, size, own = _target_counts(candidates, column, chosen)
         if len(target) < SHARED or (column == "group" and len(target) > MOST_GROUPS):
             continue
-        groups = _Groups.of(candidates, chosen, column, target, size)
+        groups = _Groups.of(candidates, chosen, column, target, size=size, own=own)
         if groups.are_told:
             return groups.to_json() | {"weights": groups.proposed(weights), "heeded": heeded, "cap": groups.cap()}
     return None
@@ -73,18 +76,22 @@ class _Groups:
 
     column: str
     size: float  # of the target, in images that count alike
+    own: float  # share of the target, by weight, that was chosen
     target: Counts
     pools: Counts
     selection: Counts
     without: int  # chosen images that have no value
 
     @classmethod
-    def of(cls, candidates: Candidates, chosen: np.ndarray, column: str, target: Counts, size: float) -> _Groups:
+    def of(
+        cls, candidates: Candidates, chosen: np.ndarray, column: str, target: Counts, *, size: float, own: float
+    ) -> _Groups:
         """By the values of a column of every store."""
         selection = _counts(candidates, chosen, column)
         return cls(
             column=column,
             size=size,
+            own=own,
             target=target,
             pools=_counts(candidates, np.flatnonzero(~candidates.own), column),
             selection=selection,
@@ -102,9 +109,16 @@ class _Groups:
         return round(sum(self.selection.values()))
 
     @property
-    def n_of_both(self) -> int:
-        """Images of one sample as unsure as the difference of both."""
-        return max(1, round(1 / (1 / self.n + 1 / self.size)))
+    def unsure(self) -> float:
+        """1 / n of one sample as unsure as the difference of both; 0: they are the same images."""
+        found = 1 / self.n + 1 / self.size - 2 * self.own / self.n
+        return found if found > ROUNDING else 0.0
+
+    @property
+    def chance(self) -> float:
+        """How far the two are apart on average where their images are of the same groups."""
+        n = max(1, round(1 / self.unsure)) if self.unsure else 0
+        return apart_by_chance(list(_shares(self.target).values()), n) if n else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The groups that are farthest from the target, what the others sum to, and how far all are."""
@@ -122,7 +136,7 @@ class _Groups:
             "foreign": {"groups": len(foreign), **_summed(sides, sorted(foreign))} if foreign else None,
             "apart": round(_apart(found, wanted), DECIMALS),
             "pools_apart": round(_apart(offered, wanted), DECIMALS),
-            "chance": round(apart_by_chance(list(wanted.values()), self.n_of_both), DECIMALS),
+            "chance": round(self.chance, DECIMALS),
         }
 
     def proposed(self, weights: Mapping[str, float]) -> dict[str, float]:
@@ -144,7 +158,8 @@ class _Groups:
 
     def _reach(self, share: float) -> float:
         """How far a share may be from the target's by chance."""
-        return float(stats.norm.isf(SURE / 2 / len(self.target))) * math.sqrt(share * (1 - share) / self.n_of_both)
+        sure = float(stats.norm.isf(SURE / 2 / len(self.target)))
+        return sure * math.sqrt(share * (1 - share) * self.unsure) + ROUNDING
 
 
 def apart_by_chance(shares: list[float], n: int) -> float:
@@ -154,16 +169,19 @@ def apart_by_chance(shares: list[float], n: int) -> float:
     return float((v * (1 - p) * stats.binom.pmf(v, n, p)).sum() / n)
 
 
-def _target_counts(candidates: Candidates, column: str) -> tuple[Counts, float]:
-    """Weight of every group among the target images to select for; how many images that count alike they are worth."""
+def _target_counts(candidates: Candidates, column: str, chosen: np.ndarray) -> tuple[Counts, float, float]:
+    """Weight of every group among the target images to select for; images that count alike; share that was chosen."""
     values = candidates.stores[TARGET].rows()[column].take(pa.array(candidates.queries)).to_pylist()
+    is_chosen = np.isin(candidates.queries, candidates.place[chosen[candidates.own[chosen]]])
     counts: Counts = {}
-    squares = 0.0
-    for value, weight in zip(values, candidates.weights.tolist(), strict=True):
+    squares = own = 0.0
+    for value, weight, taken in zip(values, candidates.weights.tolist(), is_chosen.tolist(), strict=True):
         if value:
             counts[value] = counts.get(value, 0.0) + weight
             squares += weight**2
-    return (counts, sum(counts.values()) ** 2 / squares) if squares else ({}, 0.0)
+            own += weight * taken
+    whole = sum(counts.values())
+    return (counts, whole**2 / squares, own / whole) if squares else ({}, 0.0, 0.0)
 
 
 def _counts(candidates: Candidates, rows: np.ndarray, column: str) -> Counts:

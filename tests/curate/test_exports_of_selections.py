@@ -404,6 +404,23 @@ def test_an_empty_folder_is_filled(world, curate):
     assert Path("tree/export.json").is_file()
 
 
+@pytest.mark.parametrize("to", [to for to in KINDS if to not in FOLDERS])
+@pytest.mark.parametrize("holds", ["nothing", "a file", "a mark beside it"])
+def test_a_file_does_not_take_the_place_of_a_folder(world, monkeypatch, tmp_path, to, holds):
+    out = tmp_path / "made"
+    if holds == "a mark beside it":
+        export(world[0], to=to, out=out)
+        out.unlink()
+    out.mkdir()
+    if holds != "nothing":
+        (out / "mine.txt").touch()
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(writing, "Originals", lambda *_, **__: pytest.fail("it was begun"))
+    with pytest.raises(ForeignFolderError, match=f"it is a folder, and {to} makes a file"):
+        export(world[0], to=to, out=out)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_an_export_into_a_source_is_refused(world, curate):
     code, _, err = curate("chosen", "--to", "folder", "--out", "web/tree")
     assert (code, "lies in the folder of the source 'web'" in err) == (2, True)

@@ -105,6 +105,12 @@ def test_a_score_says_what_a_person_decides_by():
     ]
 
 
+def test_a_score_of_a_target_of_which_nothing_is_known_says_so():
+    assert repr(SHOWN["an unknown target"]).startswith("ShiftReport(0 pools against an unknown target, an unknown enc")
+    one = replace(report(pool("web")), target={"n": 1})
+    assert repr(one).startswith("ShiftReport(1 pool against 1 target image, lite0)")
+
+
 def test_a_pool_says_its_place_and_its_measures():
     text = repr(pool("web", tied_with=("open",), before_next=0.6)).split("\n")
     assert text[0] == "web: index 4.9 (3.7 to 6.1), near; do: use"
@@ -151,6 +157,31 @@ class TestRun:
         assert "svg" not in shown._repr_html_()
         (tmp_path / "curves.jsonl").unlink()
         assert "svg" not in shown._repr_html_()
+
+    @pytest.mark.parametrize(
+        "last",
+        [
+            {"samples_seen": 10, "loss": None},
+            {"loss": 1.0},
+            {"samples_seen": 0, "loss": 1.0},
+            {"samples_seen": 10, "loss": "1", "chance_loss": 6.0},
+            {"samples_seen": 10, "loss": 1.0, "chance_loss": "6"},
+            {"samples_seen": 10, "loss": 10**400},
+            [10, 1.0],
+            None,
+        ],
+    )
+    def test_does_without_damaged_curves(self, tmp_path, last):
+        shown = run(tmp_path, [{"samples_seen": 0, "loss": 2.0}, last])
+        assert "svg" not in shown._repr_html_()
+        assert "collapsed" not in shown._repr_html_()
+
+    @pytest.mark.parametrize("chance", [{"chance_loss": None}, {"chance_loss": float("nan")}, {}])
+    def test_draws_no_line_of_a_chance_value_that_is_not_known(self, tmp_path, chance):
+        html = run(tmp_path, [{"samples_seen": n, "loss": 9.0 / n, **chance} for n in (5, 10)])._repr_html_()
+        assert 'points="150.0,5.0 300.0,55.0"' in html
+        assert "dashed" not in html
+        assert "<path" not in html
 
 
 def test_an_evaluation_puts_gain_and_worth_beside_every_arm():

@@ -9,8 +9,9 @@ constant is a little below, as long and short targets do not quite cancel (measu
 
 The teacher never trains: eval mode, no gradient. It sees the very pixels of the student's view, scaled back to 0..255,
 resized (bicubic, antialiased) to its own size and scaled as it wants them. Its weights do not stand in the state dict,
-only their digest: a restart loads the encoder again and refuses one whose weights differ. The statistics grow after
-each step; the first step, which has none, takes features as they come.
+only their digest: a restart loads the encoder again and refuses one whose weights differ, be it from those in a state
+of an earlier version, which holds them. The statistics grow after each step; the first step, which has none, takes
+features as they come.
 
 It costs one pass of the teacher per sample and needs a teacher that knows such images: what one does instead of
 self-supervision if all one wants is a smaller encoder. A student that has its teacher's weights and sees the same size
@@ -73,7 +74,7 @@ class Distillation(nn.Module):
         self.head = nn.Linear(network.dim, self.teacher.dim)
         self.standard = Standard(self.teacher.dim)
         self.register_state_dict_post_hook(_leave_out_weights)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_post_hook(_miss_no_weights)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_require_same_weights)  # type: ignore[no-untyped-call]
 
     def encode(self, seen: Seen) -> Encoded:
         """Features [b, d] and the teacher's, standardized [b, dim of the teacher]."""
@@ -130,7 +131,14 @@ class Teacher(nn.Module):
         Raises:
             ForeignFolderError: it has other weights.
         """
-        digest = bytes(state.tolist()).hex()
+        self.require(bytes(state.tolist()).hex())
+
+    def require(self, digest: str) -> None:
+        """Refuses to go on where the run learned from weights of another digest (sha256, hex).
+
+        Raises:
+            ForeignFolderError: as said.
+        """
         if digest != self._digest:
             raise ForeignFolderError(
                 f"The run learned from {self._name} with weights {digest[:12]}; here they are {self._digest[:12]}.",
@@ -153,8 +161,10 @@ def _leave_out_weights(learner: nn.Module, state: dict[str, Any], prefix: str, _
         del state[key]
 
 
-def _miss_no_weights(learner: nn.Module, incompatible: Any) -> None:
-    """States of earlier versions hold the weights and no digest; both kinds are whole."""
+def _require_same_weights(learner: Distillation, incompatible: Any) -> None:
+    """States of earlier versions hold the weights and no digest: both kinds are whole if it is the same teacher."""
+    if f"{TEACHER}_extra_state" in incompatible.missing_keys:
+        learner.teacher.require(weights_digest(learner.teacher.network))
     incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.startswith(TEACHER)]
 
 

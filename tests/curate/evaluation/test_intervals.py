@@ -118,6 +118,16 @@ def test_differences_reach_as_far_as_agresti_and_mins(m, first, second):
     assert gain.high >= (a - b) / n + 0.9 * reach
 
 
+def test_no_difference_of_shares_reaches_beyond_one():
+    drawn = resamples(6)
+    measured = drawn.measure({"a": accuracy(np.arange(6) < 5), "b": accuracy(np.arange(6) >= 5)})
+    more, less = (drawn.difference(measured[a], measured[b], "accuracy") for a, b in ("ab", "ba"))
+    assert (more.high, less.low) == (1.0, -1.0)
+    assert -0.05 < more.low < more.value == pytest.approx(2 / 3)
+    costs = drawn.measure({"a": lambda w: w.sum(axis=1), "b": lambda w: 0 * w.sum(axis=1)})
+    assert drawn.difference(costs["a"], costs["b"], "cost", is_share=False).high == 6
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_all_right_is_not_certain(right):
     estimate = estimated(np.full(30, right))

@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import safetensors.numpy
 from test_evaluate import QUALITY, Gallery, spec_of
 
+import curate
+import embeddings
 from curate.evaluation import (
     _arm_result,
     _comparison,
@@ -27,7 +31,10 @@ from curate.evaluation import (
 from curate.evaluation._kept import Kept, NoMemory
 from curate.evaluation.examinations import labels
 from curate.evaluation.settings import Settings
+from curate.pretraining import trained_on
 from embeddings import files
+from embeddings.errors import ForeignFolderError
+from embeddings.pipeline.locks import locked
 
 
 @dataclass(frozen=True)
@@ -109,9 +116,23 @@ def test_it_is_found_under_the_same_name_documents_and_code_alone(tmp_path, monk
     assert NoMemory().on(refuse)("a", make) == 6
 
 
-def test_the_code_is_that_of_the_whole_package():
-    assert len(_kept.code_digest()) == 64
-    assert _kept.code_digest.__wrapped__() == _kept.code_digest()
+def test_the_code_is_that_of_both_packages_and_of_the_libraries(monkeypatch):
+    read, digest_file = set(), files.digest_file
+    monkeypatch.setattr(files, "digest_file", lambda path: read.add(path) or digest_file(path))
+    code = _kept.code_digest.__wrapped__
+    found = code()
+    assert found == _kept.code_digest()
+    assert len(found) == 64
+    roots = [Path(package.__file__).parent for package in (curate, embeddings)]
+    assert read == {path for root in roots for path in root.rglob("*.py")}
+    installed = _kept.version
+    digests = []
+    for told in ("2.0", "2.1", "2.1+cpu"):  # torch as it was built for one device is no other torch
+        monkeypatch.setattr(_kept, "version", lambda name, told=told: told if name == "torch" else installed(name))
+        digests.append(code())
+    assert digests[0] != digests[1] == digests[2]
+    monkeypatch.setattr(files, "digest_file", lambda path: digest_file(path) + "-" * (path.name == "schedule.py"))
+    assert code() != digests[2]
 
 
 def test_what_nobody_asked_for_is_forgotten_and_nothing_else(tmp_path):
@@ -122,6 +143,25 @@ def test_what_nobody_asked_for_is_forgotten_and_nothing_else(tmp_path):
     memory.forget_others()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".safetensors", ".txt"]
     assert kept(tmp_path, labels="new")("arm", refuse) == 2
+
+
+def test_arrays_of_any_byte_order_are_found_again(tmp_path):
+    value = Pair(np.arange(3, dtype=">f8"), np.array([True]))
+    kept(tmp_path)("it", lambda: value)
+    found = kept(tmp_path)("it", refuse)
+    assert found.left.tolist() == [0, 1, 2]
+    assert found.left.dtype == "<f8"
+    same(found.right, value.right)
+
+
+@pytest.mark.parametrize("tree", ["[" * 100_000 + "]" * 100_000, '{"Pair": []}', "{}"], ids=["deep", "list", "empty"])
+def test_a_tree_that_nobody_wrote_is_made_anew(tmp_path, tree, caplog):
+    kept(tmp_path)("it", lambda: 1)
+    (path,) = tmp_path.iterdir()
+    facts = {"schema": _kept.SCHEMA, "tree": tree, "sha256": files.digest_bytes(tree.encode())}
+    path.write_bytes(safetensors.numpy.save({}, metadata=facts))
+    assert kept(tmp_path)("it", lambda: 2) == 2
+    assert "made anew" in caplog.text
 
 
 @pytest.mark.parametrize("harm", ["cut", "emptied", "a flipped bit of an array", "a flipped bit of the tree"])
@@ -241,6 +281,30 @@ def test_a_call_that_was_stopped_goes_on_and_a_new_arm_is_measured_alone(gallery
         assert whole(fresh) == whole(again)
 
 
+def test_one_call_at_a_time_works_in_a_folder_and_takes_away_what_killed_ones_left(gallery, tmp_path):
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    cut = folder / ".0123-arm.safetensors.abc.part"
+    cut.touch()
+    with locked(folder), pytest.raises(ForeignFolderError, match="Another process"):
+        evaluate({}, {"set": "set"}, kept=folder)
+    assert cut.exists()  # the other process may be writing it
+
+    def look(stage, done, total, note=""):
+        with pytest.raises(ForeignFolderError), locked(folder):
+            pass
+        seen.append(cut.exists())
+
+    seen = []
+    evaluate({}, {"set": "set"}, kept=folder, progress=look)
+    assert seen
+    assert not any(seen)
+    assert all(path.suffix == ".safetensors" for path in folder.iterdir())
+    evaluate({}, {"set": "set"}, kept=folder, seed=1)
+    with locked(folder):
+        pass
+
+
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
     """A folder of three runs and what was kept of their evaluation."""
@@ -258,6 +322,7 @@ def begun(tmp_path_factory):
         ("one run fewer", 0),
         ("the weights of a run", 1),
         ("what a run says of itself", 1),
+        ("the images that a run says it saw", 1),
         ("the untrained twin", 1),
         ("a label", 5),
         ("the frozen features", 5),
@@ -294,6 +359,8 @@ def _alter(change, gallery, runs, monkeypatch):
         (runs["arm2"] / "backbone.safetensors").write_bytes(b"others")
     elif change == "what a run says of itself":
         files.write_json(runs["arm2"] / "run.json", {"schema": "curate.run/1", "samples_seen": 1000, "seconds": 3.0})
+    elif change == "the images that a run says it saw":
+        files.write_table(runs["arm2"] / trained_on.NAME, trained_on.TRAINED_ON.empty_table())
     elif change == "the untrained twin":
         spec = {"lite0": spec_of("lite0"), "lite0:untrained": spec_of("lite0:untrained", size=64)}
         monkeypatch.setattr(_arm_result.registry, "encoder_spec", spec.__getitem__)

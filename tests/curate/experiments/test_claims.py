@@ -1,6 +1,7 @@
 """What a study claims of planted accuracies: statuses, families, matching, shapes, and the folder as a whole."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +9,14 @@ from sklearn.metrics import balanced_accuracy_score
 from study_examples import cell, drawn, predictions, report, write_study
 
 from curate.eval_report import EvalReport
+from curate.evaluation._intervals import DRAWN, Resamples, accuracy
 from curate.experiments.analysis import analyze, figures
 from curate.experiments.claims import Claim, make_claims, settle
 from curate.experiments.matching import Evidence
 from curate.experiments.outcomes import outcome, read_outcomes
 from curate.experiments.protocol import Contrast, Protocol, write_protocol
 from curate.experiments.questions import leader_of, shape_of, shapes, sizes_of, which_wins
-from curate.experiments.statistics import Effect
+from curate.experiments.statistics import Draws, Effect, spread
 from curate.experiments.tidy import FILE, TargetResults
 from embeddings import files
 from embeddings.errors import CorruptError, UnknownNameError, UsageError
@@ -100,6 +102,24 @@ def test_labeled_sets_are_averaged_and_an_image_of_both_is_one_unit():
     assert read_outcomes(whole, labeled=["fine"]).by_arm["a"].value == 0.25
     with pytest.raises(UnknownNameError):
         read_outcomes(whole, labeled=["finest"])
+
+
+def test_cross_fitted_images_leave_as_much_open_as_in_an_evaluation():
+    """Against its resamples, and to the same extent in all that images make a claim vary by."""
+    right = dict(zip(["frozen:lite0", "a"], np.random.default_rng(0).random((2, 200)) < 0.7, strict=True))
+    plain, folded = (
+        read_outcomes(replace(report(right), labeled={"kinds": {"folds": folds}})).by_arm for folds in (1, 5)
+    )
+    drawn = Resamples(units=np.arange(200), n_train=160, folds=5).measure({"a": accuracy(right["a"])})["a"].draws
+    assert np.sqrt((folded["a"].influence ** 2).sum()) == pytest.approx(drawn.std(), rel=0.05)
+    assert folded["a"].value == plain["a"].value
+    units = np.arange(200)
+    narrow, wide = (
+        spread([Draws(values=np.array([o.value]), influence=o.influence[None], weights=o.weights, units=units)])
+        for o in (plain["a"], folded["a"])
+    )
+    assert wide.from_images == pytest.approx(narrow.from_images / DRAWN)
+    assert wide.discordant == pytest.approx(narrow.discordant)
 
 
 def test_without_predictions_or_on_different_images_nothing_is_claimed():

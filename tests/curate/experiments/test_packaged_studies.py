@@ -9,7 +9,7 @@ from curate.experiments.protocol import read_protocol
 from curate.selection import METHODS
 
 STUDIES = Path(__file__).parents[3] / "benchmarks" / "studies"
-CELLS = {"demo": 16, "factors": 24, "full": 1_120, "primary": 24, "small": 330}
+CELLS = {"demo": 16, "factors": 24, "full": 1_120, "primary": 24, "questions": 90, "small": 330}
 
 
 def packaged(name):

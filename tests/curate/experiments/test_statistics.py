@@ -276,15 +276,31 @@ def test_seeds_needed_are_the_fewest_with_power():
     assert effect([draws(table[:1])]).seeds_needed is None
 
 
-def test_units_needed_are_the_fewest_with_power_at_these_seeds():
+@pytest.mark.parametrize("parts", [(0.004, 0.1, 0.3), (0.0, 0.2, 0.2)])
+def test_units_needed_suffice_in_studies_of_so_many(parts):
+    """What studies of 200 units say it takes, the median of them, against how often new studies of so many see it."""
+    rng, matters = np.random.default_rng(0), 0.02
+    said = [effect([draws(mixture(rng, 10, 200, *parts))], matters=matters).units_needed for _ in range(61)]
+    units = round(np.median([count or np.inf for count in said]))
+    told = [effect([draws(mixture(rng, 10, units, *parts) + matters)]).p <= 0.05 for _ in range(200)]
+    assert 0.72 <= np.mean(told) <= 0.88
+
+
+def test_what_varies_with_seeds_and_images_takes_either_and_what_varies_with_seeds_alone_takes_seeds():
+    rng = np.random.default_rng(6)
+    known = spread([draws(mixture(rng, 4, 200, 0.05, 0.2, 0.3), name=name) for name in "ab"])
+    assert vars(known.at_units(known.units)) == pytest.approx(vars(known))
+    more, most = known.at_units(4 * known.units), known.at_units(10**12)
+    assert more.from_images == pytest.approx(known.from_images / 4)
+    assert known.from_seeds - more.from_seeds == pytest.approx(0.75 * known.together)
+    assert most.from_seeds == pytest.approx(known.from_seeds - known.together)
+    assert more.from_seeds**2 / more.seeds_square == pytest.approx(known.from_seeds**2 / known.seeds_square)
+    for other in (known.at_units(900).at_seeds(7), known.at_seeds(7).at_units(900)):
+        assert vars(other) == pytest.approx(vars(known.at_seeds(7).at_units(900)))
+
+
+def test_units_needed_are_unknown_of_one_seed_and_none_where_seeds_alone_vary_by_more():
     table = mixture(np.random.default_rng(6), 4, 200, 0.002, 0.2, 0.05)
-    found, known = effect([draws(table)], matters=0.02), spread([draws(table)]).at_difference(0.02)
-    wanted = next(
-        n
-        for n in range(2, 10_000)
-        if power(0.02, np.sqrt(known.at_units(n).variance), known.at_units(n).df()) >= statistics.POWER
-    )
-    assert found.units_needed == wanted > 200
-    assert known.at_units(200).variance == pytest.approx(known.variance)
-    assert effect([draws(table)], matters=1e-5).units_needed is None  # the seeds alone vary by more
-    assert effect([draws(table[:1])]).units_needed is None
+    assert effect([draws(table)], matters=0.02).units_needed > 200
+    assert effect([draws(table)], matters=1e-5).units_needed is None
+    assert effect([draws(table[:1])], matters=0.02).units_needed is None

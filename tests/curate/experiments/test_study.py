@@ -50,6 +50,9 @@ def test_a_study_runs_through_and_a_second_time_does_nothing_new(file_of_arms, t
     assert {p: p.stat().st_mtime_ns for p in kept} == written
     held_out = json.loads((tmp_path / "out" / "selections" / "random" / "selection.json").read_text())["facts"]
     assert "excluded" in json.dumps(held_out)
+    (report,) = (tmp_path / "out").rglob("evaluate.json")  # no run has seen a test image
+    scores = json.loads(report.read_text())["scores"]
+    assert [s["facts"]["test_images_pretrained_on"] for s in scores if s["kind"] == "run"] == [0, 0]
     for method in ("near-first", "random"):
         found = Comparison.open(tmp_path / "out" / "selections" / method)
         assert {contender.method for contender in found.contenders} in ({method, "random"}, set())

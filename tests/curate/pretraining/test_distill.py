@@ -178,11 +178,15 @@ def test_a_teacher_of_other_weights_is_refused():
 
 
 @pytest.mark.usefixtures("tiny_teacher")
-def test_a_state_that_still_holds_the_teacher_goes_on_with_it():
-    learner, other = (distill.build(student(), config(teacher=name)) for name in ("tiny", "tinier"))
+def test_a_state_that_still_holds_the_teacher_goes_on_with_it_and_with_no_other():
+    learner, same, other = (distill.build(student(), config(teacher=name)) for name in ("tiny", "tiny", "tinier"))
     old = {f"teacher.network.{name}": tensor for name, tensor in learner.teacher.network.state_dict().items()}
-    other.load_state_dict({k: v for k, v in learner.state_dict().items() if k != "teacher._extra_state"} | old)
-    assert torch.equal(other.teacher(view()[1]), learner.teacher(view()[1]))
+    old |= {k: v for k, v in learner.state_dict().items() if k != "teacher._extra_state"}
+    same.load_state_dict(old)
+    assert torch.equal(same.teacher(view()[1]), learner.teacher(view()[1]))
+    digest = weights_digest(learner.teacher.network)[:12]
+    with pytest.raises(ForeignFolderError, match=f"learned from tinier with weights {digest}"):
+        other.load_state_dict(old)
 
 
 def test_checkpoints_are_as_small_as_without_a_teacher_and_go_on_bit_for_bit(tmp_path):

@@ -73,7 +73,8 @@ def _few_checkpoints(monkeypatch):
 
 def test_what_a_run_writes(whole, selection):
     names = "README.md backbone.json backbone.safetensors checkpoints config.json curves.jsonl errors.parquet run.json"
-    assert sorted(p.name for p in whole.path.iterdir()) == names.split()
+    assert sorted(p.name for p in whole.path.iterdir()) == [*names.split(), "trained_on.parquet"]
+    assert pq.read_table(whole.path / "trained_on.parquet")["key"].equals(selection.rows()["key"])
     facts = Run.open(whole.path).facts
     assert facts == whole.facts
     assert facts["schema"] == "curate.run/1"

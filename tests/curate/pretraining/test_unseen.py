@@ -43,6 +43,7 @@ def selection(select, pictures, tmp_path_factory):
 
 def shorten(patch):
     patch.setattr(unseen, "PER_IMAGE", 1)
+    patch.setattr(unseen, "VISITS", 1)
     patch.setattr(watch, "TIMES", 3)
 
 
@@ -91,6 +92,11 @@ def test_as_many_as_a_run_is_long(selection, tmp_path, samples, count):
         assert len(found.unseen) == len(found.seen) == count  # 24 are left: one batch of the 16
     else:
         assert "too few for it to be worth a look: it takes 800" in found
+
+
+def test_not_where_images_are_seen_seldom(selection, tmp_path, monkeypatch):
+    monkeypatch.setattr(unseen, "VISITS", 10_000 // CHOSEN + 1)
+    assert find(selection, tmp_path)[0] == f"no image is seen {unseen.VISITS} times: too seldom to be learned by heart"
 
 
 def test_of_few_training_images_there_are_several_batches_of_unseen_ones(selection, tmp_path):
@@ -302,6 +308,7 @@ def fields(n):
 def test_few_images_are_learned_by_heart(select, image_table, encode, tmp_path, monkeypatch, count, verdict):
     """And many are not. 16 at C = 2,500: .58 of the fall is theirs alone."""
     monkeypatch.setattr(unseen, "PER_IMAGE", 39)
+    monkeypatch.setattr(unseen, "VISITS", 1)  # to tell that the many would not be taken for learned by heart either
     chosen = select(image_table({f"{i:04d}.png": encode(p) for i, p in enumerate(fields(700))}))
     knobs = read_knobs(["teacher=lite0@32", "augmentation=gray-small", "size=28"], method="distill", init="scratch")
     made = pretrain(

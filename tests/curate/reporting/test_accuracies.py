@@ -86,6 +86,19 @@ def test_the_fine_tuned_public_encoder_is_a_line_in_the_figure() -> None:
     assert accuracy_chart(labeled_of(NEAR, unknown))["tuned"] is None
 
 
+def test_a_run_that_was_pretrained_on_test_images_is_told_on_the_page_and_beside_its_gain() -> None:
+    facts = {"samples_seen": 20_000, "test_images_pretrained_on": 12}
+    scores = [*frozen_scores(), replace(NEAR, facts=facts), replace(tuned("near", 0.82), facts=facts)]
+    summary = summarize(evaluation=eval_report(scores), thumbnails=False)
+    told = "near was pretrained on 12 of 470 test images (without labels), so its figures may be too good"
+    assert f"Careful: {told}." in Page(render_html(summary)).text
+    assert render_markdown(summary).count("Careful: ") == 1
+    assert summary["headline"][2].count(told) == 1
+    for count in (0, None):
+        silent = replace(NEAR, facts={**facts, "test_images_pretrained_on": count})
+        assert "pretrained on" not in page_of(silent).text
+
+
 def test_what_was_not_fine_tuned_is_said_and_nothing_claimed() -> None:
     assert f"{UNTUNED}: --also references adds" in page_of(NEAR).text
     assert f"{UNTUNED}: --also references" in render_markdown(

@@ -180,8 +180,8 @@ def test_shares_of_labels_stand_beside_those_of_the_target() -> None:
         f"{EVIL} 10.0% 50.0% 40.0% +30.0",
         "12 more labels 50.0% 20.0% 25.0% −25.0 1 label that the target lacks 0.0% 10.0% 5.0% +5.0",
         "35.0% of the selection would have to be of other labels",
-        "for it to be like the target, 50.0% of what the pools hold; by chance two samples",
-        "sizes, are 4.3% apart. 1 chosen image has no label and is not counted.",
+        "for it to be like the target, 50.0% of what the pools hold; by chance a selection like",
+        "would be 4.3% apart. 1 chosen image has no label and is not counted.",
         "--weight food=1.6 --weight 'a b=0.25' or max-per-label=120 in the budget.",
     ):
         assert expected in text, expected

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -139,6 +140,49 @@ def test_two_samples_of_one_kind_are_as_far_apart_as_told():
     rng, shares = np.random.default_rng(0), [0.5, 0.3, 0.2]
     a, b = (rng.multinomial(n, shares, 20_000) / n for n in (60, 90))
     assert apart_by_chance(shares, 36) == pytest.approx(np.abs(a - b).sum(axis=1).mean() / 2, rel=0.03)
+
+
+@pytest.mark.parametrize(("m", "n"), [(100, 50), (100, 90), (100, 150), (40, 41)])
+def test_a_selection_that_has_the_targets_own_images_is_as_far_apart_as_told(m, n):
+    rng, shares = np.random.default_rng(0), [0.5, 0.3, 0.2]
+    own = min(m, n)
+    drawn = []
+    for _ in range(3000):
+        target = rng.choice(3, m, p=shares)
+        chosen = np.concatenate([target[:own], rng.choice(3, n - own, p=shares)])
+        drawn.append(np.abs(np.bincount(target, minlength=3) / m - np.bincount(chosen, minlength=3) / n).sum() / 2)
+    names = np.repeat([*"abc"], [round(m * share) for share in shares]).tolist()
+    found = told(names, {"p": names + names}, range(n), own=True)
+    assert found["chance"] == pytest.approx(np.mean(drawn), rel=0.08 if n - own != 1 else 0.3)
+
+
+def test_the_targets_own_images_alone_are_not_apart_by_chance():
+    target = ["a", "b", "b", "b", "c"] * 9
+    found = told(target, {"p": target}, range(45), own=True)
+    assert (found["apart"], found["chance"], found["weights"], found["cap"]) == (0, 0, {}, None)
+
+
+def test_of_own_images_and_twelve_of_one_group_more_is_proposed_than_of_as_many_others():
+    target, pool = ["a", "b"] * 30, ["a", "b"] * 30 + ["a"] * 12
+    own, others = (
+        told(target, {"p": pool}, rows, own=True) for rows in ([*range(60), *range(120, 132)], range(60, 132))
+    )
+    assert own["apart"] == others["apart"] == round(42 / 72 - 1 / 2, 6)
+    assert (others["weights"], others["cap"]) == ({}, None)
+    assert (own["weights"].keys(), own["cap"]) == ({"a", "b"}, 36)
+
+
+def test_own_images_count_by_the_weight_they_have_and_only_if_they_were_selected_for():
+    """Of weights 3, 3 and 1 the 3s were chosen; then the first is none to select for. A fourth image has no label."""
+    target, pool = ["a", "b", "a", None], ["a", "b"] * 4
+    weights = np.array([3.0, 3.0, 1.0, 3.0])
+    candidates = make_candidates(store_of(target), {"p": store_of(pool)}, own=True, target_weights=weights)
+    chosen = np.array([0, 1, 3, *range(4, 10)])
+    n = round(1 / (1 / 8 + 19 / 49 - 2 * (6 / 7) / 8))
+    assert composition(candidates, chosen, {})["chance"] == round(apart_by_chance([4 / 7, 3 / 7], n), 6)
+    few = replace(candidates, queries=np.array([1, 2, 3]), target_weights=weights[1:])
+    n = round(1 / (1 / 8 + 10 / 16 - 2 * (3 / 4) / 8))
+    assert composition(few, chosen, {})["chance"] == round(apart_by_chance([1 / 4, 3 / 4], n), 6)
 
 
 def test_weights_make_the_target_a_smaller_sample():
