@@ -135,7 +135,8 @@ class Study:
         """The plan in words."""
         plan = self._document()
         limits = ", ".join(f"{name} {value}" for name, value in plan["limits"].items())
-        head = f"Steps: {', '.join(plan['steps'])}; {len(plan['pools'])} pools, budget: {limits or 'not given'}."
+        pools = f"{len(plan['pools'])} pool{'s' * (len(plan['pools']) != 1)}"
+        head = f"Steps: {', '.join(plan['steps'])}; {pools}, budget: {limits or 'that of each arm'}."
         lines = self._grid_lines(plan) if self.is_grid else [f"  {cell.name}: {_in_words(cell)}" for cell in self.cells]
         return [head, *lines, "Nothing was done (--dry-run)."]
 
@@ -294,7 +295,7 @@ class Study:
         shown = [f"  {f'{cell.target}: ' if many else ''}{cell.name}: {_in_words(cell)}" for cell in self.cells[:SHOWN]]
         more = [f"  ... and {len(self.cells) - SHOWN:,} more"] if len(self.cells) > SHOWN else []
         return [
-            f"{len(self.targets)} targets, {plan['selections']:,} selections, {plan['runs']:,} runs, "
+            f"{len(self.targets)} target{'s' * many}, {plan['selections']:,} selections, {plan['runs']:,} runs, "
             f"{plan['samples']:,} samples in all.",
             *shown,
             *more,

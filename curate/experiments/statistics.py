@@ -215,7 +215,7 @@ def effect(conditions: Sequence[Draws], *, matters: float = 0.01, level: float =
         p_equivalence=equivalence(value, **known, matters=matters),
         power=power(matters, **known, alpha=alpha),
         power_equivalence=equivalence_power(matters, **known, alpha=alpha),
-        detectable=_detectable(found, df, alpha),
+        detectable=least if (least := _detectable(found, df, alpha)) < 1 else None,  # no accuracies differ by more
         seeds_needed=None if one_draw else _fewest(if_matters.at_seeds, MOST_SEEDS, matters, alpha),
         units_needed=None if one_draw else _fewest(if_matters.at_units, MOST_UNITS, matters, alpha),
         share_of_seeds=None if one_draw or not se else (found.from_seeds or 0.0) / found.variance,

@@ -15,6 +15,7 @@ from curate.reporting.wording import amount, listed, number, one_of, p_value, pe
 CONTROL = "untrained"
 SURE = 0.05
 ON_SHIFTS = 3  # told of
+ALL_BUT = "all but "  # the normal class
 OPEN = "not settled, the interval holding zero"
 Finding = Mapping[str, Any]
 
@@ -64,6 +65,8 @@ def _rare(examination: Examination) -> str:
         told = f"the frozen encoder finds {number(value, 3)} of {row.condition}{at}"
     else:
         told = f"the frozen encoder ranks what is {row.condition} before what is in order {_of_100(value)}"
+    if row.condition.startswith(ALL_BUT):
+        told += f", taking {row.condition.removeprefix(ALL_BUT)} for that (normal=LABEL names another)"
     return told + _others(examination, row)
 
 

@@ -106,7 +106,7 @@ def _power(effect: Mapping[str, Any]) -> list[str]:
     matters, times = in_points(effect["matters"]), f"{number(100 * effect['power'])} times of 100"
     seen = f"If the true difference were {matters}, such a study would tell it {times}"
     least = effect["detectable"]
-    return [f"{seen}; it tells {in_points(least)} 80 times of 100." if least else f"{seen}."]
+    return [f"{seen}; {f'it tells {in_points(least)}' if least else 'no difference is told'} 80 times of 100."]
 
 
 def _pretrain(best: Claim, also: str, tuned: Claim | None) -> str:

@@ -286,7 +286,8 @@ def _check_errors(store: EmbeddingStore, max_errors: float = MAX_ERRORS) -> None
     failed, total = len(store.errors), len(store) + len(store.errors)
     if failed > max_errors * total:
         place = f"The store {store.path} holds the others and is usable: give it in place of the source; its "
-        why = f"errors.parquet says why each failed. `curate embed --max-errors {failed / total + 0.01:.2f}` allows it."
+        again = f"`curate embed '{store.source}' --out DIR --max-errors {failed / total + 0.01:.2f}`"
+        why = f"errors.parquet says why each failed. {again} allows it."
         raise PartialError(
             f"{failed:,} of {total:,} images failed, allowed were {max_errors:.1%}: {reasons(store.errors)}.",
             hint=place + why if store.path else "Mend the images, or allow more with max_errors.",

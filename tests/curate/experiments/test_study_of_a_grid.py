@@ -114,7 +114,7 @@ def test_a_dry_run_lists_and_prices_every_cell_and_does_nothing(study, tmp_path,
     assert plan["cells"][0]["selection"] == "near-first~N12~s0"
     assert (plan["price"]["runs"], plan["price"]["samples"]) == (24, plan["samples"])
     lines = found.plan_lines()
-    assert lines[1] == "1 targets, 12 selections, 24 runs, 2,880 samples in all."
+    assert lines[1] == "1 target, 12 selections, 24 runs, 2,880 samples in all."
     assert "  near~N12~C80~s0: near-first, simclr from scratch, C = 80" in lines
     assert any("24 runs, 2,880 samples:" in line for line in lines)
     assert not (tmp_path / "out").exists()

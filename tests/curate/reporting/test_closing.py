@@ -66,8 +66,9 @@ SLOPE, GAP, GAP_P = ("noise", "noise", "slope"), ("groups", "lot", "gap"), ("gro
         (
             [finding(RECALL, 0.944), finding(SPENT, 0.051)],
             [finding(RECALL, 0.887, -0.057)],
-            "The frozen encoder finds 0.944 of all but good, rejecting 0.051 of what is in order; near reads 0.887, a "
-            "difference of −0.057 (−0.077 to −0.037): worse, and settled.",
+            "The frozen encoder finds 0.944 of all but good, rejecting 0.051 of what is in order, taking good for "
+            "that (normal=LABEL names another); near reads 0.887, a difference of −0.057 (−0.077 to −0.037): worse, "
+            "and settled.",
         ),
         (
             [finding(COST, 1.25), finding(SAVED, 2.0), finding(RECALL, 0.9)],
