@@ -32,7 +32,7 @@ SLOWER = {
         "hidden": 128,
         "dim": 64,
         "freeze": 0.0,
-        "momentum": 0.99,
+        "teacher_momentum": 0.99,
     }
 }
 STEPS = {("dino", "healthy"): 100, ("distill", "alike"): 24}

@@ -267,7 +267,7 @@ TOGETHER = """
 import sys, torch
 from curate.pretraining import pretrain, unseen, watch
 torch.set_num_threads(1)
-unseen.PER_IMAGE, watch.TIMES = 1, 3
+unseen.PER_IMAGE, unseen.VISITS, watch.TIMES = 1, 1, 3
 wishes = {"samples": 40, "batch": 4, "size": 28, "device": "cpu", "precision": "float64"}
 pretrain(sys.argv[1], out=sys.argv[2], **wishes)
 """
