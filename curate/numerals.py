@@ -45,3 +45,13 @@ def within(
     show, ends = signed if plus else number, between(low, high, decimals, scale=scale, plus=plus)
     told = show(None if value is None else scale * value, decimals)
     return f"{told} ({ends})" if ends else told
+
+
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """1 pool, 2 pools."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def one_of(n: int, singular: str, plural: str) -> str:
+    """The form of a word that goes with n things."""
+    return singular if n == 1 else plural

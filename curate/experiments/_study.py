@@ -33,6 +33,7 @@ from curate.experiments.named import named
 from curate.experiments.protocol import Protocol, read_protocol, require_runs, require_same_study, write_protocol
 from curate.experiments.queue import Task, run_all
 from curate.experiments.steps import STEPS, Step
+from curate.numerals import counted
 from curate.pretraining.knobs import read_knobs
 from curate.pretraining.methods import METHODS
 from curate.pretraining.run_folder import RUN
@@ -135,7 +136,7 @@ class Study:
         """The plan in words."""
         plan = self._document()
         limits = ", ".join(f"{name} {value}" for name, value in plan["limits"].items())
-        pools = f"{len(plan['pools'])} pool{'s' * (len(plan['pools']) != 1)}"
+        pools = counted(len(plan["pools"]), "pool")
         head = f"Steps: {', '.join(plan['steps'])}; {pools}, budget: {limits or 'that of each arm'}."
         lines = self._grid_lines(plan) if self.is_grid else [f"  {cell.name}: {_in_words(cell)}" for cell in self.cells]
         return [head, *lines, "Nothing was done (--dry-run)."]
@@ -295,7 +296,7 @@ class Study:
         shown = [f"  {f'{cell.target}: ' if many else ''}{cell.name}: {_in_words(cell)}" for cell in self.cells[:SHOWN]]
         more = [f"  ... and {len(self.cells) - SHOWN:,} more"] if len(self.cells) > SHOWN else []
         return [
-            f"{len(self.targets)} target{'s' * many}, {plan['selections']:,} selections, {plan['runs']:,} runs, "
+            f"{counted(len(self.targets), 'target')}, {plan['selections']:,} selections, {plan['runs']:,} runs, "
             f"{plan['samples']:,} samples in all.",
             *shown,
             *more,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from curate.numerals import NOTHING, between, number, signed, within
+from curate.numerals import NOTHING, between, counted, number, one_of, signed, within
 
 Figure = dict[str, Any]  # an Estimate as plain JSON
 __all__ = [
@@ -92,13 +92,3 @@ def listed(names: Sequence[str], *, most: int = 5) -> str:
     """a, b and c; beyond ``most`` names the rest is counted."""
     shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]
     return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + f" and {shown[-1]}"
-
-
-def counted(n: int, noun: str, plural: str | None = None) -> str:
-    """1 pool, 2 pools."""
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
-
-
-def one_of(n: int, singular: str, plural: str) -> str:
-    """The form of a word that goes with n things."""
-    return singular if n == 1 else plural
