@@ -22,18 +22,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measured import machine
 from scipy import stats
 
 from curate.distances._frechet import TargetFrame, refit_frechet
@@ -301,16 +299,6 @@ def agreement(sets: Sets) -> float:
     return max(abs((x or 0) / (y or 1) - 1) for x, y in ((a.value, b.value), (a.se, b.se)))
 
 
-def machine() -> dict[str, Any]:
-    """What the run depends on, without a name."""
-    return {
-        "cores": os.cpu_count(),
-        "architecture": platform.machine(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("numpy", "scipy", "torch", "timm")},
-    }
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of .parquet files, or of stores")
@@ -359,7 +347,7 @@ def main() -> None:
         "schema": "curate.benchmark/1",
         "what": "calibration of the headline distance on real embeddings",
         "command": "OMP_NUM_THREADS=1 python benchmarks/calibration.py DATA" + settings,
-        **machine(),
+        **machine("numpy", "scipy", "torch", "timm"),
         "encoder": "lite0",
         "largest_difference_from_plain_moments": agreement(sets),
     }

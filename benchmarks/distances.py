@@ -21,17 +21,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import select
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from measured import hardware, versions
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "peers"))
@@ -233,24 +233,10 @@ def peers_python(folder: Path) -> Path:
     return python
 
 
-def hardware() -> dict[str, Any]:
-    """Cores and vector units; no name of a machine."""
-    flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n", 1)[0].split()
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "features": sorted(set(flags) & {"avx2", "fma", "avx512f", "avx512_vnni", "amx_tile"}),
-    }
-
-
-def versions(peers: Path) -> dict[str, str]:
-    """Of what both sides run."""
+def peer_versions() -> dict[str, str]:
+    """Of what the other side runs."""
     pins = (HERE / "peers" / "requirements.txt").read_text().splitlines()
-    needed = dict(line.split("==") for line in pins if "==" in line)
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("faiss-cpu", "numpy", "scipy", "torch")},
-        **needed,
-    }
+    return dict(line.split("==") for line in pins if "==" in line)
 
 
 def line(name: str, found: dict[str, Any]) -> str:
@@ -279,16 +265,16 @@ def main() -> None:
             results[name] = {**compare(rows()[name], scratch, python), "threads": os.environ.get("OMP_NUM_THREADS")}
             print(line(name, results[name]), flush=True)
             if arguments.out:
-                write(arguments.out, results, python)
+                write(arguments.out, results)
 
 
-def write(path: Path, results: dict[str, Any], peers: Path) -> None:
+def write(path: Path, results: dict[str, Any]) -> None:
     """The document, after every row: a long run that is stopped has measured something."""
     document = {
         "schema": "curate.benchmark/1",
         "what": "distances against their peers",
         "hardware": hardware(),
-        "versions": versions(peers),
+        "versions": {**versions("faiss-cpu", "numpy", "scipy", "torch"), **peer_versions()},
         "results": results,
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

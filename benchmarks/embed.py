@@ -13,13 +13,11 @@ import argparse
 import io
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 
 import numpy as np
 import torch
+from measured import load_average, machine
 from PIL import Image
 
 from embeddings.encoders import Encoder, get_encoder
@@ -123,18 +122,6 @@ def measure(source: Source, encoder: Encoder, *, folder: Path | None) -> dict[st
     return found
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on, without a name."""
-    return {
-        "cores": core_count(),
-        "architecture": platform.machine(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "load_before": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("numpy", "pillow", "timm", "torch")},
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", help="addresses to measure beside the generated images")
@@ -142,7 +129,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the result here too")
     arguments = parser.parse_args()
     encoder = get_encoder(arguments.encoder)
-    document: dict[str, Any] = {"schema": "curate.benchmark/1", "what": "images per second of embed", **machine()}
+    document: dict[str, Any] = {
+        "schema": "curate.benchmark/1",
+        "what": "images per second of embed",
+        "load_before": load_average(),
+    }
+    document |= machine("numpy", "pillow", "timm", "torch")
     document |= {"encoder": encoder.spec.name, "precision": encoder.precision, "batch": encoder.batch_size}
     results = document["results"] = {}
     for name, (count, size) in CASES.items():
@@ -151,7 +143,7 @@ def main() -> None:
             results[f"{count} JPEGs of {name}"] = measure(open_source(folder), encoder, folder=Path(folder))
     for address in arguments.sources:
         results[address.rsplit("/", 1)[-1]] = measure(open_source(address), encoder, folder=None)
-    document["load_after"] = round(os.getloadavg()[0], 1)
+    document["load_after"] = load_average()
     text = json.dumps(document, indent=1) + "\n"
     print(text, end="")
     if arguments.out:

@@ -12,20 +12,18 @@ import argparse
 import io
 import json
 import os
-import platform
 import tarfile
 import tempfile
 import threading
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measured import machine
 from PIL import Image
 
 from embeddings.pipeline import embed
-from embeddings.pipeline.batches import core_count
 from embeddings.store import EmbeddingStore
 
 PER_SHARD = 50_000
@@ -128,9 +126,7 @@ def main() -> None:
     document = {
         "schema": "curate.benchmark/1",
         "what": "memory of embed, opening and reading of its store",
-        "cores": core_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("numpy", "pillow", "pyarrow")},
+        **machine("numpy", "pillow", "pyarrow"),
         "encoder": arguments.encoder,
         "results": [measure(images, arguments.encoder) for images in arguments.images],
     }

@@ -20,10 +20,6 @@ of its runs, so its row also tells from how many samples on 5% is kept.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -33,13 +29,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
+from measured import machine, measure
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
@@ -52,7 +48,6 @@ from curate.evaluation._split import Split
 from curate.experiments import Study, _study, _target_study
 from embeddings.encoders import get_encoder
 from embeddings.pipeline import as_store, jobs
-from embeddings.pipeline.batches import core_count
 
 RESULT = Path(__file__).parent / "results" / "evaluation-cpu.json"
 ENCODER = "lite0@64"
@@ -299,34 +294,10 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in sorted(seconds.items())}
 
 
-ROWS: dict[str, Callable[[], dict[str, Any]]] = {row.__name__: row for row in (linear, knn, study)}
-
-
-def facts() -> dict[str, Any]:
-    """Hardware and versions; no name of a machine."""
-    flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n", 1)[0].split()
-    fast = sorted(set(flags) & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"})
-    return {
-        "hardware": {"machine": platform.machine(), "cores": core_count(), "features": fast},
-        "versions": {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn")},
-        "encoder": ENCODER,
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", choices=ROWS, help="a row; repeated for several")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    before = json.loads(RESULT.read_text(encoding="utf-8")) if options.only and RESULT.exists() else {}
-    kept = {name: before[name] for name in ROWS if name in before}
-    found = {
-        name: ROWS[name]() | {"load of the machine": round(os.getloadavg()[0], 1)} for name in options.only or ROWS
-    }
-    result = facts() | {name: (kept | found)[name] for name in ROWS if name in kept | found}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
+ROWS = {row.__name__: row for row in (linear, knn, study)}
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    facts = {**machine("torch", "numpy", "scipy", "scikit-learn"), "encoder": ENCODER}
+    measure(ROWS, RESULT, about=__doc__, facts=facts)

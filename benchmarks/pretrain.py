@@ -18,10 +18,6 @@ each storage once. lightly 1.6.0 (MIT) is installed into .peers/lightly where it
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -30,12 +26,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from measured import load_average, machine, measure
 from PIL import Image
 
 from curate.pretraining.adaptation import Adaptation
@@ -58,7 +54,7 @@ from curate.pretraining.stages import Order
 from curate.pretraining.trainer import Trainer
 from embeddings.encoders.torchvision_import import import_torchvision
 from embeddings.pipeline.batches import core_count
-from embeddings.store import ShardedVectors
+from embeddings.vectors import ShardedVectors
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "pretrain-cpu.json"
@@ -310,7 +306,7 @@ def _waiting(made: Trainer, block: ImageBlock, schedule: Schedule) -> dict[str, 
         "threads": core_count(),
         "samples per second": round(schedule.samples / whole, 1),
         "share of time waiting": round(1 - busy / whole, 4),
-        "load of the machine meanwhile": round(os.getloadavg()[0], 1),
+        "load of the machine meanwhile": load_average(),
     }
 
 
@@ -345,34 +341,10 @@ def _matrix_rate(n: int = 1024) -> float:
     return 2 * n**3 / min(times)
 
 
-ROWS: dict[str, Callable[[], dict[str, Any]]] = {
-    row.__name__: row for row in (augmentation, step, loss, accumulation, loader, methods)
-}
-
-
-def facts() -> dict[str, Any]:
-    """Hardware and versions; no name of a machine."""
-    flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n", 1)[0].split()
-    fast = sorted(set(flags) & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"})
-    return {
-        "hardware": {"machine": platform.machine(), "cores": core_count(), "features": fast},
-        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
-        | {"lightly": "1.6.0"},
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", choices=ROWS, help="a row; repeated for several")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    before = json.loads(RESULT.read_text(encoding="utf-8")) if options.only and RESULT.exists() else {}
-    kept = {name: before[name] for name in ROWS if name in before}
-    found = {name: ROWS[name]() for name in options.only or ROWS}
-    result = facts() | {name: (kept | found)[name] for name in ROWS if name in kept | found}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
+ROWS = {row.__name__: row for row in (augmentation, step, loss, accumulation, loader, methods)}
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    versions = machine("torch", "torchvision", "numpy", "pillow")
+    measure(ROWS, RESULT, about=__doc__, facts={**versions, "peer": LIGHTLY})

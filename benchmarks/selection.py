@@ -19,8 +19,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import platform
 import re
 import subprocess
 import sys
@@ -31,12 +29,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from measured import machine
 
 from curate.selection import _knn_quota, _near_first, select
 from curate.selection._candidates import Candidates
@@ -80,7 +78,7 @@ def main() -> None:
         )
         return
     found = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
-    document = {**found, "schema": "curate.benchmark/3", **machine()}
+    document = {**found, "schema": "curate.benchmark/3", **machine("numpy", "scipy", "torch", "faiss-cpu", "pyarrow")}
     if "quota" in options.only:
         document["quota"] = quota(options.folder)
         finish(document, options.out)
@@ -94,16 +92,6 @@ def main() -> None:
 def finish(document: dict[str, Any], out: Path) -> None:
     """Writes what is known so far."""
     out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-
-def machine() -> dict[str, Any]:
-    """Cores, threads and versions; no name of a machine."""
-    names = ("numpy", "scipy", "torch", "faiss-cpu", "pyarrow")
-    return {
-        "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
-    }
 
 
 @contextmanager

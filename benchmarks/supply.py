@@ -21,22 +21,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measured import machine
 
 from curate.distances import frechet_full
 from curate.selection._ledger import Ledger
-from curate.selection._supply import Delivery, Knee, Sample, Taken, delivered_supply, find_knee, supply_curve
+from curate.selection._nearness import Sample
+from curate.selection._supply import Delivery, Knee, Taken, delivered_supply, find_knee, supply_curve
 from curate.selection._turns import Schedule, take_turns
 from embeddings.moments import FOLDS
 from embeddings.pipeline import as_store
@@ -110,7 +109,12 @@ def main() -> None:
     if arguments.stores is None and set(arguments.only) - {"synthetic"}:
         parser.error("say where the stores are, or --only synthetic")
     found = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
-    document = {**found, "schema": "curate.benchmark/2", "what": "knee of the supply curve", **machine()}
+    document = {
+        **found,
+        "schema": "curate.benchmark/2",
+        "what": "knee of the supply curve",
+        **machine("numpy", "scipy", "torch", "faiss-cpu"),
+    }
     for name in arguments.only:
         known = [] if arguments.anew else document.get(name, [])
         document[name] = known
@@ -122,15 +126,6 @@ def main() -> None:
             print(name, f"{time.perf_counter() - start:.0f} s", *lines, sep="\n  ", flush=True)
             known += lines
             arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-
-def machine() -> dict[str, Any]:
-    """Cores, threads and versions; no name of a machine."""
-    return {
-        "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "versions": {name: version(name) for name in ("numpy", "scipy", "torch", "faiss-cpu")},
-    }
 
 
 def cases(part: str, stores: Path, images: int) -> Iterator[tuple[str, Lines]]:

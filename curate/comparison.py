@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from curate.numerals import between, number
 from curate.result_cards import estimate_words
 from curate.results import Estimate
 from embeddings import files
@@ -171,12 +172,12 @@ class Comparison:
         if not ours.verdict or blind is None:
             reason = ours.index.reason or (blind.index.reason if blind else "random chose nothing")
             return f"not measured against random ({reason.rstrip('.')})"
-        figures = f"index {ours.index.value:.1f} against {blind.index.value:.1f}"
+        figures = f"index {number(ours.index.value, 1)} against {number(blind.index.value, 1)}"
         if ours.verdict != "not settled":
             return f"{ours.verdict} than random ({figures}, settled)"
         assert ours.against_random is not None
-        low, high = ours.against_random.low, ours.against_random.high
-        return f"not settled against random ({figures}; the difference is {low:+.1f} to {high:+.1f})"
+        ends = between(ours.against_random.low, ours.against_random.high, 1, plus=True)
+        return f"not settled against random ({figures}; the difference is {ends})"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON object, schema curate.comparison/1."""

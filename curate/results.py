@@ -21,6 +21,7 @@ from embeddings import files
 from embeddings.errors import CorruptError, SourceError, UsageError
 
 FAR = "far"  # code of the images of a selection's far part
+SAME = "same"  # code of images drawn from pools that cannot be told from the target
 TARGET = "target"  # the name of the target among sources; no pool may have it
 
 
@@ -53,7 +54,7 @@ class Estimate:
     def __str__(self) -> str:
         if self.value is None:
             return f"n/a ({self.reason})"
-        return f"{self.value:.4g}" if self.low is None else f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.value:.4g}" if self.low is None else f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g})"
 
     def _repr_html_(self) -> str:
         return result_cards.estimate_card(self).html()
@@ -69,7 +70,7 @@ class PoolScore:
     n: int
     index: Estimate  # 0 = as near as the target is to itself, 50 = as far as its own total variance
     metrics: dict[str, Estimate]
-    action: str = ""  # use, repair, use part, use last, copies, far, too few
+    action: str = ""  # what to do with it: use, repair, use part, use last, leave out, add images, look
     tied_with: tuple[str, ...] = ()  # pools whose order relative to this one is not settled
     before_next: float | None = None  # probability that it is nearer than the pool ranked next; None for the last
     notes: tuple[str, ...] = ()  # what other measures add to the verdict, in words

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.progress import ProgressColumn, Task, TimeRemainingColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +26,45 @@ if TYPE_CHECKING:
     from curate.reporting.text import TextTable
 
 SECONDS_BETWEEN_LINES = 10.0
-PIPED_WIDTH = 200  # columns; tables in files and pipes are not folded
+PIPED_WIDTH = 200  # columns of tables in files and pipes, unless COLUMNS says otherwise
+LONGEST_BAR, SHORTEST_BAR = 40, 10  # columns
+
+
+class FittedLine(ProgressColumn):
+    """A stage on one line, as much of it as the terminal is wide."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console, self._remaining, self._widest = console, TimeRemainingColumn(), 0
+
+    def render(self, task: Task) -> Table:
+        """The parts that fit; short names of stages are padded to one width."""
+        width, note, name = self._console.width, task.fields["note"], task.description
+        self._widest = max(self._widest, cell_len(name))
+        name = set_cell_size(name, max(cell_len(name), min(self._widest, width // 3)))
+        count, left = f"{task.completed:,.0f}/{task.total or 0:,.0f}", self._remaining.render(task).plain
+        name, bar, count, left, note = fit_line(width, name=name, count=count, left=left, note=note)
+        drawn = [ProgressBar(total=task.total, completed=task.completed, width=bar)] if bar else []
+        texts = [Text(count), Text(left), Text(note, style="dim")]
+        line = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
+        line.add_row(Text(name), *drawn, *filter(None, texts))
+        return line
+
+
+def fit_line(width: int, *, name: str, count: str, left: str, note: str) -> tuple[str, int, str, str, str]:
+    """What a progress line shows at this width: name, columns of its bar, count, time left and note.
+
+    What is least needed gives way first: length of the bar, all but the first clause of the note, the bar, the time
+    left, the rest of the note, the end of the name.
+    """
+    clauses = note.split(", ")
+    kept = [", ".join(clauses[:k]) for k in range(len(clauses), 0, -1)]
+    choices = [*((left, said, SHORTEST_BAR) for said in kept), (left, kept[-1], 0), ("", kept[-1], 0), ("", "", 0)]
+    for time_left, said, least in choices:
+        room = width - sum(cell_len(text) + 1 for text in (name, count, time_left, said) if text)
+        if room >= least:
+            return name, min(room, LONGEST_BAR) if least else 0, count, time_left, said
+    return set_cell_size(name, max(1, width - cell_len(count) - 1)), 0, count, "", ""
 
 
 class BarProgress:
@@ -74,14 +115,7 @@ def shown_progress(console: Console, *, quiet: bool) -> Iterator[Progress]:
     elif not console.is_terminal:
         yield LineProgress(console)
     else:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim", markup=False),
-        )
-        with RichProgress(*columns, console=console) as bars:
+        with RichProgress(FittedLine(console), console=console) as bars:
             yield BarProgress(bars)
 
 
@@ -92,14 +126,20 @@ def error_console() -> Console:
 
 def usage_console() -> Console:
     """Console on stderr for the panels of wrong flags, wide enough to hold them off a terminal."""
-    return Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=PIPED_WIDTH)
+    return Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=_piped_width())
 
 
 def result_console() -> Console:
-    """Console on stdout; piped output keeps whole lines."""
+    """Console on stdout; piped output keeps whole lines, and tables are as wide as COLUMNS says."""
     if sys.stdout.isatty():
         return Console(highlight=False)
-    return Console(soft_wrap=True, highlight=False, width=PIPED_WIDTH)
+    return Console(soft_wrap=True, highlight=False, width=_piped_width())
+
+
+def _piped_width() -> int:
+    """Columns of what is not a terminal."""
+    said = os.environ.get("COLUMNS", "")
+    return int(said) if said.isdecimal() and int(said) > 0 else PIPED_WIDTH
 
 
 def print_error(error: CurateError, *, as_json: bool) -> None:
@@ -149,9 +189,10 @@ def print_rows(content: TextTable) -> None:
 
 
 def _grid(content: TextTable) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=any(content.header))
+    is_headed = any(content.header)  # without a header the second column holds words as well as numbers
+    table = Table(box=None, pad_edge=False, show_header=is_headed)
     for i, name in enumerate(content.header):
-        table.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(Text(name), justify="right" if i and is_headed else "left", overflow="fold")
     for row in content.rows:
         table.add_row(*(Text(cell) for cell in row))
     return table

@@ -18,7 +18,7 @@ import numpy as np
 
 from embeddings.errors import MissingExtraError, UsageError, install_command
 from embeddings.neighbors import nearest, pair_distances
-from embeddings.store import Vectors, blocks
+from embeddings.vectors import Vectors, blocks
 
 VARIABLE = "CURATE_INDEX"
 PROBES = 32

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embeddings.principal_moments import main_directions
-from embeddings.store import Vectors
+from embeddings.vectors import Vectors
 
 DIRECTIONS = 32
 

@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 
 from embeddings.errors import UsageError
 from embeddings.neighbors import nearest
-from embeddings.store import Vectors, blocks
+from embeddings.vectors import Vectors, blocks
 
 ROUNDS = 10  # most of the inertia is gone after 3
 BLOCK_ROWS = 8192

@@ -1,6 +1,7 @@
-"""Reading, listing and atomic writing; what stands behind a URL is read through ``embeddings.remote``.
+"""Reading, listing and atomic writing, of files here (``embeddings.local``) and behind a URL (``embeddings.remote``).
 
 A file is written under a temporary name beside its destination and renamed, so a reader never sees half of it.
+What a killed process leaves is told by its name, and by a lock from what a live one is writing.
 Digests are over canonical JSON or raw bytes and hold no path, time or speed.
 """
 
@@ -10,22 +11,23 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embeddings import remote
+from embeddings import local, remote
 from embeddings.errors import CorruptError, ForeignFolderError, SourceError, StorageError
+
+_LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # the name that ``atomic_path`` has from tempfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +68,14 @@ def exists(uri: str) -> bool:
     Raises:
         StorageError: a remote store that refuses or does not answer.
     """
-    return remote.exists(uri) if is_remote(uri) else _status(absolute(uri)) is not None
+    return remote.exists(uri) if is_remote(uri) else local.status(absolute(uri)) is not None
 
 
 def is_folder(uri: str) -> bool:
     """True if a folder stands at this address; raises as ``exists``."""
     if is_remote(uri):
         return remote.is_folder(uri)
-    status = _status(absolute(uri))
+    status = local.status(absolute(uri))
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
@@ -86,7 +88,7 @@ def list_files(root: str) -> list[FileInfo]:
     Raises:
         StorageError: a folder that may not be read, or a remote store that does not answer.
     """
-    infos = _find_remote(root) if is_remote(root) else _walk_local(absolute(root))
+    infos = _find_remote(root) if is_remote(root) else _find_local(absolute(root))
     return sorted(infos, key=lambda i: i.path)
 
 
@@ -123,7 +125,7 @@ def stat_files(root: str, paths: list[str]) -> list[FileInfo | None]:
         found = look_up([f"{root.rstrip('/')}/{path}" for path in paths])
         return [_expected(path, info) for path, info in zip(paths, found, strict=True)]
     base = absolute(root)
-    return [_local_info(path, _status(f"{base}/{path}")) for path in paths]
+    return [_local_info(path, local.status(f"{base}/{path}")) for path in paths]
 
 
 def look_up(uris: list[str]) -> list[FileInfo | OSError]:
@@ -153,10 +155,7 @@ def read_range(uri: str, offset: int, size: int) -> bytes:
     """
     if is_remote(uri):
         return remote.read_range(uri, offset, size)
-    path = uri.removeprefix("file://")
-    now = os.stat(path)  # noqa: PTH116 - as in _status
-    handle = _handle(path, (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns))
-    return os.pread(handle.descriptor, min(size, max(now.st_size - offset, 0)), offset)
+    return local.read_range(uri.removeprefix("file://"), offset, size)
 
 
 def open_binary(uri: str) -> Any:
@@ -188,19 +187,34 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise storage_error(path, error) from error
     temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise storage_error(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with local.held(descriptor):
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except OSError as error:
+            raise storage_error(path, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What killed processes left of ``atomic_path`` in a folder (not below it); nothing that is being written.
+
+    A file system without locks cannot tell the two apart: hold the folder (``pipeline.locks``) before deleting any.
+    """
+    found = (path for path in folder.glob(".*.part") if _LEFTOVER.fullmatch(path.name) and path.is_file())
+    return [path for path in found if not local.is_held(path)]
+
+
+def sweep(folder: Path) -> None:
+    """Deletes the ``leftovers`` in a folder that the caller holds."""
+    for path in leftovers(folder):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -323,50 +337,8 @@ def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-class _Handle:
-    """An open file that closes when the last one who reads it lets go."""
-
-    def __init__(self, path: str) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self.descriptor)
-
-
-@lru_cache(maxsize=32)
-def _handle(path: str, identity: tuple[int, ...]) -> _Handle:
-    """An open handle, kept as long as the file's identity is what it was."""
-    return _Handle(path)
-
-
-def _walk_local(root: str) -> Iterator[FileInfo]:
-    entered: set[tuple[int, int] | None] = set()
-    real, linked = [(root, "", _status(root))], list[tuple[str, str, os.stat_result | None]]()
-    while real or linked:
-        folder, prefix, status = real.pop() if real else linked.pop()
-        identity = (status.st_dev, status.st_ino) if status else None
-        if identity in entered:
-            continue
-        entered.add(identity)
-        for entry in _scan(folder):
-            path, status = prefix + entry.name, _status(entry.path)
-            if status and stat.S_ISDIR(status.st_mode):
-                (linked if entry.is_symlink() else real).append((entry.path, f"{path}/", status))
-            elif status is None or stat.S_ISREG(status.st_mode):
-                yield _local_info(path, status) or FileInfo(path, 0, "")
-
-
-def _scan(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-    except OSError as error:
-        raise StorageError(f"Cannot read {folder}: {error.strerror or error}.", hint="Check the permissions.") from None
-
-
-def _status(location: str) -> os.stat_result | None:
-    try:
-        return os.stat(location)  # noqa: PTH116 - a million times over, where building a Path would cost more
-    except (OSError, ValueError):  # a broken or circular link; a NUL character in the name
-        return None
+def _find_local(root: str) -> list[FileInfo]:
+    return [_local_info(path, status) or FileInfo(path, 0, "") for path, status in local.walk(root)]
 
 
 def _local_info(path: str, status: os.stat_result | None) -> FileInfo | None:
@@ -377,7 +349,7 @@ def _local_info(path: str, status: os.stat_result | None) -> FileInfo | None:
 
 def _local_or_why(uri: str) -> FileInfo | OSError:
     try:
-        status = os.stat(uri.removeprefix("file://"))  # noqa: PTH116 - as in _status
+        status = os.stat(uri.removeprefix("file://"))  # noqa: PTH116 - as in local.status
     except OSError as error:
         return error
     except ValueError:  # a NUL character in the name

@@ -13,7 +13,7 @@ import numpy as np
 
 from embeddings.errors import EncoderMismatchError
 from embeddings.moments import FOLDS
-from embeddings.store import Vectors, blocks
+from embeddings.vectors import Vectors, blocks
 
 BINS = 128
 REACH = 4.0  # standard deviations on either side of the mean

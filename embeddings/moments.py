@@ -24,7 +24,8 @@ from scipy.sparse.csgraph import connected_components
 from embeddings import files
 from embeddings.device import CPU, compute_device, device_product
 from embeddings.errors import EncoderMismatchError, TooFewImagesError, UsageError
-from embeddings.store import EmbeddingStore, Vectors, blocks
+from embeddings.store import EmbeddingStore
+from embeddings.vectors import Vectors, blocks
 
 FOLDS = 10
 PART_ROWS = 1024  # of one fold that are widened to float64 at once
@@ -69,7 +70,7 @@ class Moments:
         offset = total / np.maximum(n, 1)[:, None]
         for fold in np.flatnonzero(n).tolist():
             scatter[fold] = lapack.dtfttp(d, scatter[fold])[0]
-        _add_outer(scatter, -n, offset)
+        add_outer(scatter, -n, offset)
         return cls(n=n, mean=(pilot + offset) * (n > 0)[:, None], scatter=scatter, encoder=encoder)
 
     def merge(self, other: Moments) -> Moments:
@@ -86,7 +87,7 @@ class Moments:
         share = other.n / np.maximum(n, 1)
         gap = other.mean - self.mean
         scatter = self.scatter + other.scatter
-        _add_outer(scatter, self.n * share, gap)
+        add_outer(scatter, self.n * share, gap)
         mean = np.where((n > 0)[:, None], self.mean + share[:, None] * gap, 0.0)
         return Moments(n=n, mean=mean, scatter=scatter, encoder=self.encoder)
 
@@ -145,7 +146,7 @@ class Moments:
         for fold in chosen:
             if self.n[fold]:
                 total += self.scatter[fold]
-        _add_outer([total] * len(chosen), self.n[chosen], self.mean[chosen] - mean)
+        add_outer([total] * len(chosen), self.n[chosen], self.mean[chosen] - mean)
         total /= n - 1
         return n, mean, unpack(total)
 
@@ -291,6 +292,12 @@ def unpack(triangle: np.ndarray) -> np.ndarray:
     return square
 
 
+def add_outer(triangles: Iterable[np.ndarray], weights: np.ndarray, vectors: np.ndarray) -> None:
+    """Adds weight * vector vector' to every packed triangle [d (d + 1) / 2] of F, in place."""
+    for triangle, weight, vector in zip(triangles, weights, vectors, strict=True):
+        blas.dspr(len(vector), float(weight), vector, triangle, overwrite_ap=True)
+
+
 def _parts(folds: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Every fold of a block with its rows, a thousand at a time."""
     for fold in np.unique(folds):
@@ -304,9 +311,3 @@ def _add_scatter(triangle: np.ndarray, rows: np.ndarray, device: str) -> None:
         lapack.dsfrk(rows.shape[1], len(rows), 1.0, rows.T, 1.0, triangle, overwrite_c=True)
     else:
         triangle += lapack.dtrttf(device_product(rows.T, rows.T, device))[0]
-
-
-def _add_outer(triangles: Iterable[np.ndarray], weights: np.ndarray, vectors: np.ndarray) -> None:
-    """Adds weight * vector vector' to every packed triangle [d (d + 1) / 2] of F, in place."""
-    for triangle, weight, vector in zip(triangles, weights, vectors, strict=True):
-        blas.dspr(len(vector), float(weight), vector, triangle, overwrite_ap=True)

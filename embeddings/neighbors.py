@@ -18,7 +18,7 @@ import numpy as np
 
 from embeddings.device import CPU, compute_device, full_float32
 from embeddings.errors import TooFewImagesError, UsageError
-from embeddings.store import Vectors
+from embeddings.vectors import Vectors
 
 BASE_ROWS, FAISS_ROWS = 4096, 8192
 SHORT = 256  # dimensions up to which a product and a comparison are quicker than FAISS: 2 to 3 times with 64 of them

@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from curate.results import ShiftReport
 from curate.scoring import score
-from embeddings.store import EmbeddingStore, ShardedVectors
+from embeddings.store import EmbeddingStore
+from embeddings.vectors import ShardedVectors
 
 MODES = np.random.default_rng(7).normal(size=(5, 12)) * 2
 

@@ -11,7 +11,8 @@ Which fenced blocks run:
 
 The first command of a page is a process of its own, as for a reader. Later lines that are nothing but ``curate`` and
 its words call the entry point of that script in this process, which saves seconds of imports each, and use an encoder
-of few numbers unless they judge by it: what examples prove is that they run. Scripts use the encoder that they name.
+of few numbers unless they judge by it, beside a control that sees small images: what examples prove is that they run.
+Scripts use the encoder that they name.
 
 The scratch folder holds what the examples take for granted: ``inspection/`` (unlabeled images of the task), ``web/``
 (a mixed pool in sub-folders), ``open.parquet`` (a pool as a table) and ``labeled/`` (class sub-folders).
@@ -26,6 +27,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ import pytest
 
 from curate.cli import main
 from curate.demo import demo_folder
+from embeddings.encoders import controls, registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md")
@@ -164,6 +167,19 @@ def _write(folder: Path, rows: list[dict[str, Any]], by: str | None = None) -> N
         file.write_bytes(row["image"]["bytes"])
 
 
+@pytest.fixture
+def small_control(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The untrained encoder at 32 pixels instead of 128, for this test alone."""
+    monkeypatch.setattr(controls, "SIZE", 32)
+    caches = (registry._build_once, registry._built_spec)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.usefixtures("small_control")
 @pytest.mark.parametrize("name", PAGES)
 def test_examples_run(name: str, scratch: Path) -> None:
     page = (ROOT / name).read_text(encoding="utf-8")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
+
+from embeddings.errors import ForeignFolderError, StorageError
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 failure (disk, crash); 2 usage; 3 a gate failed; 4 too many images failed; 130 interrupted."
@@ -25,12 +28,29 @@ Sources = Annotated[list[str] | None, Parameter(negative="")]
 
 
 def refuse_foreign(out: Path | None, marker: str) -> None:
-    """Refuses an output folder that holds something else than what is marked so.
+    """Refuses an output folder that holds something else than what is marked so, or cannot be written.
 
     Raises:
-        ForeignFolderError: it does.
+        ForeignFolderError, StorageError: as it says.
     """
     from embeddings import files
 
     if out is not None:
+        require_place(out)
         files.refuse_foreign(out, (marker,))
+
+
+def require_place(out: Path) -> None:
+    """Refuses a folder that cannot be made or written, before any work is done for it.
+
+    Raises:
+        ForeignFolderError: a file stands there, or above it.
+        StorageError: no permission, or a disk that is read only.
+    """
+    whole = out.absolute()
+    above = next(path for path in (whole, *whole.parents) if path.exists())
+    if not above.is_dir():
+        raise ForeignFolderError(f"{out} cannot be a folder: {above} is a file.", hint="Choose another --out.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        hint = "Check the permissions, or choose another --out."
+        raise StorageError(f"Cannot write {out}: no permission to write to {above}.", hint=hint)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from curate.cli.application import Encoder, Pools, Sources, app, refuse_foreign
+from curate.cli.application import Encoder, Pools, Sources, app, refuse_foreign, require_place
 from curate.session import Shared, open_session
-from embeddings.errors import GateError, TooFewImagesError, UnknownNameError, UsageError
+from embeddings.errors import GateError, ImageError, TooFewImagesError, UsageError
 
 if TYPE_CHECKING:
     from curate.results import Selection, ShiftReport
@@ -106,12 +107,15 @@ def select(
     from curate import reporting, selection
     from curate.reporting import text
     from curate.results import TARGET
+    from curate.selection._folder import refuse_foreign as refuse_other_files
 
     with open_session(shared) as session:
         source, pools, name = session.target(target), session.pools(pool), session.encoder(encoder)
         wish: dict[str, Any] = {"budget": session.budget(budget), "terms": session.terms(target, pool)}
         wish["weights"] = session.weights(weight)
         methods, judges = _methods([method, *(compare or ())]), _judges(judge, name)
+        require_place(out)
+        refuse_other_files(out)
         selection.require_possible(source, pools, methods=methods, exclude=exclude or (), **wish)
         if session.shared.dry_run:
             # "#" stands in no pool's name that a flag can give
@@ -133,12 +137,7 @@ def select(
         if report is not None:
             report.save(out)
         page = reporting.refresh(out)
-    lines = text.selection_lines(chosen)
-    if set(chosen.counts()) == {TARGET} and pools:
-        lines.append(
-            "All of them are the target's own images, which are candidates too and the nearest there are. For images "
-            "of the pools raise --budget, or leave them out with #cap:0 at the end of the target's address."
-        )
+    lines = text.selection_lines(chosen) + (text.unread_lines(report) if report else [])
     document = {"schema": "curate.select/1", "digest": chosen.digest, "counts": chosen.counts(), "facts": chosen.facts}
     document |= {"comparison": comparison.to_json()}
     lines += text.comparison_lines(comparison)
@@ -206,14 +205,27 @@ def export(
 
 
 def _passed_over(chosen: Selection, key: str) -> list[str]:
-    """What to say of an image that was neither chosen nor left out."""
+    """What to say of an image that was neither chosen nor left out: others came before it, or it cannot be read."""
+    from embeddings.pictures.views import load_image
     from embeddings.sources import open_source
 
     for name, address in chosen.sources.items():
-        keys = set(open_source(address).listing().images["key"].to_pylist()) if address else set()
-        if key.removeprefix(f"{name}/") in keys:
-            return [f"{name}/{key.removeprefix(f'{name}/')} was a candidate that others came before."]
-    raise UnknownNameError("image of this selection's sources", key, chosen.rows()["key"].to_pylist()[:1000])
+        if not address:
+            continue
+        source, own = open_source(address), key.removeprefix(f"{name}/")
+        images = source.listing().images
+        uris = dict(zip(images["key"].to_pylist(), images["uri"].to_pylist(), strict=True))
+        if own in uris:
+            try:
+                load_image(source, uris[own])
+            except ImageError as error:
+                return [f"{name}/{own} cannot be read, so it was no candidate: {error.message}"]
+            return [f"{name}/{own} was a candidate that others came before."]
+    near = get_close_matches(key, chosen.rows()["key"].to_pylist(), n=3)
+    raise UsageError(
+        f"No image {key!r} in the sources of this selection ({', '.join(chosen.sources)}).",
+        hint=f"Did you mean {' or '.join(near)}?" if near else "Take a key from selection.parquet or left_out.parquet.",
+    )
 
 
 def _score_of_enough(score: Callable[[], ShiftReport]) -> ShiftReport | None:
@@ -237,7 +249,7 @@ def _judges(judge: str | None, encoder: str) -> tuple[str, ...]:
     if judge is None:
         return JUDGES
     if encoder_spec(judge) == encoder_spec(encoder):
-        raise UsageError(f"{judge} judges itself.", hint="Name another encoder with --judge.")
+        raise UsageError(f"{judge} selects and judges itself.", hint="Name another encoder with --judge.")
     return (judge,)
 
 

@@ -111,6 +111,7 @@ def doctor(*, shared: Shared | None = None) -> None:
 def _run_file(session: Session, out: Path, until: Step, encoder: str | None) -> Shown:
     """Executes the session's file of arms; what came out is shown once its progress is gone."""
     from curate import experiments, reporting
+    from curate.experiments import finished
     from curate.reporting.study_text import study_screen
     from embeddings import files
 
@@ -125,11 +126,13 @@ def _run_file(session: Session, out: Path, until: Step, encoder: str | None) -> 
     )
     if session.shared.dry_run:
         return study.plan(), study.plan_lines(), []
+    before = finished.standing(study.folders)
     tables: list[Any] = study.execute(**session.embedding)
+    idle = finished.in_words(before, finished.standing(study.folders))
     page = reporting.refresh(out)
     summary = files.read_json(out / "report.json")
     parts = [f"Report of {name}: {found.out / page.name}" for name, found in study.targets.items() if found.out != out]
     told, results = summary["headline"], (summary["study"] or {}).get("results")
     if results is not None:
         told, tables = told[1:], [*tables, *study_screen(results)]
-    return summary, [*told, *parts, f"Report: {page}"], tables
+    return summary, [*idle, *told, *parts, f"Report: {page}"], tables

@@ -10,7 +10,7 @@ import numpy as np
 
 from embeddings.errors import TooFewImagesError
 from embeddings.neighbors import nearest
-from embeddings.store import Vectors
+from embeddings.vectors import Vectors
 
 QUERIES = 1024  # answered at once where many neighbors must be looked at
 WIDER = 4

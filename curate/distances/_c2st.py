@@ -38,8 +38,9 @@ from curate.distances._samples import Vectors, as_vectors, in_given_order, joint
 from curate.results import Estimate
 from embeddings.errors import TooFewImagesError
 from embeddings.moments import FOLDS, Moments, block_names, unpack
-from embeddings.store import EmbeddingStore, blocks
-from embeddings.store import Vectors as Rows
+from embeddings.store import EmbeddingStore
+from embeddings.vectors import Vectors as Rows
+from embeddings.vectors import blocks
 
 MIN_FOLDS = 3
 DECIMALS = 6

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from curate.distances._jackknife import delete_fold_jackknife
 
@@ -62,4 +62,4 @@ def fold_error_of(whole: float, refits: tuple[Refits, Refits]) -> FoldError:
         return FoldError(correction, 0.0, 0.0)
     degrees = variance**2 / sum(p.variance**2 / (len(sizes) - 1) for p, (_, sizes) in zip(parts, refits, strict=True))
     se = float(np.sqrt(variance))
-    return FoldError(correction, se, se * float(stats.t.ppf((1 + LEVEL) / 2, degrees)))
+    return FoldError(correction, se, se * float(special.stdtrit(degrees, (1 + LEVEL) / 2)))

@@ -30,7 +30,7 @@ from scipy import linalg
 from curate.distances._frechet import DIRECTIONS, Direction, TargetFrame, require_images
 from curate.distances._samples import Vectors, as_moments, as_vectors, in_given_order
 from embeddings.errors import UsageError
-from embeddings.store import blocks
+from embeddings.vectors import blocks
 
 
 def influence(target: Vectors, pool: Vectors, *, k: int = DIRECTIONS, seed: int = 0) -> np.ndarray:

@@ -18,7 +18,8 @@ import numpy as np
 
 from embeddings.device import product
 from embeddings.moments import FOLDS, Folded
-from embeddings.store import EmbeddingStore, Vectors, blocks
+from embeddings.store import EmbeddingStore
+from embeddings.vectors import Vectors, blocks
 
 TILE_ROWS = 1280  # a fold of 10,000 rows is one tile
 HELD_BYTES = 1 << 26  # of centered rows, so that the other side is read once for many tiles and not once a tile

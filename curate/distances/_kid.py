@@ -17,7 +17,7 @@ import numpy as np
 from curate.distances._samples import Vectors, as_vectors
 from curate.results import Estimate
 from embeddings.errors import TooFewImagesError, UsageError
-from embeddings.store import ShardedVectors
+from embeddings.vectors import ShardedVectors
 
 UNIT = "squared difference of kernel means"
 

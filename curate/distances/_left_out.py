@@ -15,7 +15,7 @@ import numpy as np
 from curate.distances._jackknife import delete_fold_jackknife
 from embeddings.moments import FOLDS
 from embeddings.neighbors import nearest
-from embeddings.store import Vectors
+from embeddings.vectors import Vectors
 
 SPARE = 3
 WHOLE = FOLDS  # the column with no fold left out

@@ -35,8 +35,9 @@ from curate.results import Estimate
 from embeddings.errors import TooFewImagesError
 from embeddings.moments import FOLDS, Folded
 from embeddings.neighbors import DECIMALS, error_bound, pair_distances
-from embeddings.store import EmbeddingStore, blocks
-from embeddings.store import Vectors as Rows
+from embeddings.store import EmbeddingStore
+from embeddings.vectors import Vectors as Rows
+from embeddings.vectors import blocks
 
 if TYPE_CHECKING:
     import torch

@@ -37,7 +37,7 @@ from curate.distances._kernels import (
 from curate.distances._samples import Sample, as_moments, as_vectors
 from curate.results import Estimate
 from embeddings.errors import TooFewImagesError, UnknownNameError, UsageError
-from embeddings.moments import FOLDS, Moments, pack
+from embeddings.moments import FOLDS, Moments, add_outer
 from embeddings.store import EmbeddingStore
 
 KERNELS = ("gaussian", "poly2", "poly3")
@@ -135,10 +135,9 @@ def moment_sums(x: Moments, y: Moments) -> KernelSums:
 def _second_products(n: np.ndarray, means: np.ndarray, scatter: np.ndarray) -> np.ndarray:
     """tr(M_f M_g) [F, F] of the folds' second moments M = scatter + n mean mean'; scatter [F, T] packed, changed."""
     d = means.shape[1]
-    for fold, (count, mean) in enumerate(zip(n, means, strict=True)):
-        scatter[fold] += count * pack(np.outer(mean, mean))
+    add_outer(scatter, n, means)
     diagonal = np.cumsum(np.arange(1, d + 1)) - 1  # of the packed triangle; the rest stands for two entries
-    return np.asarray(2 * scatter @ scatter.T - scatter[:, diagonal] @ scatter[:, diagonal].T)
+    return np.asarray(2 * (scatter @ scatter.T) - scatter[:, diagonal] @ scatter[:, diagonal].T)
 
 
 def _estimate(sums: KernelSums, n: np.ndarray, m: np.ndarray, *, method: str, seed: int) -> Estimate:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from curate.distances._jackknife import Jackknife, delete_fold_jackknife
 from curate.results import Estimate
@@ -87,7 +87,7 @@ class Refits:
     def estimate(self) -> Estimate:
         """The distance with its error and 95% interval."""
         error = _error([*_target_parts(self.halves), self.pool_part])
-        value, reach = self.value, error.se * float(stats.t.ppf((1 + LEVEL) / 2, error.degrees))
+        value, reach = self.value, error.se * float(special.stdtrit(error.degrees, (1 + LEVEL) / 2))
         return Estimate(
             value=value,
             low=value - reach,
@@ -142,7 +142,7 @@ def order_probability(a: Refits, b: Refits) -> float:
         for x, y in zip(a.halves, b.halves, strict=True)
     ]
     error, gap = _error([*_target_parts(differences), a.pool_part, b.pool_part]), b.value - a.value
-    return float(stats.t.cdf(gap / error.se, error.degrees)) if error.se else float(np.sign(gap) / 2 + 0.5)
+    return float(special.stdtr(error.degrees, gap / error.se)) if error.se else float(np.sign(gap) / 2 + 0.5)
 
 
 def _target_sizes(refits: Refits) -> list[list[int]]:

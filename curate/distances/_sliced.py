@@ -29,7 +29,7 @@ from curate.distances._samples import Vectors, as_vectors
 from curate.results import Estimate
 from embeddings.errors import TooFewImagesError, UsageError
 from embeddings.moments import FOLDS
-from embeddings.store import blocks
+from embeddings.vectors import blocks
 
 PROJECTIONS = 256
 MAX_QUANTILES = 16_384

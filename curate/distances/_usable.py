@@ -40,8 +40,9 @@ from curate.results import Estimate
 from embeddings.errors import TooFewImagesError, UsageError
 from embeddings.moments import FOLDS, block_names, connected_rows, fold_of
 from embeddings.neighbors import DECIMALS
-from embeddings.store import EmbeddingStore, blocks
-from embeddings.store import Vectors as Rows
+from embeddings.store import EmbeddingStore
+from embeddings.vectors import Vectors as Rows
+from embeddings.vectors import blocks
 
 TAILS = (0.025, 0.975)
 NONE_TWICE = -np.log(0.05)  # expected number at which to see none has a probability of 5%

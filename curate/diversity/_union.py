@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from curate.distances._samples import Vectors, as_vectors
 from embeddings.errors import UsageError
-from embeddings.store import EmbeddingStore, ShardedVectors
+from embeddings.store import EmbeddingStore
+from embeddings.vectors import ShardedVectors
 
 Union = Vectors | Sequence[Vectors]
 

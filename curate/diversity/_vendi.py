@@ -17,14 +17,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy import linalg, stats
+from scipy import linalg, special
 
 from curate.distances._left_out import fold_error
 from curate.diversity._union import Union, as_union
 from curate.results import Estimate
 from embeddings.errors import SourceError, TooFewImagesError, UsageError
 from embeddings.moments import FOLDS, fold_of
-from embeddings.store import EmbeddingStore, blocks
+from embeddings.store import EmbeddingStore
+from embeddings.vectors import blocks
 
 DRAWS = 8  # subsets a rarefied score is the mean of
 Score = Callable[[np.ndarray], float]  # rows that are kept [n] bool -> score
@@ -81,7 +82,7 @@ def _interval(value: float, error: float | None, folds: int) -> tuple[float | No
     """95% interval on the scale of the entropy, with Student's t: few folds know their spread poorly."""
     if error is None:
         return None, None
-    reach = float(np.exp(stats.t.ppf(0.975, folds - 1) * error / value))
+    reach = float(np.exp(special.stdtrit(folds - 1, 0.975) * error / value))
     return value / reach, value * reach
 
 

@@ -28,6 +28,7 @@ from embeddings.store import ROWS, digest_columns
 CONTENT = [name for name in ROWS.names if name not in ("uri", "stamp")]  # what an image is, not where it lies
 RUN = "run:"
 RUN_FILES = ("run.json", "backbone.json", "backbone.safetensors")
+SEEDED = ("lite0:untrained", "random")  # twins of frozen encoders
 SHIFTED, COSTED = "robustness", "rare"  # examinations that read sources and files of the user
 
 
@@ -79,7 +80,9 @@ def arm_document(name: str, kind: str, encoder: str, facts: Mapping[str, Any]) -
 
 
 def _identity(encoder: str) -> str | dict[str, str]:
-    """The digest of a network, without building it where it is a run's."""
+    """The digest of a network, without building it where it is a run's; the name of one that the code alone makes."""
+    if encoder.partition("@")[0] in SEEDED:
+        return encoder
     if not encoder.startswith(RUN):
         return registry.encoder_spec(encoder).fingerprint
     places = [Path(encoder.removeprefix(RUN)) / name for name in RUN_FILES]

@@ -58,8 +58,8 @@ def sizes_in_words(facts: Mapping[str, Any]) -> str:
     return f"{facts['n_train']:,} training and {facts['n_test']:,} test images, {classes}"
 
 
-def closing(report: EvalReport) -> list[str]:
-    """What there is to say of folds: a hint where test images are few, and where all are tested what to mind."""
+def remarks_on_folds(report: EvalReport) -> list[str]:
+    """A hint where test images are few, and where all are tested what to mind."""
     made = {name: facts for name, facts in report.labeled.items() if facts.get("folds")}  # not given, not of old
     few = {n: f["n_test"] for n, f in made.items() if f["folds"] == 1 and f["n_test"] < FEW}
     examined = {n: f["examined"]["n_test"] for n, f in made.items() if "examined" in f}

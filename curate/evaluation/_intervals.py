@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from curate.numerals import counted
 from curate.results import Estimate
 
 DRAWS = 2_000
@@ -39,6 +40,7 @@ LEVEL = 0.95
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 NORMAL_95 = 1.959964
 MIN_UNITS = 5  # fewer of them say nothing of their spread
+NO_INTERVAL = "no interval"  # how the method of such a figure begins
 DRAWN = 0.8  # of the units, where they are cross-fitted
 BLOCK = 1 << 22  # weights held at once
 
@@ -128,7 +130,7 @@ class Resamples:
 
     def _interval(self, measured: Measured, unit: str) -> Estimate:
         if self.n_units < MIN_UNITS:
-            method = f"no interval: the test images are of {self.n_units} groups"
+            method = f"{NO_INTERVAL}: the test images are of {counted(self.n_units, 'unit')}"
             return Estimate(value=measured.value, unit=unit, method=method, **self.facts())
         low, high = np.quantile(measured.draws, TAILS)
         return Estimate(

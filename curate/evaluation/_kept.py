@@ -150,8 +150,7 @@ def remembered(folder: Path | None, kinds: Iterable[type]) -> Iterator[Memory]:
         yield NoMemory()
         return
     with locked(folder):
-        for cut in folder.glob(f".*{ENDING}.*.part"):
-            cut.unlink(missing_ok=True)
+        files.sweep(folder)
         memory = Kept(folder, kinds)
         yield memory
         memory.forget_others()

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import binomtest
 
 from curate.eval_report import Pair
 from curate.evaluation._intervals import Measured, Resamples
@@ -78,6 +77,8 @@ def discordant(first: np.ndarray, second: np.ndarray, units: np.ndarray) -> tupl
 def mcnemar(first_only: int, second_only: int) -> float:
     """Two-sided exact p of a fair coin; 1 where nothing is discordant."""
     n = first_only + second_only
+    from scipy.stats import binomtest  # takes half a second to load
+
     return float(binomtest(first_only, n, 0.5).pvalue) if n else 1.0
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from curate.eval_report import ArmScore, EvalReport, Pair
-from curate.evaluation._cross_fitting import closing, sizes_in_words
+from curate.evaluation._cross_fitting import remarks_on_folds, sizes_in_words
 from curate.evaluation._label_equivalents import amount
 from curate.evaluation._pretrained_on import warning
 from curate.numerals import number, within
@@ -40,7 +40,7 @@ def verdicts(report: EvalReport) -> list[str]:
         lines += [] if runs else [f"{labeled}: {_learned(s)}" for s in scores if s.kind == "untrained"]
         lines += [f"{labeled}: {_of_arm(report, s, scores)}" for s in scores if s.kind not in CONTROLS]
         lines += [f"{labeled}: {sentence}" for sentence in _best_run(report, labeled)]
-    return [*lines, *closing(report)]
+    return [*lines, *remarks_on_folds(report)]
 
 
 def verdict(report: EvalReport, arm: str, labeled: str) -> str:

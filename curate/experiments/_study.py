@@ -29,6 +29,7 @@ from curate.experiments._tables import runs_table, selections_table
 from curate.experiments._target_study import Drawn, TargetStudy
 from curate.experiments.analysis import analyze
 from curate.experiments.cells import run_cell
+from curate.experiments.forecast import EXPLORES, Forecast, earlier_noise, forecast
 from curate.experiments.named import named
 from curate.experiments.protocol import Protocol, read_protocol, require_runs, require_same_study, write_protocol
 from curate.experiments.queue import Task, run_all
@@ -47,7 +48,6 @@ from curate.reporting.text import (
 )
 from curate.results import Run, check_pool_names
 from embeddings import files
-from embeddings.encoders.networks import require_network
 from embeddings.encoders.registry import encoder_spec
 from embeddings.errors import ConfigError, UnknownNameError
 from embeddings.progress import Progress, silent
@@ -110,7 +110,8 @@ class Study:
 
     def plan(self) -> dict[str, Any]:
         """What ``execute`` would do, and what the runs of a grid would take, as plain JSON."""
-        return self._document() | ({"price": self._price.to_json()} if self._is_priced else {})
+        price = {"price": self._price.to_json()} if self._is_priced else {}
+        return self._document() | price | ({"forecast": self._forecast.to_json()} if self._forecast else {})
 
     def _document(self) -> dict[str, Any]:
         """The configuration."""
@@ -291,6 +292,17 @@ class Study:
         hour_price = study.hour_price if study else None
         return price(tasks, devices=self._devices(self.device), folder=self.out, hour_price=hour_price)
 
+    @cached_property
+    def _forecast(self) -> Forecast | None:
+        """What the primary contrast will be able to tell; None without one, and where no run is left to be done."""
+        if not (self._is_priced and self._reaches("evaluate") and self._price.runs):
+            return None
+        cells = [self.targets[cell.target].told(cell) for cell in self.cells]
+        targets = {name: study.config.target_address for name, study in self.targets.items()}
+        noise, source = earlier_noise(self.out, targets, self._protocol, cells)
+        folds = examination_settings(self.config).folds
+        return forecast(self._protocol, cells, self._labeled, folds=folds, earlier=noise, source=source)
+
     def _grid_lines(self, plan: Mapping[str, Any]) -> list[str]:
         many = len(self.targets) > 1
         shown = [f"  {f'{cell.target}: ' if many else ''}{cell.name}: {_in_words(cell)}" for cell in self.cells[:SHOWN]]
@@ -301,6 +313,8 @@ class Study:
             *shown,
             *more,
             *(self._price.lines() if self._is_priced else []),
+            *(self._forecast.lines() if self._forecast else []),
+            *([EXPLORES] if self._protocol.is_exploratory else []),
         ]
 
     def _run_tables(self, runs: Mapping[str, Mapping[str, Run]]) -> list[TextTable]:
@@ -366,10 +380,13 @@ def _check_cell(cell: Cell) -> None:
     if cell.method not in METHODS:
         raise UnknownNameError("pretraining method", cell.method, METHODS)
     if cell.backbone is not None:
+        from embeddings.encoders.networks import require_network  # loads torch
+
         require_network(cell.backbone)
     if cell.draw.encoder is not None:
         encoder_spec(cell.draw.encoder)
-    read_knobs(cell.set, method=cell.method, init=cell.init)
+    if cell.set:  # else nothing can be wrong, and methods load torch
+        read_knobs(cell.set, method=cell.method, init=cell.init)
     if cell.init not in INITS and not cell.init.startswith("run:"):
         raise UnknownNameError("init", cell.init, (*INITS, "run:DIR"))
 

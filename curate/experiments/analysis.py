@@ -86,7 +86,7 @@ def analyze(out: Path) -> Analysis:
         CorruptError: a file does not read back.
     """
     protocol, digest = open_protocol(out)
-    targets, notes = _targets(out, protocol)
+    targets, notes = open_targets(out, protocol)
     if not targets:
         raise UsageError(f"{out} holds no evaluated study.", hint="Run it to its end: curate run FILE.")
     evidence = Evidence(targets=targets, protocol=protocol)
@@ -113,7 +113,7 @@ def figures(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _targets(out: Path, protocol: Protocol) -> tuple[tuple[TargetResults, ...], list[str]]:
+def open_targets(out: Path, protocol: Protocol) -> tuple[tuple[TargetResults, ...], list[str]]:
     """The evaluated targets below a folder, and words on the others."""
     found, notes = [], []
     for path in sorted(place for place in (out / CELLS, *out.glob(f"*/{CELLS}")) if place.is_file()):
@@ -155,7 +155,7 @@ def _point(evidence: Evidence, values: Sequence[Any], cells: Sequence[Cell]) -> 
         "realized_images": images,
         "diversity": images / at["samples"] if images and at["samples"] else None,
         "targets": sorted({cell.target for cell in cells}),
-        **_bar(evidence, evidence.draws(cells)),
+        **_accuracy_bar(evidence, evidence.draws(cells)),
         "gain": _bar(evidence, gain.conditions) if gain.conditions else None,
     }
 
@@ -163,7 +163,7 @@ def _point(evidence: Evidence, values: Sequence[Any], cells: Sequence[Cell]) -> 
 def _levels(evidence: Evidence) -> list[dict[str, Any]]:
     names = [target.target for target in evidence.targets]
     found = {kind: evidence.reference(kind, names) for kind in ("untrained", *REFERENCES)}
-    return [{"kind": kind, **_bar(evidence, draws)} for kind, draws in found.items() if draws]
+    return [{"kind": kind, **_accuracy_bar(evidence, draws)} for kind, draws in found.items() if draws]
 
 
 def _curves(points: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -189,5 +189,12 @@ def _on_curve(point: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _bar(evidence: Evidence, draws: Sequence[Draws]) -> dict[str, Any]:
+    """A difference with its interval."""
     found: Effect = effect(draws, matters=evidence.protocol.matters, level=evidence.protocol.level)
     return {name: getattr(found, name) for name in ("value", "low", "high", "seeds", "units", "reason")}
+
+
+def _accuracy_bar(evidence: Evidence, draws: Sequence[Draws]) -> dict[str, Any]:
+    """An accuracy with its interval, which has no end below 0 or above 1."""
+    found = _bar(evidence, draws)
+    return found | {name: min(max(found[name], 0.0), 1.0) for name in ("low", "high") if found[name] is not None}

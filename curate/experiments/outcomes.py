@@ -73,7 +73,7 @@ def read_outcomes(report: EvalReport, *, metric: str = "linear", labeled: Sequen
             raise UnknownNameError("labeled set", name, known)
     facts = report.labeled
     parts = [_of_set(report.predictions, name, metric, facts.get(name, {})) for name in sorted(labeled or known)]
-    return _averaged(parts)
+    return averaged(parts)
 
 
 def outcome(
@@ -120,7 +120,7 @@ def _of_set(predictions: pa.Table, name: str, metric: str, facts: Mapping[str, A
     return Outcomes(units=keys[:m][start], by_arm=found)
 
 
-def _averaged(parts: Sequence[Outcomes]) -> Outcomes:
+def averaged(parts: Sequence[Outcomes]) -> Outcomes:
     """The mean over labeled sets, of arms that all of them have."""
     names = np.concatenate([part.units for part in parts])
     units, number = np.unique(names, return_inverse=True)

@@ -286,7 +286,7 @@ def _figure(estimate: Estimate, form: str) -> str:
         return "n/a"
     if estimate.low is None or estimate.high is None:
         return tell(estimate.value)
-    return f"{tell(estimate.value)} [{tell(estimate.low)}, {tell(estimate.high)}]"
+    return f"{tell(estimate.value)} ({tell(estimate.low)} to {tell(estimate.high)})"
 
 
 def _told(contest: Contest) -> dict[str, Any]:

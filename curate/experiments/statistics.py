@@ -201,27 +201,36 @@ def effect(conditions: Sequence[Draws], *, matters: float = 0.01, level: float =
     counts |= {"matters": matters, "level": level}
     if found.units < MIN_UNITS:
         return Effect(value=value, reason=f"the test images are of {found.units} groups", **counts)
-    se, df, alpha = found.se, found.df(level), 1 - level
-    reach = quantile(1 - alpha / 2, df) * se
+    se, df = found.se, found.df(level)
+    reach, most = quantile((1 + level) / 2, df) * se, 1.0 if np.isfinite(found.discordant) else np.inf
     one_draw, if_matters = found.from_seeds is None, found.at_difference(matters)
-    known = {"se": if_matters.se, "df": if_matters.df(level)}
     return Effect(
         value=value,
-        low=value - reach,
-        high=value + reach,
+        low=max(value - reach, -most),  # no difference of shares is beyond
+        high=min(value + reach, most),
         se=se,
         df=float(df) if np.isfinite(df) else None,
         p=two_sided(value, se, df),
-        p_equivalence=equivalence(value, **known, matters=matters),
-        power=power(matters, **known, alpha=alpha),
-        power_equivalence=equivalence_power(matters, **known, alpha=alpha),
-        detectable=least if (least := _detectable(found, df, alpha)) < 1 else None,  # no accuracies differ by more
-        seeds_needed=None if one_draw else _fewest(if_matters.at_seeds, MOST_SEEDS, matters, alpha),
-        units_needed=None if one_draw else _fewest(if_matters.at_units, MOST_UNITS, matters, alpha),
+        p_equivalence=equivalence(value, if_matters.se, if_matters.df(level), matters=matters),
         share_of_seeds=None if one_draw or not se else (found.from_seeds or 0.0) / found.variance,
         reason="one draw; the interval covers test images only" if one_draw else "",
+        **outlook(found, matters=matters, level=level),
         **counts,
     )
+
+
+def outlook(found: Spread, *, matters: float, level: float = 0.95) -> dict[str, Any]:
+    """What a study of this spread can tell, whatever it finds: the fields of ``Effect`` that do not need a value."""
+    alpha, one_draw, if_matters = 1 - level, found.from_seeds is None, found.at_difference(matters)
+    known = {"se": if_matters.se, "df": if_matters.df(level), "alpha": alpha}
+    least = _detectable(found, found.df(level), alpha)
+    return {
+        "power": power(matters, **known),
+        "power_equivalence": equivalence_power(matters, **known),
+        "detectable": least if least < 1 else None,  # no accuracies differ by more
+        "seeds_needed": None if one_draw else fewest(if_matters.at_seeds, MOST_SEEDS, matters, alpha),
+        "units_needed": None if one_draw else fewest(if_matters.at_units, MOST_UNITS, matters, alpha),
+    }
 
 
 def spread(conditions: Sequence[Draws]) -> Spread:
@@ -338,7 +347,7 @@ def _detectable(found: Spread, df: float, alpha: float) -> float:
     return float((k + np.sqrt(k**2 + 4 * (1 + k) * rest)) / (2 * (1 + k)))
 
 
-def _fewest(at: Callable[[int], Spread], most: int, matters: float, alpha: float) -> int | None:
+def fewest(at: Callable[[int], Spread], most: int, matters: float, alpha: float) -> int | None:
     """Fewest seeds or units at which a difference that matters is told with 80% power; by halving, as power grows."""
 
     def suffices(count: int) -> bool:

@@ -49,7 +49,7 @@ def _facts(originals: Originals, row: int) -> bytes:
 
 
 def _found(out: Path, originals: Originals) -> tuple[int, np.ndarray]:
-    """How many shards of an interrupted export hold, and the rows [r] after them; the other shards are deleted."""
+    """How many shards of an interrupted export hold, and the rows [r] after them; all others are deleted."""
     count = first = 0
     shards = sorted(out.glob("shard-*.tar"))
     for path in shards:
@@ -57,7 +57,7 @@ def _found(out: Path, originals: Originals) -> tuple[int, np.ndarray]:
         if last is None:
             break
         count, first = count + 1, last + 1
-    for path in shards[count:]:
+    for path in [*shards[count:], *out.glob(".shard-*.part")]:
         path.unlink()
     return count, np.arange(first, len(originals))
 

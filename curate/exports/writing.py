@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -94,7 +94,7 @@ def export(
     originals = Originals(chosen, workers=workers, progress=progress)
     _refuse_sources(path, originals)
     part = _part_of(path)
-    with locked(part):
+    with _alone(part, path):
         found = find_export(path, request)  # another process may have made it meanwhile
         if found is None:
             with _place(part, path, request) as temporary:
@@ -221,6 +221,25 @@ def _part_of(path: Path) -> Path:
 
 
 @contextmanager
+def _alone(part: Path, path: Path) -> Iterator[None]:
+    """Makes exports to ``path`` for this process alone; errors name that, not the hidden folder beside it.
+
+    Raises:
+        ForeignFolderError: another process makes one.
+        StorageError: nothing can be made there.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(part))
+        except ForeignFolderError:
+            hint = "Wait until it is done, or choose another --out."
+            raise ForeignFolderError(f"Another process is exporting to {path}.", hint=hint) from None
+        except StorageError as error:
+            raise StorageError(error.message.replace(str(part), str(path)), hint=error.hint) from error
+        yield
+
+
+@contextmanager
 def _place(part: Path, path: Path, request: dict[str, Any]) -> Iterator[Path]:
     """Where to make this export. A folder that is cut short waits there; a file, or what cannot be made, does not.
 
@@ -230,8 +249,8 @@ def _place(part: Path, path: Path, request: dict[str, Any]) -> Iterator[Path]:
     own = part / files.digest(request)[:12]
     try:
         (own / "made" if request["to"] in FOLDERS else own).mkdir(parents=True, exist_ok=True)
-        for cut in own.rglob(".*.part"):
-            cut.unlink()
+        for folder, _, _ in os.walk(own):
+            files.sweep(Path(folder))
         yield own / "made"
     except BaseException as error:
         is_final = isinstance(error, CurateError) and not isinstance(error, StorageError | ForeignFolderError)

@@ -30,7 +30,7 @@ from embeddings.pictures.views import decode_part, read_file_of
 from embeddings.pipeline.batches import core_count
 from embeddings.progress import Progress
 from embeddings.sources import Source
-from embeddings.store import ShardedVectors, load_array
+from embeddings.vectors import ShardedVectors, load_array
 
 SHARD_BYTES = 1 << 26
 STREAM = "Or keep no decoded images and decode at each visit: --set cache=0."

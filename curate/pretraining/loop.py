@@ -34,6 +34,7 @@ from curate.pretraining.spend import resolve
 from curate.pretraining.supply import FOLDER, TrainingImages, Waiting, is_begun, open_images
 from curate.pretraining.trained_on import write_trained_on
 from curate.pretraining.trainer import Trainer
+from curate.pretraining.trends import loss_ends
 from curate.pretraining.watch import Monitor, crosses, resolve_watch
 from curate.results import Run, Selection
 from embeddings import files
@@ -196,13 +197,13 @@ def _train(
     return mark, {"seconds": round(mark.seconds, 3), "waiting_share": waiting.share}
 
 
-def read_ahead(items: Iterable[T], load: Callable[[T], U], *, depth: int = READ_AHEAD) -> Iterator[tuple[T, U]]:
-    """Each item with what ``load`` makes of it, in order; one thread loads up to ``depth`` items ahead."""
+def read_ahead(items: Iterable[T], load: Callable[[T], U]) -> Iterator[tuple[T, U]]:
+    """Each item with what ``load`` makes of it, in order; one thread loads up to READ_AHEAD items ahead."""
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[tuple[T, Future[U]]] = deque()
         for item in items:
             waiting.append((item, pool.submit(load, item)))
-            if len(waiting) > depth:
+            if len(waiting) > READ_AHEAD:
                 ready, future = waiting.popleft()
                 yield ready, future.result()
         for ready, future in waiting:
@@ -233,14 +234,15 @@ def _realized(plan: Plan, mark: Mark, settings: Settings, images: Images) -> Pla
 def _facts(trainer: Trainer, plan: Plan, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """What run.json says of a finished run."""
     settings = trainer.settings
+    first, last = loss_ends(rows)
     versions = {name: version(name) for name in ("numpy", "pillow", "torch")}
     return {
         "schema": "curate.run/1",
         "config": settings.document(),
         "selection": settings.selection,
         **plan.to_json(),
-        "loss_first": rows[0]["loss"],
-        "loss_last": rows[-1]["loss"],
+        "loss_first": first,
+        "loss_last": last,
         "device": trainer.placement.device.type,
         "precision": trainer.placement.precision,
         "versions": {"python": platform.python_version(), **versions},

@@ -39,7 +39,7 @@ from curate.pretraining.augment.draws import image_hash
 from curate.pretraining.augment.transfer import on_device
 from curate.pretraining.gradients import network_pass, split
 from curate.pretraining.images import COLUMNS, identities, load_images
-from curate.pretraining.methods import Learner
+from curate.pretraining.methods import Learner, load_method
 from curate.pretraining.sample import Sample, Seen
 from curate.pretraining.supply import TrainingImages
 from curate.pretraining.trainer import Trainer
@@ -73,6 +73,12 @@ class Unseen:
             loss, *without = losses(trainer, sample, share=share, batch=len(self.seen))
             found |= {f"{name}_loss": loss, f"{name}_parts": without}
         return found
+
+    def begin(self, trainer: Trainer, *, batch: int) -> dict[str, Any]:
+        """The same before the first step, and what the later looks are compared by; ``batch`` is that of training."""
+        chance, recipe = load_method(trainer.settings.method).chance_loss, trainer.settings.recipe
+        share = chance(recipe, len(self.seen)) / chance(recipe, batch)
+        return {**self.read(trainer, share=0.0), "seen_share": self.share, "look_chance": share}
 
     def facts(self) -> dict[str, Any]:
         """What run.json says."""

@@ -19,7 +19,8 @@ from curate.pretraining import ranks
 from curate.pretraining.checkpoint import KEPT, Mark
 from curate.pretraining.curves import Curves
 from curate.pretraining.features import features_of
-from curate.pretraining.health import Health, by_heart, feature_spread, judge, should_stop
+from curate.pretraining.health import Health, feature_spread, judge, should_stop, weight_norm
+from curate.pretraining.overfitting import by_heart
 from curate.pretraining.probe import TIMES, Probe, Reading
 from curate.pretraining.schedule import Batch, Schedule
 from curate.pretraining.settings import Options
@@ -79,7 +80,7 @@ class Monitor:
         self._start: Reading | None = None
         self._last: Reading | None = None
         self._unseen: Unseen | str = ""  # or why there are none
-        self._unseen_start: dict[str, Any] = {}
+        self._begun: dict[str, Any] = {}  # what health compares with, before the first step
         self._before: tuple[Batch, Measured] | None = None  # a step whose loss was not asked for yet
         self._loss: float | None = None  # the last one that was
         self.curves = Curves(None, steps=1)
@@ -92,10 +93,12 @@ class Monitor:
         if self._first:
             edge = self.trainer.settings.backbone.stored_edge
             self._unseen = find_unseen(selection, images, folder / FOLDER, samples=schedule.samples, edge=edge)
+        self._begun = {"weight_norm": weight_norm(self.trainer.learner)}
         if isinstance(self._unseen, Unseen):
-            self._unseen_start = self._unseen.read(self.trainer, share=0.0) | {"seen_share": self._unseen.share}
+            self._begun |= self._unseen.begin(self.trainer, batch=schedule.batch)
         if self._probe:
             self._start = self._last = self._read_probe(self._probe)
+            self._begun |= {"probe": self._start.accuracy, "probe_se": self._start.se}
 
     @contextmanager
     def going_on(self, mark: Mark) -> Iterator[None]:
@@ -133,7 +136,8 @@ class Monitor:
         self._before = None
         if not self._first:
             return False
-        row = {"samples_seen": batch.end, "step": batch.step + 1, **measured.to_json()}
+        row: dict[str, Any] = {"samples_seen": batch.end, "step": batch.step + 1, **measured.to_json()}
+        row |= {"weight_norm": weight_norm(self.trainer.learner), **self._stage(batch)}
         self.curves.append(row | (self._look(batch) if self._looks(batch) else {}))
         return self.watch.abort and should_stop(self.health(), self.curves.rows, samples=self._schedule.samples)
 
@@ -146,8 +150,7 @@ class Monitor:
 
     def health(self) -> Health:
         """The verdict so far."""
-        probe = {"probe": self._start.accuracy, "probe_se": self._start.se} if self._start else {}
-        return judge(self.curves.rows, method=self.trainer.settings.method, start=self._unseen_start | probe)
+        return judge(self.curves.rows, method=self.trainer.settings.method, start=self._begun)
 
     def facts(self, mark: Mark) -> dict[str, Any]:
         """What run.json says: health, probe, and where it was stopped."""
@@ -158,6 +161,13 @@ class Monitor:
             stopped = {"reason": reason, "at": mark.samples_seen, "saved": 1 - mark.samples_seen / samples}
         told = {"health": asdict(health), "probe": self._probe_facts(), "unseen": self._unseen_facts()}
         return {**told, "stopped": stopped}
+
+    def _stage(self, batch: Batch) -> dict[str, int]:
+        """Which of several stages, one after the other, a batch is of: their losses do not compare."""
+        sizes = self._schedule.stage_samples
+        if len(sizes) < 2 or self.trainer.settings.order.name == "ramp":
+            return {}
+        return {"stage": int(np.searchsorted(np.cumsum(sizes), batch.middle, side="right"))}
 
     def _looks(self, batch: Batch) -> bool:
         return crosses(batch, self._schedule.samples, TIMES)
@@ -192,9 +202,9 @@ class Monitor:
         if not isinstance(self._unseen, Unseen):
             return {"images": 0, "reason": self._unseen}
         looks = [row for row in self.curves.rows if "unseen_loss" in row]
-        ends = {"start": self._unseen_start, "end": looks[-1] if looks else self._unseen_start}
+        ends = {"start": self._begun, "end": looks[-1] if looks else self._begun}
         losses = {when: {name: look[f"{name}_loss"] for name in ("unseen", "seen")} for when, look in ends.items()}
-        return {**self._unseen.facts(), **losses, "by_heart": by_heart(*ends.values())}
+        return {**self._unseen.facts(), **losses, "by_heart": by_heart(self.curves.rows, self._begun)}
 
     def _probe_facts(self) -> dict[str, Any] | None:
         if self._probe is None or self._start is None or self._last is None:

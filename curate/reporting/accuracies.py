@@ -70,6 +70,12 @@ def to_beat(evaluation: Mapping[str, Any]) -> str:
     return f"{told} {listed(found)} by a linear head: that is what there is to beat." if found else ""
 
 
+def intervals_over(study: Mapping[str, Any] | None) -> str:
+    """What the intervals of accuracies cover, and what those of a study on the same page cover besides."""
+    besides = " The study's own, above, are over its seeds as well." if study and study["results"] else ""
+    return f"Intervals are 95%, over the test images of each run.{besides}"
+
+
 def tested_on(evaluation: Mapping[str, Any]) -> list[str]:
     """How many test images the intervals rest on."""
     known = [(labeled["name"], labeled["facts"].get("n_test")) for labeled in evaluation["labeled"]]

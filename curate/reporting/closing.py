@@ -1,7 +1,8 @@
-"""What a further examination says, in one sentence: the frozen encoder's figure, and which arms surely differ from it.
+"""What stands below the table of a further examination: what is left out of it and why, and what it says.
 
-One figure stands for each examination: what a user would decide on. A difference is settled where its paired 95%
-interval excludes zero. The untrained twin is a control, and not told here.
+It says it in one sentence: the frozen encoder's figure, and which arms surely differ from it. One figure stands for
+each examination: what a user would decide on. A difference is settled where its paired 95% interval excludes zero. The
+untrained twin is a control, and not told there.
 """
 
 from __future__ import annotations
@@ -9,15 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from curate.reporting.examined import Examination, Row
-from curate.reporting.wording import amount, listed, number, one_of, p_value, percent, with_interval
+from curate.evaluation._intervals import MIN_UNITS
+from curate.reporting.examined import Examination, Row, has_few_images
+from curate.reporting.wording import amount, counted, listed, number, one_of, p_value, percent, with_interval
 
 CONTROL = "untrained"
 SURE = 0.05
 ON_SHIFTS = 3  # told of
 ALL_BUT = "all but "  # the normal class
 OPEN = "not settled, the interval holding zero"
+CONDITIONS = {"rare": ("class", "classes"), "groups": ("group", "groups")}  # what a condition is
 Finding = Mapping[str, Any]
+
+
+def below(examination: Examination, *, is_whole: bool = False) -> list[str]:
+    """All that is to be said below the table, each thing once; a page that has the details, too, is whole."""
+    told, hidden = closing(examination), "" if is_whole else left_out(examination)
+    why = [line for line in reasons(examination) if line.partition(": ")[2].rstrip(".") not in told]
+    return [*filter(None, [hidden]), *why, *filter(None, [told])]
+
+
+def left_out(examination: Examination) -> str:
+    """Which rows are left to the page; empty where it has no more."""
+    few = {row.condition for row in examination.details if any(map(has_few_images, row.estimates))}
+    more = sum(row.condition not in few for row in examination.details)
+    noun = CONDITIONS.get(examination.about, ("condition", "conditions"))
+    told = [f"{counted(len(few), *noun)} with fewer than {MIN_UNITS} test units"] if few else []
+    told += [counted(more, "further figure")] if more else []
+    return f"Left to report.html, which --out writes: {listed(told)}." if told else ""
 
 
 def closing(examination: Examination) -> str:
@@ -27,16 +47,21 @@ def closing(examination: Examination) -> str:
     return f"{told[0].upper()}{told[1:]}." if told else ""
 
 
-def reasons(examination: Examination, rows: list[Row]) -> list[str]:
-    """Why figures of some rows are missing, each reason once with where it holds."""
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        for kind, finding in zip(examination.kinds, row.findings, strict=True):
-            if kind != CONTROL and finding is not None and finding["estimate"]["value"] is None:
-                places = found.setdefault(str(finding["estimate"]["reason"]), [])
-                places.extend([row.name] if row.name not in places else [])
-    alone = len(rows) == 1
-    return [f"n/a{'' if alone else f' for {listed(places, most=4)}'}: {why}" for why, places in found.items()]
+def reasons(examination: Examination) -> list[str]:
+    """Why figures are missing, each reason once with where it holds."""
+    found: dict[str, list[Row]] = {}
+    for row in examination.rows:
+        for why in dict.fromkeys(str(f["reason"]) for f in row.estimates if f["value"] is None):
+            found.setdefault(why, []).append(row)
+    alone = len(examination.rows) == 1
+    where = {why: "" if alone else f" for {listed(_places(examination, rows), most=4)}" for why, rows in found.items()}
+    return [f"n/a{where[why]}: {why}" for why in found]
+
+
+def _places(examination: Examination, rows: list[Row]) -> list[str]:
+    """Names of the rows; a condition of which there are all has its own."""
+    whole = {row.condition for row in rows} - {row.condition for row in examination.rows if row not in rows}
+    return list(dict.fromkeys(row.condition if row.condition in whole else row.name for row in rows))
 
 
 def _labels(examination: Examination) -> str:

@@ -1,13 +1,21 @@
-"""Further examinations of the arms as tables: a row for each condition and metric, a column for each arm."""
+"""Further examinations of the arms as tables: a row for each condition and metric, a column for each arm.
+
+Accuracies and the figures of examinations are written alike wherever they stand: 0.734 ±0.021, half the width of the
+95% interval, in a table all of whose intervals are even; in any other table 0.920 (0.871 to 0.948) throughout. So no
+cell says of a share that it may be below 0 or above 1. A row in which no arm has a figure is no row: why it has none is
+told below the table, once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from curate.evaluation._intervals import NO_INTERVAL
 from curate.reporting.wording import NOTHING, Figure, number, with_interval
 
-LOPSIDED = 0.5  # the shorter side of an interval as a share of half its width, below which it is told in full
+EVEN = 0.1  # how far the middle of an interval may lie off the value, as a share of half its width, to be told as ±
+DECIMALS, TINY = 3, 1e-9
 
 # examination -> its title, and how to read it
 EXAMINATIONS = {
@@ -46,12 +54,27 @@ class Row(NamedTuple):
     @property
     def name(self) -> str:
         """Both, as a table's first column has it."""
-        return f"{self.condition} {SHORT.get(self.metric, self.called)}".strip()
+        return f"{self.condition} {self.short}".strip()
+
+    @property
+    def short(self) -> str:
+        """The metric where room is scarce."""
+        return SHORT.get(self.metric, self.called)
 
     @property
     def called(self) -> str:
         """The metric in words."""
         return "AUROC" if self.metric == "auroc" else self.metric.replace("_", " ")
+
+    @property
+    def estimates(self) -> list[Figure]:
+        """What the arms read, of those that have a finding."""
+        return [finding["estimate"] for finding in self.findings if finding is not None]
+
+    @property
+    def has_figure(self) -> bool:
+        """Whether any arm has one."""
+        return any(estimate["value"] is not None for estimate in self.estimates)
 
 
 class Examination(NamedTuple):
@@ -66,13 +89,13 @@ class Examination(NamedTuple):
 
     @property
     def summary(self) -> list[Row]:
-        """The rows that no other sums up."""
-        return [row for row in self.rows if not row.detail]
+        """The rows with a figure that no other sums up."""
+        return [row for row in self.rows if row.has_figure and not row.detail]
 
     @property
     def details(self) -> list[Row]:
-        """The rows that others sum up."""
-        return [row for row in self.rows if row.detail]
+        """The rows with a figure that others sum up."""
+        return [row for row in self.rows if row.has_figure and row.detail]
 
 
 def examinations(labeled: Mapping[str, Any]) -> list[Examination]:
@@ -93,46 +116,49 @@ def _shown(scores: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [scores[row] for row in sorted(kept)]
 
 
-def reading(finding: Mapping[str, Any] | None) -> str:
-    """A figure with half the width of its interval."""
-    return NOTHING if finding is None else with_half_width(finding["estimate"])
-
-
 def gain(finding: Mapping[str, Any] | None) -> str:
     """The paired difference to the frozen encoder with its interval; empty where there is none."""
     found = (finding or {}).get("against_frozen")
     return with_interval(found, 3, plus=True) if found and found["value"] is not None else ""
 
 
+def writer(figures: Iterable[Figure | None]) -> Callable[[Figure | None], str]:
+    """How the figures of one table are written: with ± where all their intervals are even, else all in full."""
+    are_even = all(_is_even(figure) for figure in figures if figure is not None)
+
+    def write(figure: Figure | None) -> str:
+        if figure is None:
+            return NOTHING
+        return with_half_width(figure) if are_even else with_interval(figure, DECIMALS)
+
+    return write
+
+
+def rows_writer(rows: Iterable[Row]) -> Callable[[Figure | None], str]:
+    """``writer`` for the cells of some rows."""
+    return writer(estimate for row in rows for estimate in row.estimates)
+
+
+def has_few_images(figure: Figure) -> bool:
+    """Whether it has no interval because too few images were tested."""
+    return str(figure["method"]).startswith(NO_INTERVAL)
+
+
 def with_half_width(figure: Figure) -> str:
-    """The value with half the width of its interval, 0.734 ±0.021; a lopsided one in full, 1.000 (0.914 to 1.000)."""
+    """The value with half the width of its interval, 0.734 ±0.021."""
     value, low, high = (figure[name] for name in ("value", "low", "high"))
-    if value is None or low is None or high is None:
-        return number(value, 3)
-    if _is_lopsided(value, low, high):
-        return with_interval(figure, 3)
-    return f"{number(value, 3)} ±{number((high - low) / 2, 3)}"
+    half = "" if value is None or low is None or high is None else f" ±{number((high - low) / 2, DECIMALS)}"
+    return f"{number(value, DECIMALS)}{half}"
 
 
-def half_width(figure: Figure) -> str:
-    """The value with half the width of its interval; of a lopsided one with its wider side, 1.000 ±0.086."""
-    value, low, high = (figure[name] for name in ("value", "low", "high"))
-    if value is None or low is None or high is None or not _is_lopsided(value, low, high):
-        return with_half_width(figure)
-    return f"{number(value, 3)} ±{number(max(high - value, value - low), 3)}"
-
-
-def text_rows(
-    examination: Examination, show: Callable[[Figure], str] | None = None
-) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of ready strings."""
-    write = show or with_half_width
-    cells = [
-        [NOTHING if finding is None else write(finding["estimate"]) for finding in row.findings]
-        for row in examination.summary
-    ]
-    rows = [[row.name, *of_row] for row, of_row in zip(examination.summary, cells, strict=True)]
-    return ["", *examination.arms], rows
+def text_rows(examination: Examination, *, grouped: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of ready strings; grouped, a condition is told in the first of its rows."""
+    write, rows, before = rows_writer(examination.summary), [], None
+    for row in examination.summary:
+        name = f"  {row.short}" if grouped and row.condition == before else row.name
+        rows.append([name, *(write(finding and finding["estimate"]) for finding in row.findings)])
+        before = row.condition
+    return ["", *examination.arms] if rows else [""], rows
 
 
 def _examination(name: str, scores: Sequence[Mapping[str, Any]]) -> Examination:
@@ -148,5 +174,12 @@ def _examination(name: str, scores: Sequence[Mapping[str, Any]]) -> Examination:
     return Examination(name, title, f"{lead} {some}".strip(), arms, kinds, rows)
 
 
-def _is_lopsided(value: float, low: float, high: float) -> bool:
-    return min(high - value, value - low) < (high - low) / 2 * LOPSIDED
+def _is_even(figure: Figure) -> bool:
+    """Whether ± says what the interval says; of a share also that it stays between 0 and 1."""
+    value, low, high = (figure[name] for name in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return True
+    half = (high - low) / 2
+    middle, reach = round(value, DECIMALS), round(half, DECIMALS)  # as they are written
+    leaves = low >= 0 and high <= 1 and not reach - TINY <= middle <= 1 - reach + TINY
+    return abs((high + low) / 2 - value) <= EVEN * half + 0.5 * 10**-DECIMALS and not leaves

@@ -20,6 +20,7 @@ from curate.reporting.wording import Figure
 MOST_NAMED = 24  # in a legend
 COLORS = 9  # classes c0 to c8 of the style sheet; "ct" is the target, "cx" everything beyond
 FULL_WIDTH_INDEX = 50.0
+LEAST_GAP = 0.1  # of an axis, between the tick at its end and the next
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ def fitted_scale(values: Iterable[float | None], *, steps: int = 5) -> Scale:
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple(round(i * step, 10) for i in range(first, last + 1))
     return Scale(ticks[0], ticks[-1], ticks)
+
+
+def span_scale(low: float, high: float, *, steps: int = 4) -> Scale:
+    """A scale from ``low`` to ``high``, both with a tick, and round ticks between them that keep clear of both."""
+    step = _round_step((high - low) / steps)
+    inner = (i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1))
+    clear = LEAST_GAP * (high - low)
+    return Scale(low, high, (low, *(tick for tick in inner if low + clear < tick < high - clear), high))
 
 
 def pool_chart(shift: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
@@ -145,13 +154,18 @@ def probe_chart(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def supply_chart(supply: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Distance to the target as images are taken, with its 95% band and the knee; None without two known points."""
+    """Distance to the target as images are taken from the pools, with its 95% band and the knee.
+
+    The axis begins where the first image of a pool was taken, not at zero: before it nothing is measured. None without
+    two known points.
+    """
     told = supply or {}
     pairs = zip(told.get("n") or [], told.get("distance") or [], strict=False)
     known = [(n, figure) for n, figure in pairs if figure and figure.get("value") is not None]
     if len(known) < 2:
         return None
-    x = fitted_scale([0.0, *(n for n, _ in known)], steps=4)
+    curve = told.get("curve") or {"first": known[0][0], "own": 0}
+    x = span_scale(curve["first"], known[-1][0])
     y = fitted_scale([0.0, *(figure.get(key) for _, figure in known for key in ("value", "low", "high"))], steps=4)
     banded = [(n, figure) for n, figure in known if None not in (figure.get("low"), figure.get("high"))]
     edge = [(n, f["low"]) for n, f in banded] + [(n, f["high"]) for n, f in reversed(banded)]
@@ -162,6 +176,9 @@ def supply_chart(supply: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "band": _points(x, y, edge) if len(banded) > 1 else "",
         "zero": round(100 - y.at(0.0), 2),
         "knee": _knee(told.get("knee"), x),
+        "begins": known[0][0],
+        "own": curve["own"],
+        "own_first": curve["own"] == curve["first"],
     }
 
 

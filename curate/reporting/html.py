@@ -75,7 +75,7 @@ def _environment() -> Environment:
     environment.filters |= {name: getattr(wording, name) for name in names}
     environment.globals |= {
         "decimals_for": wording.decimals_for,
-        "closing": closing.closing,
+        "below": closing.below,
         "examined": examined,
         "explained": findings,
         "judge_sentence": judge_sentence,

@@ -8,16 +8,18 @@ from typing import Any
 from urllib.parse import quote
 
 from curate.reporting import accuracies, findings, study
-from curate.reporting.closing import closing, reasons
+from curate.reporting.closing import below
 from curate.reporting.examined import examinations, text_rows
 from curate.reporting.score_lines import LINES
 from curate.reporting.selections import (
     comparison_rows,
+    how_it_ended,
     left_out_words,
     mmd_decimals,
     selections_lead,
     share_rows,
     share_words,
+    supply_words,
 )
 from curate.reporting.sentences import judge_sentence, ordered_metrics
 from curate.reporting.wording import amount, counted, decimals_for, number, percent, points, signed, span, with_error
@@ -38,6 +40,7 @@ def render_markdown(summary: dict[str, Any]) -> str:
         parts += ["## Runs", _runs(summary["runs"])]
     for labeled in (summary["evaluation"] or {"labeled": []})["labeled"]:
         parts += [f"## Accuracies on {_escaped(labeled['name'])}", _accuracies(labeled)]
+        parts.append(_escaped(accuracies.intervals_over(summary["study"])))
         parts += [_escaped(f"Careful: {told}.") for told in accuracies.pretrained_on(labeled)]
         parts += [*_references(labeled), *_matches(labeled), *_examined(labeled)]
     return "\n\n".join(parts) + "\n"
@@ -205,15 +208,15 @@ def _selections(selections: Sequence[dict[str, Any]]) -> str:
 
 def _selection_notes(selection: dict[str, Any]) -> str:
     """Limits and their use, wishes, why it stopped, what was left out and how far near images last."""
-    stopped, far = selection["stopped"], selection["parts"]["far"]
+    far = selection["parts"]["far"]
     costs = [f"{row['name']} {amount(row['cost'])}" for row in selection["by_source"] if row["cost"]]
     told = [f"{row['name']}: {amount(row['used'])} of {amount(row['most'])} used" for row in selection["limits"]]
     told += [f"the far part is {counted(far, 'image')}"] if far else []
     told += [f"cost: {', '.join(costs)}"] if costs else []
     told += selection["wishes"]
-    told += [f"stopped: {stopped['reason']}"] if stopped else ["the budget was met"]
-    words = [f"{selection['name']}: {'; '.join(told)}.", left_out_words(selection)]
-    return _escaped(" ".join([*words, *((selection["supply"] or {}).get("words") or [])]))
+    words = [f"{selection['name']}: {'; '.join(told)}."] if told else [f"{selection['name']}:"]
+    words += [how_it_ended(selection["stopped"]), left_out_words(selection), *supply_words(selection), selection["own"]]
+    return _escaped(" ".join(filter(None, words)))
 
 
 def _shares(shares: dict[str, Any]) -> list[str]:
@@ -294,8 +297,8 @@ def _examined(labeled: dict[str, Any]) -> list[str]:
     parts = []
     for examination in examinations(labeled):
         parts += [f"### {examination.title}", *([examination.lead] if examination.lead else [])]
-        parts.append(_table(*text_rows(examination)))
-        parts += map(_escaped, (*reasons(examination, examination.summary), *filter(None, [closing(examination)])))
+        parts += [_table(*text_rows(examination))] if examination.summary else []
+        parts += map(_escaped, below(examination))
     return parts
 
 

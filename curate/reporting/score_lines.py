@@ -6,14 +6,13 @@ Tables and pictures of all of it are on the page.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from curate.reporting.findings import Finding, Shift, delivery_notes, found_in, telling_words
 from curate.reporting.measures import measured
 from curate.reporting.wording import counted, listed, number, percent, span
-from curate.scoring.measures import DEFAULT, MEASURES
 
-BY_DEFAULT = {"frechet", *(figure for name in DEFAULT for figure in MEASURES[name].figures)}
 REST = "Tables and pictures of these findings are in report.html: --out FOLDER writes it."
 
 
@@ -73,7 +72,9 @@ def delivery_lines(shift: Shift) -> list[str]:
 def measure_lines(shift: Shift) -> list[str]:
     """Further measures, one line each."""
     names = [pool["name"] for pool in shift["pools"]]
-    only = [{"metrics": {k: v for k, v in pool["metrics"].items() if k not in BY_DEFAULT}} for pool in shift["pools"]]
+    only = [
+        {"metrics": {k: v for k, v in pool["metrics"].items() if k not in _by_default()}} for pool in shift["pools"]
+    ]
     return [
         f"{row['title']} ({row['says']}): "
         + "; ".join(f"{name} {_cell(cell)}" for name, cell in zip(names, row["cells"], strict=True))
@@ -90,6 +91,14 @@ LINES: dict[str, Callable[[Shift], list[str]]] = {
     "delivery": delivery_lines,
     "measures": measure_lines,
 }
+
+
+@cache
+def _by_default() -> frozenset[str]:
+    """Figures that are in the table of distances."""
+    from curate.scoring.measures import DEFAULT, MEASURES  # loads the distances
+
+    return frozenset({"frechet", *(figure for name in DEFAULT for figure in MEASURES[name].figures)})
 
 
 def _best(row: Finding) -> str:

@@ -20,11 +20,13 @@ import pyarrow.compute as pc
 from curate.comparison import RANDOM, Comparison, called
 from curate.reporting.thumbnails import Album
 from curate.reporting.wording import counted, decimals_for, number, one_of, percent
-from curate.results import Selection
+from curate.results import TARGET, Selection
 
 PICTURED = 12  # selections with pictures
 SHEET = 12  # pictures on a contact sheet
 NAME_WIDTH = 60  # of a label or group
+NEARLY_ALL = 0.9  # share of a selection
+CAP = "with #cap:0 at the end of the target's address"
 FAR = "far"  # the code of the far part's images
 EXCLUDED = ("excluded", "contaminated")  # codes of images that an excluded source keeps out
 LEFT_OUT = {  # code -> what it is called
@@ -52,6 +54,7 @@ def selection_part(name: str, selection: Selection, album: Album | None) -> dict
         "shares": _shares(facts),
         "left_out": _left_out(selection.left_out),
         "supply": facts.get("supply"),
+        "own": own_words(selection),
         "sheets": _sheets(selection, album) if album else [],
         "rejected": _rejected(selection, album) if album else [],
         "digest": selection.digest,
@@ -99,6 +102,48 @@ def wishes(facts: Mapping[str, Any]) -> list[str]:
     said += [f"far part: {percent(asked['far'], 0)} of the images"] if asked.get("far") else []
     said += [f"trained in the order {asked['order']}"] if asked.get("order") else []
     return [*terms, *([f"target images that count more or less: {weights}"] if weights else []), *said]
+
+
+def own_words(selection: Selection) -> str:
+    """That a selection is, but for a tenth at most, the target's own images: why, and what to do; empty if it is not.
+
+    Nothing is said where there was no pool to choose from.
+    """
+    facts, counts, n = selection.facts, selection.counts(), len(selection)
+    candidates = facts.get("candidates") or {}
+    pools, own = sum(candidates.values()) - candidates.get(TARGET, 0), counts.get(TARGET, 0)
+    if not pools or not own or own < NEARLY_ALL * n:
+        return ""
+    rest = ", ".join(f"{name} {count:,}" for name, count in counts.items() if name != TARGET)
+    head = f"All {n:,} chosen are the target's own training images"
+    if own < n:
+        head = f"{own:,} of the {n:,} chosen are the target's own training images, the others {rest}"
+    elif n == 1:
+        head = "The one chosen is the target's own training image"
+    knee = (facts.get("supply") or {}).get("knee")
+    if facts.get("stopped") and knee and not facts.get("past_knee"):
+        adds = f"the pools add {knee['from_pools']:,} near ones" if knee["from_pools"] else "no pool adds a near one"
+        return (
+            f"{head}: {adds}. Look for pools nearer to the target (`curate score` tells how far each is), go on "
+            f"into the far ones with --past-knee, or leave the target's own images out {CAP}."
+        )
+    more = f"For more images of the pools raise --budget above {counted(max(candidates[TARGET], n), 'image')}, or"
+    wish = "To have others instead," if facts.get("stopped") else more
+    return f"{head}; the target's own are candidates like the others. {wish} leave them out {CAP}."
+
+
+def how_it_ended(stopped: Mapping[str, Any] | None) -> str:
+    """Whether a selection met its budget, or where and why it stopped."""
+    if not stopped:
+        return "The budget was met."
+    at = f" at {number(stopped['at'])}" if "at" in stopped else ""
+    return f"Stopped{at}: {stopped['reason'].rstrip('.')}."
+
+
+def supply_words(selection: Mapping[str, Any]) -> list[str]:
+    """How far near images last, but for what is said already of where it stopped."""
+    said = (selection["stopped"] or {}).get("reason")
+    return [words for words in (selection["supply"] or {}).get("words") or [] if words != said]
 
 
 def left_out_words(selection: Mapping[str, Any]) -> str:

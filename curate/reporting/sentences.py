@@ -14,8 +14,8 @@ from typing import Any
 from curate.distances._frechet import DIRECTIONS, PER_DIRECTION
 from curate.reporting import study_words
 from curate.reporting.accuracies import Score, matches, pretrained_on, tested_on, to_beat, tuned_public
+from curate.reporting.advice import advice, another_try, taken_near
 from curate.reporting.wording import Figure, counted, listed, number, one_of, percent, points, span
-from curate.scoring.verdicts import has_far_part
 
 METRICS = ("linear", "linear_balanced", "knn", "knn_balanced")  # the first one there is decides
 FULL_RESOLUTION = DIRECTIONS * PER_DIRECTION  # target images from which the distance uses all its directions
@@ -27,7 +27,6 @@ VERDICTS = {
     "unclear": "unclear, the interval spanning a limit",
     "copies": "mostly copies of target images",
 }
-ACTIONS = ("use", "repair", "use part", "use last", "far", "too few", "copies")
 
 
 def headline(summary: dict[str, Any]) -> list[str]:
@@ -40,7 +39,8 @@ def headline(summary: dict[str, Any]) -> list[str]:
             _certainty(summary, outcomes),
         ]
     beat = "" if shift or not summary["evaluation"] else to_beat(summary["evaluation"])
-    return [beat or _worth(shift), _action(shift, outcomes), _certainty(summary, outcomes)]
+    told = advice(shift, taken=taken_near(summary["selections"]))
+    return [beat or _worth(shift), _action(shift, outcomes, told), _certainty(summary, outcomes)]
 
 
 def judge_sentence(judge: dict[str, Any]) -> str:
@@ -98,73 +98,27 @@ def _worth(shift: dict[str, Any] | None) -> str:
     return f"Of {counted(len(pools), 'pool')} compared with the target, {listed(groups, most=9)}, {scale}."
 
 
-def _action(shift: dict[str, Any] | None, outcomes: Sequence[Outcome]) -> str:
+def _action(shift: dict[str, Any] | None, outcomes: Sequence[Outcome], advised: str) -> str:
     known = [o for o in outcomes if o.kind != "unknown"]
     wins = [o for o in known if o.kind == "beats"]
     if not outcomes:
-        return _advice(shift)
+        return advised
     if not known:
-        return f"Whether pretraining pays is open, {outcomes[0].detail}; {_lowered(_advice(shift))}"
+        return f"Whether pretraining pays is open, {outcomes[0].detail}; {_lowered(advised)}"
     details = listed([o.detail for o in (wins or known)], most=3)
     if len(wins) == len(known):
         but = ", but not its fine-tuning" if all(o.tuned for o in wins) else ""
-        return f"Pretrain: it beat doing nothing, the frozen public encoder{but}; {details}; {_lowered(_advice(shift))}"
+        return f"Pretrain: it beat doing nothing, the frozen public encoder{but}; {details}; {_lowered(advised)}"
     if wins:
         rest = listed([o.labeled for o in known if o.kind != "beats"])
         return f"Pretrain where it paid: it beat doing nothing, the frozen public encoder; {details}; not so on {rest}."
     verb = "gained nothing beyond the noise over" if all(o.kind == "noise" for o in known) else "did not beat"
-    return f"Keep the frozen public encoder: pretraining {verb} doing nothing; {details}{_another_try(shift)}."
-
-
-def _advice(shift: dict[str, Any] | None) -> str:
-    """What to do with the pools, as a sentence."""
-    if shift is None:
-        return "Score the pools before you choose among them."
-    if not shift["pools"]:
-        return "Add at least one pool to learn whether anything is worth pretraining on."
-    named = _by_action(shift)
-    use, part, last, leave = (named[action] for action in ("use", "use part", "use last", "far"))
-    parts = [f"use {listed(use)}"] if use else []
-    parts += [f"repair {name} first: {step}" for name, step in _repairs(shift)]
-    parts += [f"select from {listed(_with_far_share(shift, part))} and do not take {_them(part)} whole"] if part else []
-    if not parts:
-        parts = ["no pool is near: do not pretrain on these"]
-    else:
-        parts += [f"keep {listed(last)} for last"] if last else []
-        parts += [f"leave {listed(leave)}"] if leave else []
-    if named["too few"]:
-        parts.append(f"add images to {listed(named['too few'])} before deciding on {_them(named['too few'])}")
-    if named["copies"]:
-        repeat = one_of(len(named["copies"]), "repeats", "repeat")
-        parts.append(f"count nothing on {listed(named['copies'])}, which {repeat} the target")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
+    return f"Keep the frozen public encoder: pretraining {verb} doing nothing; {details}{another_try(shift)}."
 
 
 def _pools_advice(shift: dict[str, Any] | None) -> str:
     """The advice where there are pools."""
-    return _advice(shift) if shift and shift["pools"] else ""
-
-
-def _with_far_share(shift: dict[str, Any], names: Sequence[str]) -> list[str]:
-    """Pools to be used in part, with the share that is far where that is why."""
-    findings = {pool["name"]: pool["findings"] for pool in shift["pools"]}
-    shares = {name: findings[name]["parts"]["share"]["value"] for name in names if has_far_part(findings[name])}
-    return [f"{name} (about {percent(shares[name], 0)} of it is far)" if name in shares else name for name in names]
-
-
-def _repairs(shift: dict[str, Any]) -> list[tuple[str, str]]:
-    """Pools that one preprocessing step brings near, and the step."""
-    return [(p["name"], p["findings"]["factors"]["step"]) for p in shift["pools"] if p["action"] == "repair"]
-
-
-def _another_try(shift: dict[str, Any] | None) -> str:
-    if shift is None or not shift["pools"]:
-        return ""
-    near = _by_action(shift)["use"]
-    if not near:
-        return "; no pool is near: do not pretrain on these"
-    return f"; of the pools, only {listed(near)} {one_of(len(near), 'is', 'are')} near enough for another try"
+    return advice(shift) if shift and shift["pools"] else ""
 
 
 def _certainty(summary: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
@@ -364,14 +318,6 @@ def _overlap(a: Figure, b: Figure) -> bool:
     if None in (a["low"], b["low"], a["high"], b["high"]):
         return False
     return bool(a["low"] <= b["high"] and b["low"] <= a["high"])
-
-
-def _by_action(shift: dict[str, Any]) -> dict[str, list[str]]:
-    return {action: [p["name"] for p in shift["pools"] if p["action"] == action] for action in ACTIONS}
-
-
-def _them(names: Sequence[str]) -> str:
-    return one_of(len(names), "it", "them")
 
 
 def _lowered(sentence: str) -> str:

@@ -10,6 +10,7 @@ from curate.reporting.text import TextTable
 from curate.reporting.wording import counted, listed, percent, span
 
 MOST = 12  # claims on a terminal, beside those of the first table; the rest is on the page
+OVER = "Intervals are over seeds and test units together."
 LAST = (TUNED, "finetuned, both", "supervised")  # questions whose claims are told after the others
 OTHERS = {"finetuned": "fine-tuned it reads", "supervised": "a network trained on the labels alone"}
 COUNTS = {"seeds": "seed", "conditions": "target", "units": "test unit"}
@@ -62,7 +63,7 @@ def _arms(results: Results) -> TextTable:
     ranked = sorted(claims, key=lambda claim: -float(claim["means"][0]))
     rows += [[c["sides"][0], percent(c["means"][0]), difference(c), c["status"]] for c in ranked]
     header = ["", f"{told['y']} accuracy", "against frozen, points", "beats it"]
-    return TextTable("Arms, the most accurate first, against the frozen public encoder", header, rows, kept=1)
+    return TextTable(f"Arms, the most accurate first, against the frozen public encoder\n{OVER}", header, rows, kept=1)
 
 
 def _contrasts(results: Results) -> list[TextTable]:

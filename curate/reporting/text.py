@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 from curate.comparison import Comparison, Reading, called
 from curate.eval_report import EvalReport
-from curate.reporting.closing import closing, reasons
-from curate.reporting.examined import Examination, examinations, half_width, text_rows
+from curate.reporting.closing import below
+from curate.reporting.examined import Examination, examinations, text_rows, writer
 from curate.reporting.score_lines import finding_lines
+from curate.reporting.selections import how_it_ended, own_words
 from curate.reporting.sentences import headline, judge_sentence
 from curate.reporting.summary import summarize
-from curate.reporting.wording import NOTHING, likely, number, percent, signed, span, with_error, with_interval
+from curate.reporting.wording import NOTHING, counted, likely, number, percent, signed, span, with_error, with_interval
 from curate.results import FAR, Estimate, Run, Selection, ShiftReport
 
 NAME_WIDTH = 34  # of an encoder in a table
@@ -20,8 +21,8 @@ ON_TERMINAL = ("linear", "knn")  # of the accuracies
 BETWEEN = 2  # blanks between two columns
 CONTINUED = "(continued)"
 HOW_READ = (
-    "linear: by a linear head on frozen features; knn: by the nearest training images; ± half the width of the 95% "
-    "interval, of a lopsided one its wider side."
+    "linear: by a linear head on frozen features; knn: by the nearest training images; 95% intervals over the test "
+    "images (± half their width), not over seeds."
 )
 NEW = "of the samples were first looks at an image"  # a share D = N / C
 
@@ -94,14 +95,14 @@ def score_table(report: ShiftReport) -> TextTable:
             ]
         )
     header = ["pool", "verdict", "what to do", "index ±95%", "before next", "coverage (null)", "copies", "n"]
-    return TextTable("Nearest first. Index: 0 = the target itself, 50 = its own total variance.", header, rows)
+    return TextTable("Nearest first. Index: 0 = the target itself, 50 = its own total variance.", header, rows, kept=1)
 
 
 def matrix_table(reports: Mapping[str, ShiftReport]) -> TextTable:
     """Index and verdict of every pool for every target."""
     pools = dict.fromkeys(pool.name for report in reports.values() for pool in report.pools)
     rows = [[name, *(f"{_half_width(r[name].index)} {r[name].verdict}" for r in reports.values())] for name in pools]
-    return TextTable("Index ±95% of every pool, by target.", ["pool", *reports], rows)
+    return TextTable("Index ±95% of every pool, by target.", ["pool", *reports], rows, kept=1)
 
 
 def profile_table(report: ShiftReport) -> TextTable:
@@ -119,17 +120,26 @@ def profile_table(report: ShiftReport) -> TextTable:
         ["classes", f"{len(classes)} ({largest})" if classes else "no labels"],
         ["groups", f"{target['groups']:,}" if target["groups"] else "none"],
         ["effective rank", number(target["effective_rank"], 0)],
-        ["half against half", f"{with_error(report.floor.to_json(), 1)} standard error (truth 0)"],
+        ["half against half", _floor_words(report.floor)],
         *[[c["measure"], "yes" if c["ok"] else f"no: {c['why']}"] for c in target["carries"]],
     ]
     return TextTable("Target", ["", ""], facts)
+
+
+def _floor_words(floor: Estimate) -> str:
+    """The distance between two halves of the target, or why there is none."""
+    if floor.value is None:
+        return f"{NOTHING}: {floor.reason.rstrip('.')}" if floor.reason else NOTHING
+    return f"{with_error(floor.to_json(), 1)} standard error (truth 0)"
 
 
 def selection_table(selection: Selection) -> TextTable:
     """Chosen images per source."""
     counts = selection.counts()
     rows = [[name, f"{n:,}", percent(n / max(len(selection), 1))] for name, n in counts.items()]
-    return TextTable(f"{len(selection):,} images by {selection.facts['method']}", ["source", "images", "share"], rows)
+    return TextTable(
+        f"{counted(len(selection), 'image')} by {selection.facts['method']}", ["source", "images", "share"], rows
+    )
 
 
 def selection_lines(selection: Selection) -> list[str]:
@@ -137,7 +147,7 @@ def selection_lines(selection: Selection) -> list[str]:
     facts, supply = selection.facts, selection.facts["supply"]
     stopped, lines = facts["stopped"], []
     if stopped:
-        lines.append(f"Stopped at {stopped['at']:,}: {stopped['reason']}")
+        lines.append(how_it_ended(stopped))
     elif supply and supply["knee"]:
         lines.append(f"{supply['words'][0]} It was told to go on past that.")
     lines += supply["words"][1:] if supply else []
@@ -147,7 +157,7 @@ def selection_lines(selection: Selection) -> list[str]:
             lines.append(f"{name.capitalize()}: {limit['used']:,.6g} of {limit['most']:,.6g} used{ended}.")
     if facts["limits"].get("far") and FAR not in selection.rows()["code"].to_pylist():
         lines.append("The far part is empty: no candidate is far, or the method draws none.")
-    return lines
+    return [*lines, *filter(None, [own_words(selection)])]
 
 
 def comparison_table(comparison: Comparison) -> TextTable:
@@ -164,9 +174,8 @@ def comparison_table(comparison: Comparison) -> TextTable:
     title = (
         f"On {comparison.judging:,} target images that no method saw, nearest by {_short(called(first))} first{settled}"
     )
-    return TextTable(
-        title, ["method and judges", "images", "index ±95%", "against random ±95%", "coverage (null)"], rows
-    )
+    header = ["method and judges", "images", "index ±95%", "against random ±95%", "coverage (null)"]
+    return TextTable(title, header, rows, kept=1)
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:
@@ -185,7 +194,6 @@ def run_table(run: Run) -> TextTable:
         ["samples seen C", f"{facts['samples_seen']:,}"],
         ["epochs E = C / N", number(facts["epochs_equivalent"], 1)],
         ["diversity D = N / C", _new_words(facts["diversity"])],
-        ["loss", f"{number(facts['loss_first'], 3)} to {number(facts['loss_last'], 3)}"],
         *([["probe", _probe_words(facts["probe"])]] if facts.get("probe") else []),
         ["health", f"{facts['health']['verdict']}: {facts['health']['detail']}"],
         *([["what to do", facts["health"]["remedy"]]] if facts["health"].get("remedy") else []),
@@ -215,11 +223,11 @@ def evaluation_table(report: EvalReport) -> TextTable:
     """Arms on every labeled set, the frozen public encoder first; the page has the other metrics."""
     metrics = [name for name in ON_TERMINAL if any(name in s.metrics for s in report.scores)]
     names = list(dict.fromkeys(s.labeled for s in report.scores))
-    many = len(names) > 1
+    many, write = len(names) > 1, writer(_plain(s.metrics.get(name)) for s in report.scores for name in metrics)
     rows = [
         [
             f"{s.labeled} / {s.arm}" if many else s.arm,
-            *(_accuracy(s.metrics.get(name)) for name in metrics),
+            *(write(_plain(s.metrics.get(name))) for name in metrics),
             _gain(s.against_frozen.get("linear")),
             _labels(s.label_equivalents),
         ]
@@ -240,10 +248,9 @@ def examination_tables(report: EvalReport) -> list[TextTable]:
 
 def _examination_table(labeled: str, found: Examination) -> TextTable:
     """One examination, the frozen arm's column in every part; below it why figures are missing, and what it says."""
-    header, rows = text_rows(found, half_width)
+    header, rows = text_rows(found, grouped=True)
     title = f"{labeled}: {found.title}\n{found.lead}".strip()
-    below = (*reasons(found, found.summary), *filter(None, [closing(found)]))
-    return TextTable(title, [name.replace(":", ":\n") for name in header], rows, below, kept=2)
+    return TextTable(title, [name.replace(":", ":\n") for name in header], rows, tuple(below(found)), kept=2)
 
 
 def _headline(report: ShiftReport) -> list[str]:
@@ -253,7 +260,19 @@ def _headline(report: ShiftReport) -> list[str]:
 def _remarks(report: ShiftReport) -> list[str]:
     """What other measures and a second encoder add."""
     of_pools = [f"{pool.name}: {note}" for pool in report.pools for note in pool.notes]
-    return [*of_pools, *report.notes, *_judged(report)]
+    return [*of_pools, *report.notes, *_judged(report), *unread_lines(report)]
+
+
+def unread_lines(report: ShiftReport) -> list[str]:
+    """How many images of which sources count nowhere, since they could not be read."""
+    sources = {"target": report.target, **{pool.name: pool.facts for pool in report.pools}}
+    lost = [
+        f"{facts['errors']:,} of {facts['errors'] + facts['n']:,} of {name}"
+        for name, facts in sources.items()
+        if facts.get("errors")
+    ]
+    hint = "`curate embed SOURCE --out DIR` lists them with the reason in errors.parquet"
+    return [f"Images that could not be read and count nowhere: {', '.join(lost)}; {hint}."] if lost else []
 
 
 def _judged(report: ShiftReport) -> list[str]:
@@ -289,8 +308,8 @@ def _covered(coverage: Estimate) -> str:
     return f"{percent(coverage.value, 0)} ({percent(coverage.null, 0)})" if coverage.value is not None else NOTHING
 
 
-def _accuracy(estimate: Estimate | None) -> str:
-    return NOTHING if estimate is None else half_width(estimate.to_json())
+def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
+    return None if estimate is None else estimate.to_json()
 
 
 def _gain(estimate: Estimate | None) -> str:

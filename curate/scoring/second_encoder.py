@@ -53,7 +53,7 @@ def under(side: Side, judge: str, **embedding: Unpack[Embedding]) -> Judged:
             hint="Put them back, embed them again, or leave --judge out.",
         ) from None
     if other.spec == store.spec:
-        raise UsageError(f"{judge} judges itself.", hint="Name another encoder with --judge.")
+        raise UsageError(f"{judge} scores and judges itself.", hint="Name another encoder with --judge.")
     place = {key: row for row, key in enumerate(store.column("key"))}
     kept = [row for row, key in enumerate(other.column("key")) if key in place]
     if not kept:

@@ -23,6 +23,7 @@ NEAR, MIDDLE = 20.0, 35.0
 COPIES = 0.5
 LARGE = 0.15  # of a pool, surely: a far part to be told from the small groups that any pool of another style has
 COVERS = 0.8  # of the coverage that a pool of the target's own kind would have
+ACTIONS = ("use", "repair", "use part", "use last", "leave out", "add images", "look")
 TOO_WIDE = 5.0  # half an interval in points of the index: a third of what lies between the limits
 
 
@@ -60,15 +61,15 @@ def verdict_of(index: Estimate, floor: Estimate, copied: float) -> str:
 
 
 def action(verdict: str, index: Estimate, coverage: Estimate | None, findings: Mapping[str, Any]) -> str:
-    """What to do with a pool, in a word or two.
+    """What to do with a pool, one of ACTIONS; the verdict beside it says why.
 
     ``use``; ``repair`` (one preprocessing step brings it near: the findings on factors say which); ``use part`` (far as
     a whole, but it serves the target; or a large part of it is far, and the rest near: select from it); ``use last``
-    (middle, or about there: when nearer images are used up); ``copies`` (nothing new in it); ``far`` (leave it); ``too
-    few`` (to tell: add images).
+    (middle, or about there: when nearer images are used up); ``leave out`` (far, or nothing new in it); ``add images``
+    (too few to tell); ``look`` (at its near copies of target images, which seem memorized).
     """
     if verdict == "copies" or findings.get("memorized", {}).get("suspicious"):
-        return "copies"
+        return "leave out" if verdict == "copies" else "look"
     mixed = has_far_part(findings)
     if verdict in ("same", "near"):
         return "use part" if mixed else "use"
@@ -76,10 +77,10 @@ def action(verdict: str, index: Estimate, coverage: Estimate | None, findings: M
         return "repair"
     low, high = _interval(index)
     if verdict == "unclear" and high - low > 2 * TOO_WIDE:
-        return "too few"
+        return "add images"
     if mixed or relative(coverage) >= COVERS:
         return "use part"
-    return "use last" if (index.value or 0.0) < MIDDLE else "far"
+    return "use last" if (index.value or 0.0) < MIDDLE else "leave out"
 
 
 def has_far_part(findings: Mapping[str, Any], least: float = LARGE) -> bool:

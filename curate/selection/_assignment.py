@@ -39,7 +39,7 @@ from curate.selection._ledger import Ledger
 from curate.selection._turns import Schedule, Turns, is_taker, reasons, subset, take_turns
 from embeddings.neighbors import DECIMALS, nearest
 from embeddings.progress import Progress, silent
-from embeddings.store import Vectors
+from embeddings.vectors import Vectors
 
 EDGES = 1 << 21
 SPARE = 16  # candidates in the first lists beyond four per image wanted

@@ -1,18 +1,21 @@
-"""What a target image takes of those near it: the one that keeps the chosen like the target as a whole.
+"""What is taken among a few candidates: the one that keeps the chosen like the target as a whole.
 
     J(S) = 2 |m_S|^2 + |C_S - C_T|_F^2
 
 m_S is the mean and C_S the second moment of the chosen images about the target's mean, C_T the target's, in units in
-which the target's images have mean square 1. J is MMD^2 with the kernel (x.y + 1)^2, so this is kernel herding among a
-few candidates at a time: each pick x is the one with the least
+which the target's images have mean square 1. Pools that cannot be told from the target count as more images of it: few
+images' own moments are off by more than those of all together (51 garments', alone, made a choice worse than a plain
+draw, by 3.9 +- 1.7 where all together made it better by 1.3 +- .5). J is MMD^2 with the kernel (x.y + 1)^2, so this is
+kernel herding among a few candidates at a time: each pick x is the one with the least
 
     |S + x| J(S + x) + 0.05 d(x)     d(x) = squared distance to the image whose turn it is, its price included
 
-Nearest images alone lean to one side, as all of a pool are drawn in the same style; of sixteen near ones some lean the
-other way. Only moments of what was taken are kept, so a pick costs r k^2 operations, whatever the size of the pools.
+and d = 0 where it is nobody's turn. Nearest images alone lean to one side, as all of a pool are drawn in the same
+style; of sixteen near ones some lean the other way. Only moments of what was taken are kept, so a pick costs r k^2
+operations, whatever the size of the pools.
 
 Source: Chen, Welling and Smola, Super-samples from kernel herding (UAI 2010). Deviations: without replacement, and only
-among the nearest of the target image whose turn it is, so that no kind of image is passed over.
+among the nearest of the target image whose turn it is, or among neighbors, so that no kind of image is passed over.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ class Balance:
     """The chosen images' mean and second moment, and the pick that brings them nearest to the target's."""
 
     def __init__(self, targets: np.ndarray, weights: np.ndarray, pool: np.ndarray, *, reach: int) -> None:
-        """From the target's images [m, k], how much each counts [m], the candidates [n, k], and how many are compared.
+        """From images like the target's [m, k], how much each counts [m], the candidates [n, k], and how many compete.
 
         The target's own image, at distance 0, is always taken.
         """
@@ -43,10 +46,16 @@ class Balance:
 
     def pick(self, rows: np.ndarray, distances: np.ndarray) -> int:
         """Place of the best among candidates [r], the nearest first; it counts as taken."""
-        rows = rows[distances <= WIDTH * distances[0]]
+        rows = rows[distances <= WIDTH * distances[0]] if distances[0] > 0 else rows[:1]
+        return self._best(rows, NEARNESS * distances[: len(rows)] / self._unit**2)
+
+    def pick_any(self, rows: np.ndarray) -> int:
+        """Place of the best among candidates [r], however near; it counts as taken."""
+        return self._best(rows, np.zeros(len(rows)))
+
+    def _best(self, rows: np.ndarray, penalties: np.ndarray) -> int:
         points = (self._pool[rows] - self._mean) / self._unit
-        costs = self._costs(points) + NEARNESS * distances[: len(rows)] / self._unit**2
-        place = int(costs.round(DECIMALS).argmin()) if distances[0] > 0 else 0
+        place = int((self._costs(points) + penalties).round(DECIMALS).argmin())
         self.add(points[place])
         return place
 

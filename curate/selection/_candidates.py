@@ -15,7 +15,8 @@ from curate.results import TARGET, ShiftReport
 from curate.selection._ledger import Ledger
 from embeddings.neighbors import nearest
 from embeddings.progress import Progress, silent
-from embeddings.store import EmbeddingStore, Vectors
+from embeddings.store import EmbeddingStore
+from embeddings.vectors import Vectors
 
 BLOCK_ROWS = 4096
 KEY_ROWS = 65_536  # keys that are Python objects at once

@@ -21,8 +21,7 @@ def find_selection(folder: Path, request: dict[str, Any], sources: dict[str, str
     Raises:
         ForeignFolderError: another selection (names the first field that differs), a damaged one, or other files.
     """
-    if not (folder / MARKER).exists():
-        _refuse_others(folder)
+    if refuse_foreign(folder):
         return None
     try:
         found = Selection.open(folder)
@@ -37,7 +36,14 @@ def find_selection(folder: Path, request: dict[str, Any], sources: dict[str, str
     return found if found.sources == sources else replace(found, sources=sources).save(folder)
 
 
-def _refuse_others(folder: Path) -> None:
+def refuse_foreign(folder: Path) -> bool:
+    """True if a selection can be written there, False if there is one.
+
+    Raises:
+        ForeignFolderError: other files.
+    """
+    if (folder / MARKER).exists():
+        return False
     if folder.is_file():
         raise ForeignFolderError(f"{folder} is a file.", hint="Choose a new folder for --out.")
     foreign = [name for name in files.list_names(str(folder)) if name not in (*PARTS, *REPORTS)]
@@ -45,3 +51,4 @@ def _refuse_others(folder: Path) -> None:
         raise ForeignFolderError(
             f"{folder} is not empty and holds no selection ({foreign[0]}).", hint="Choose a new folder for --out."
         )
+    return True

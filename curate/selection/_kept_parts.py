@@ -10,7 +10,6 @@ run left of another waits for that run to go on, a week at most.
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -73,8 +72,7 @@ class KeptParts:
             yield
             return
         with locked(self._folder, announce=lambda _: progress("wait", 0, 0)):
-            for cut in self._folder.glob(".*.part"):
-                cut.unlink(missing_ok=True)
+            files.sweep(self._folder)
             yield
 
     def sweep(self, result: str, *unfinished: str) -> None:
@@ -104,19 +102,13 @@ class KeptParts:
 
 def _stale(folder: Path, unfinished: tuple[str, ...], before: float) -> list[Path]:
     """What is unfinished in a folder, if none of it was written since."""
-    wanted = {f"{name}.npz" for name in unfinished}
     try:
-        with os.scandir(folder) as entries:
-            found = [entry for entry in entries if entry.name in wanted or _is_cut(entry.name)]
-        is_old = all(entry.stat(follow_symlinks=False).st_mtime < before for entry in found)
+        parts = [path for name in unfinished if (path := folder / f"{name}.npz").exists()]
+        found = [*parts, *files.leftovers(folder)]
+        is_old = all(path.stat().st_mtime < before for path in found)
     except OSError:  # gone meanwhile, or not ours to read
         return []
-    return [Path(entry.path) for entry in found] if is_old else []
-
-
-def _is_cut(name: str) -> bool:
-    """True for what ``files.atomic_path`` writes to."""
-    return name.startswith(".") and name.endswith(".part")
+    return found if is_old else []
 
 
 NOTHING = KeptParts(None)

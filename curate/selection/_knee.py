@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from curate.results import FAR, TARGET
+from curate.results import FAR, SAME, TARGET
 from curate.selection._candidates import Candidates, Choice
+from curate.selection._nearness import Sample
 from curate.selection._supply import (
     Delivery,
     Knee,
-    Sample,
     SupplyCurve,
     Taken,
     delivered_supply,
@@ -57,7 +57,12 @@ def supply_of(candidates: Candidates, choice: Choice, terms: Mapping[str, Terms]
     try:
         curve = supply_curve(
             Sample(vectors=candidates.target_vectors, folds=fold_of(target)),
-            Taken(vectors=lambda places: candidates.vectors(rows[places]), folds=folds, own=candidates.own[rows]),
+            Taken(
+                vectors=lambda places: candidates.vectors(rows[places]),
+                folds=folds,
+                own=candidates.own[rows],
+                turn=sum(code == SAME for code in choice.codes),
+            ),
             center=candidates.pool_sample.mean(axis=0, dtype=np.float64),
             progress=candidates.progress,
         )

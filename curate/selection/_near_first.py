@@ -8,9 +8,10 @@
    all that is chosen nearest to the target's (``_balance``). An image of the target itself, at distance 0, is taken at
    once: with N >= m all of them are in, and they count as unique images of the budget.
 4. Pools like the target: where the score judges a pool same, and its index is at most ``chance_index``, what m images
-   of the target itself read on average, one round of turns stays in such pools, and then they are drawn from until they
-   run out. Ranking cannot come nearer to the target than the m images it goes by; N drawn ones are nearer once N > m,
-   and the round before them counts as m more. Not where images differ in weight or price.
+   of the target itself read on average, its n images tell what the target is like better than m do. After the target's
+   own images such pools go first, until they run out: round after round, of every stratum of 16 images that lie
+   together (``_strata``), in an order drawn by lot, the one that keeps the balance. Not where images differ in weight
+   or price.
 5. Far part, only if ``far`` asks for it: the last share of the budget is drawn from pools that are not near, the same
    number from every cluster of theirs.
 
@@ -35,24 +36,26 @@ Source: the retrieval of DINOv2 (Oquab et al., 2023) for the quota; ``_balance``
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
 from curate.distances._frechet import DIRECTIONS, PER_DIRECTION
-from curate.results import FAR
+from curate.results import FAR, SAME
 from curate.selection._balance import Balance
 from curate.selection._candidates import Candidates, Choice
 from curate.selection._directions import Whitening, project
 from curate.selection._far import draw_far
 from curate.selection._ledger import Ledger
+from curate.selection._strata import strata
 from curate.selection._turns import Schedule, Turns, each_turn, is_taker, reasons, subset
 from embeddings.neighbors import nearest
 
 REACH = 16  # nearest open candidates that a target image chooses among
 OUTSIDE = 0.5  # h^2 that lie between the near pools and the others
+KNOWN = 65_536  # images of pools like the target that tell its moments, at most
 TYPICAL = 256  # target images that tell h^2
 METHOD = "near-first"
 
@@ -63,8 +66,9 @@ def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     targets, pool = frame.apply(candidates.target_vectors), project(candidates, frame)
     gate = near_pools(candidates)
     outside = ~candidates.own & ~np.isin(candidates.source, [candidates.names.index(name) for name in gate])
-    table, alike = _Table(candidates, targets, pool, apart=outside & bool(gate)), pools_alike(candidates)
-    near = table.turns(ledger, seed, far=candidates.far, alike=alike)
+    alike = pools_alike(candidates)
+    table = _Table(candidates, targets, pool, apart=outside & bool(gate), alike=candidates.rows_of(*alike))
+    near = table.turns(ledger, seed, far=candidates.far)
     drawn = draw_far(candidates, pool, ledger, outside, seed=seed) if candidates.far else np.empty(0, np.int64)
     turns, before = Turns.joined([near, table.turns(ledger, seed)]), len(near.rows)
     told, codes = table.reasons(turns), table.codes(turns)
@@ -138,19 +142,24 @@ def set_apart(apart: np.ndarray, prices: np.ndarray | None) -> np.ndarray:
 class _Table:
     """Target's images and candidates in the same coordinates, and what was taken of them so far."""
 
-    def __init__(self, candidates: Candidates, targets: np.ndarray, pool: np.ndarray, *, apart: np.ndarray) -> None:
-        self._candidates, self._targets, self._pool, self._apart = candidates, targets, pool, apart
-        self._balance = Balance(targets, candidates.weights, pool, reach=REACH)
+    def __init__(
+        self, candidates: Candidates, targets: np.ndarray, pool: np.ndarray, *, apart: np.ndarray, alike: np.ndarray
+    ) -> None:
+        """Of the candidates, those outside the near pools [n] bool, and the rows [r] of pools like the target."""
+        self._candidates, self._targets, self._pool, self._apart, self._alike = candidates, targets, pool, apart, alike
+        known = alike[np.argsort(candidates.draws(0)[alike], kind="stable")[:KNOWN]] if len(alike) else alike
+        counts = np.concatenate([candidates.weights, np.full(len(known), candidates.weights.mean())])
+        self._balance = Balance(np.concatenate([targets, pool[known]]), counts, pool, reach=REACH)
         farther = set_apart(apart, candidates.prices)
         if farther.any():  # a coordinate of their own, in which the target's images are 0
             farther = np.sqrt(farther * _typical_distance(targets, pool, ~candidates.own))[:, None]
             self._targets = np.hstack([targets, np.zeros((len(targets), 1), np.float32)])
             self._pool = np.hstack([pool, farther.astype(np.float32)])
 
-    def turns(self, ledger: Ledger, seed: int, *, far: float = 0.0, alike: Sequence[str] = ()) -> Turns:
+    def turns(self, ledger: Ledger, seed: int, *, far: float = 0.0) -> Turns:
         """Picks until nothing is open, or what is left of the budget is its far share."""
         schedule, done = Schedule.of_targets(self._candidates, seed), len(ledger.taken)
-        picks = chain(self._kin(ledger, schedule, alike, seed), self._each(ledger, schedule))
+        picks = chain(self._kin(ledger, schedule, seed), self._each(ledger, schedule))
         taken: list[tuple[int, int, float]] = []
         while (left := ledger.left) > far * (done + len(taken) + left) and (turn := next(picks, None)):
             taken.append(turn)
@@ -166,20 +175,19 @@ class _Table:
         settings: dict[str, Any] = {"preference": self._balance, "search": self._candidates.search}
         return each_turn(self._targets, self._pool, schedule, ledger, within=within, **settings)
 
-    def _kin(
-        self, ledger: Ledger, schedule: Schedule, alike: Sequence[str], seed: int
-    ) -> Iterator[tuple[int, int, float]]:
-        """One round of turns among the target's own images and pools like it, then a draw from these: taker -1."""
-        if not alike:
+    def _kin(self, ledger: Ledger, schedule: Schedule, seed: int) -> Iterator[tuple[int, int, float]]:
+        """The target's own images in turn; then, round after round, one of every stratum of pools like it: taker -1."""
+        if not ledger.open[self._alike].any():
             return
-        rows = self._candidates.rows_of(*alike)
-        within = self._candidates.own.copy()
-        within[rows] = True
-        yield from islice(self._each(ledger, schedule, within), len(schedule))
-        for row in rows[np.argsort(self._candidates.draws(seed)[rows], kind="stable")].tolist():
-            if ledger.take(row):
-                self._balance.pick(np.array([row]), np.zeros(1))  # counts it; of one there is no choice
-                yield row, -1, 0.0
+        yield from islice(self._each(ledger, schedule, self._candidates.own), len(schedule))
+        draws, parts = self._candidates.draws(seed), strata(self._pool, self._alike, REACH)
+        parts.sort(key=lambda rows: (draws[rows[0]], rows[0]))
+        while parts := [rows for part in parts if len(rows := part[ledger.open[part]])]:
+            for part in parts:
+                if len(rows := part[ledger.open[part]]):
+                    row = int(rows[self._balance.pick_any(rows)])
+                    ledger.take(row)
+                    yield row, -1, 0.0
 
     def reasons(self, turns: Turns) -> list[str]:
         """Why each of the rows taken is."""
@@ -191,7 +199,7 @@ class _Table:
 
     def codes(self, turns: Turns) -> list[str]:
         """What kind of pick each of the rows taken is."""
-        codes = np.where(self._apart[turns.rows], "next", np.where(turns.takers < 0, "same", "near"))
+        codes = np.where(self._apart[turns.rows], "next", np.where(turns.takers < 0, SAME, "near"))
         listed: list[str] = np.where(is_taker(self._candidates, turns), "own-image", codes).tolist()
         return listed
 

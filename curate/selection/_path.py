@@ -32,6 +32,8 @@ from embeddings.approximate import IndexSearch
 from embeddings.errors import UsageError
 from embeddings.neighbors import nearest
 
+MOST_NAMED = 5  # limits in a message
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
@@ -255,6 +257,6 @@ def _why_stopped(choice: Choice, ledger: Ledger, n: int) -> str:
     return f"there are no more than {n:,} candidates"
 
 
-def _first_of(texts: Sequence[str], most: int = 5) -> str:
-    more = [f"and {len(texts) - most:,} more"] if len(texts) > most else []
-    return "; ".join([*texts[:most], *more])
+def _first_of(texts: Sequence[str]) -> str:
+    more = [f"and {len(texts) - MOST_NAMED:,} more"] if len(texts) > MOST_NAMED else []
+    return "; ".join([*texts[:MOST_NAMED], *more])

@@ -29,7 +29,7 @@ from curate.selection._candidates import Candidates, Choice
 from curate.selection._ledger import Ledger
 from curate.selection._turns import Schedule, Turns, each_turn, subset, take_turns
 from embeddings.clusters import fit_centers, nearest_centers
-from embeddings.store import Vectors
+from embeddings.vectors import Vectors
 
 CENTERS = 100
 SUNK = 0.95

@@ -5,10 +5,9 @@ images two figures say how near it is, and the smaller one counts:
 
     excess = min(share within reach - 0.4,  (20 - index) / 50)      the first alone for a varied window of share 0.8
 
-An image is within reach if it is no farther from the nearest target image than 95% of the target's own images are from
-the nearest one of another fold; cosine distance, centered on the pools. The index is that of ``curate score`` (100 F /
-(F + tr S), F the headline distance), of the window alone: a set at 20 or more is not called near, one at 45 counts as
-much as one without any image within reach.
+An image is within reach if it is as near to the target as nearly all of the target's own images are (``_nearness``).
+The index is that of ``curate score`` (100 F / (F + tr S), F the headline distance), of the window alone: a set at 20 or
+more is not called near, one at 45 counts as much as one without any image within reach.
 
 Neither figure would do alone. Where a pool hides a few near images among others, the others need not be far as a set
 (in a Gaussian pool of 2,000 modes, 60 of them the target's, their index is 3 to 14), but none is within reach. Where a
@@ -20,14 +19,15 @@ cannot tell: it rises significantly as soon as the very nearest are taken (for e
 the same style).
 
 The knee is the change point: the N that maximizes the sum of w excess over windows of w images, carried between the
-middles of two windows by linear interpolation. A single bad window does not end the supply. Its interval is that of the
-same point for the lower and the upper limits of both figures. Unless even the upper one lies within what was taken, it
-is not settled that near images ran out, and there is no knee. All figures hold for these target images; another sample
-of the target would read otherwise, which the intervals include. 0.4, not 1/2, since near images do not run out for all
-target images at once: at 1/2 the knee came 4 to 17% early on 6 synthetic pools of known supply.
+middles of two windows by linear interpolation. Where pools that cannot be told from the target have been taken whole
+and others follow, an edge is set, nothing is interpolated across it, and the knee is there unless the others are surely
+near: its interval lies beyond. A single bad window does not end the supply. The interval is that of the same point for
+the lower and the upper limits of both figures. Unless even the upper one lies within what was taken, it is not settled
+that near images ran out, and there is no knee. All figures hold for these target images; another sample of the target
+would read otherwise, which the intervals include. 0.4, not 1/2, since near images do not run out for all target images
+at once: at 1/2 the knee came 4 to 17% early on 6 synthetic pools of known supply.
 
-Source: share within reach = the precision of Kynkäänniemi et al. (NeurIPS 2019) with one radius for all target images;
-change point: Page, Biometrika 41 (1954); errors: delete-a-fold jackknife (distances/_fold_errors.py, _refits.py).
+Source: change point: Page, Biometrika 41 (1954).
 """
 
 from __future__ import annotations
@@ -40,17 +40,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from curate.distances._fold_errors import LEVEL, fold_error
-from curate.distances._frechet import Projected, TargetFrame, refit_half, require_images
-from curate.distances._refits import Refits
+from curate.distances._fold_errors import LEVEL
+from curate.distances._frechet import require_images
 from curate.results import Estimate
-from curate.scoring.verdicts import NEAR, shift_index
-from embeddings.errors import TooFewImagesError
-from embeddings.moments import FOLDS, Moments
-from embeddings.neighbors import nearest
+from curate.scoring.verdicts import NEAR
+from curate.selection._nearness import Nearness, Sample
+from embeddings.moments import FOLDS
 from embeddings.progress import Progress, silent
 
-REACH = 0.95  # of the target's own images lie within reach
 ENOUGH, PLENTY = 0.4, 0.8  # of a window's images within reach: for it to be near, and to need no other proof
 VARIED = 0.5  # of the target's variance
 INDEX_SCALE = 50.0  # points of the index that weigh as much as a share of 1
@@ -61,20 +58,13 @@ Vectors = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sample:
-    """Vectors with the folds they belong to; copies and images of one group share a fold."""
-
-    vectors: np.ndarray  # [m, d]
-    folds: np.ndarray  # [m] integers below FOLDS
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Taken:
     """A selection in the order it was taken."""
 
     vectors: Vectors  # positions [p] in that order -> [p, d]
     folds: np.ndarray  # [N] integers below FOLDS
     own: np.ndarray  # [N] bool: images of the target itself, which are near without a test
+    turn: int = 0  # images from the pools after which they come from other pools; 0: they are of all kinds throughout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +93,7 @@ class SupplyCurve:
     first: int  # images taken before the first from the pools
     own: int  # images of the target itself among those taken
     target_images: int  # measured against
+    turn: int = 0  # edge at which the images begin to come from other pools; 0: none
 
     @property
     def edges(self) -> list[int]:
@@ -115,7 +106,7 @@ class SupplyCurve:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON object."""
-        facts = {"first": self.first, "own": self.own, "target_images": self.target_images}
+        facts = {"first": self.first, "own": self.own, "target_images": self.target_images, "turn": self.turn}
         return {**facts, "points": [point.to_json() for point in self.points]}
 
 
@@ -165,8 +156,8 @@ def supply_curve(target: Sample, taken: Taken, *, center: np.ndarray, progress: 
     places = np.flatnonzero(~taken.own)
     require_images(len(target.vectors), "target")
     require_images(len(places), "part of the selection that comes from the pools")
-    draws, edges = np.random.default_rng(0).random(len(places)), window_edges(len(places))
-    meter = _Meter(target, center)
+    draws, edges = np.random.default_rng(0).random(len(places)), window_edges(len(places), taken.turn)
+    meter = Nearness(target, center)
     points = []
     for start, stop in pairwise(edges):
         window = _drawn(taken, places[start:stop], draws[start:stop], WINDOW_IMAGES)
@@ -179,47 +170,60 @@ def supply_curve(target: Sample, taken: Taken, *, center: np.ndarray, progress: 
         )
         progress("supply", stop, len(places))
     return SupplyCurve(
-        points=tuple(points), first=int(places[0]), own=int(taken.own.sum()), target_images=len(target.vectors)
+        points=tuple(points),
+        first=int(places[0]),
+        own=int(taken.own.sum()),
+        target_images=len(target.vectors),
+        turn=taken.turn if taken.turn in edges else 0,
     )
 
 
 def find_knee(curve: SupplyCurve) -> Knee | None:
     """Where near images ran out; None if it is not settled that they did."""
     excess = np.array([_excess(point) for point in curve.points])
-    value, low, high = (change_point(column, curve.edges) for column in excess.T)
+    value, low, high = (change_point(column, curve.edges, curve.turn) for column in excess.T)
     low, high = min(low, value), max(high, value)
     if high >= curve.edges[-1]:
         return None
+    value = curve.turn if low <= curve.turn <= value else value
     return Knee(n=curve.images(value), low=curve.images(low), high=curve.images(high), from_pools=round(value))
 
 
-def change_point(excess: np.ndarray, edges: Sequence[int]) -> float:
+def change_point(excess: np.ndarray, edges: Sequence[int], turn: int = 0) -> float:
     """The position up to which the sum of the excess [k], times the windows' sizes, is largest.
 
     Args:
         excess: Of every window, constant within it but for the last positive and the first negative one, between whose
             middles it falls linearly.
         edges: [k + 1] ascending.
+        turn: An edge at which it may fall at once.
 
     Returns:
         The last edge if the excess never turns negative for good; the first if it is negative from the start.
     """
     sums = np.concatenate([[0.0], np.cumsum(excess * np.diff(edges))])
     last = len(sums) - 1 - int(np.argmax(sums[::-1]))
-    if last in (0, len(excess)):
+    if last in (0, len(excess)) or edges[last] == turn:
         return float(edges[last])
     middles = (np.asarray(edges[1:]) + edges[:-1]) / 2
     share = excess[last - 1] / (excess[last - 1] - excess[last])
     return float(middles[last - 1] + share * (middles[last] - middles[last - 1]))
 
 
-def window_edges(n: int) -> list[int]:
-    """Edges [k + 1] from 0 to n of windows of 64 images, later of a fifth of what lies before them."""
+def window_edges(n: int, turn: int = 0) -> list[int]:
+    """Edges [k + 1] from 0 to n of windows of 64 images, later of a fifth of what lies before them.
+
+    One edge is at the turn, if there are images enough on both sides of it.
+    """
+    few = FIRST_WINDOW // 2
+    stops = [turn, n] if few <= turn <= n - few else [n]
     edges = [0]
-    while edges[-1] < n:
-        edges.append(min(n, max(edges[-1] + FIRST_WINDOW, round(edges[-1] * GROWTH))))
-    if len(edges) > 2 and edges[-1] - edges[-2] < FIRST_WINDOW // 2:
-        del edges[-2]  # a short rest joins the window before it
+    for stop in stops:
+        start = edges[-1]
+        while edges[-1] < stop:
+            edges.append(min(stop, max(edges[-1] + FIRST_WINDOW, round(edges[-1] * GROWTH))))
+        if len(edges) > 2 and edges[-2] > start and edges[-1] - edges[-2] < few:
+            del edges[-2]  # a short rest joins the window before it
     return edges
 
 
@@ -260,15 +264,29 @@ def describe(curve: SupplyCurve, knee: Knee | None) -> str:
     last = curve.points[-1]
     if knee is None:
         return f"Near images did not run out within {last.n:,}: {_window_words(last)}."
-    middle_after = (point for point in curve.points if point.start + point.stop > 2 * knee.from_pools)
-    after = next(middle_after, last)  # the knee lies between the middles of the last near window and this one
     if knee.from_pools:
         own = knee.n - knee.from_pools
         made = (f"the target's own {own:,} and " if own else "") + f"{knee.from_pools:,} from the pools"
-        rest = f"The first stretch that is not near: {_window_words(after)}."
-        return f"Near images run out at about N = {knee}: {made}. {rest}"
+        return f"Near images run out at about N = {knee}: {made}. {_what_follows(curve, knee)}"
+    after = _first_after(curve, 0)
     near = f"the near images are the target's own {curve.own:,}" if curve.own else "there are no near images"
     return f"No pool has images near the target, {near}: {_window_words(after)}."
+
+
+def _what_follows(curve: SupplyCurve, knee: Knee) -> str:
+    if knee.from_pools != curve.turn:
+        return f"The first stretch that is not near: {_window_words(_first_after(curve, knee.from_pools))}."
+    after = next(point for point in curve.points if point.start == curve.turn)
+    return (
+        f"There the pools that cannot be told from the target end, and what follows is not surely near: "
+        f"{_window_words(after)}."
+    )
+
+
+def _first_after(curve: SupplyCurve, from_pools: int) -> Point:
+    """The window after a knee, which lies between the middles of the last near window and of this one."""
+    after = (point for point in curve.points if point.start + point.stop > 2 * from_pools)
+    return next(after, curve.points[-1])
 
 
 def _window_words(point: Point) -> str:
@@ -289,79 +307,6 @@ def _excess_of(share: float, index: float, varied: bool) -> float:
     return by_share if varied and share >= PLENTY else min(by_share, by_index)
 
 
-class _Meter:
-    """All that is measured against one target."""
-
-    def __init__(self, target: Sample, center: np.ndarray) -> None:
-        self._frame = TargetFrame.of(Moments.from_vectors(target.vectors, target.folds))
-        if not self._frame.total_variance:
-            raise TooFewImagesError(
-                f"The target's {len(target.folds)} images are all the same picture to the encoder.",
-                hint="Use more images, or another encoder.",
-            )
-        self._center, self._folds = center, target.folds
-        self._directions = _unit(target.vectors, center)
-        self._own = self._nearest(self._directions)
-        self._own[np.arange(len(self._folds)), self._folds] = np.inf
-
-    def distance(self, images: Sample) -> Estimate:
-        """Headline distance, the same figure as of the images' moments, without forming their scatter in all of d."""
-        sizes = np.bincount(images.folds, minlength=FOLDS)
-        folds = np.flatnonzero(sizes).tolist()
-        first, second = (
-            refit_half(half, [_projected(images, direction.basis) for direction in half], folds)
-            for half in self._frame.halves
-        )
-        return Refits((first, second), sizes[folds], len(self._folds), self._frame.k).estimate()
-
-    def index(self, images: Sample) -> Estimate:
-        """Index of the headline distance."""
-        return shift_index(self.distance(images), self._frame.total_variance)
-
-    def variance(self, images: Sample) -> float:
-        """Total variance of the images, over the target's."""
-        return float(images.vectors.var(axis=0, ddof=1).sum()) / self._frame.total_variance
-
-    def share(self, images: Sample) -> Estimate:
-        """Share of the images within reach."""
-        distances = self._nearest(_unit(images.vectors, self._center))
-
-        def within(target: np.ndarray, pool: np.ndarray) -> float:
-            own = self._own[np.isin(self._folds, target)][:, target].min(axis=1)
-            found = distances[np.isin(images.folds, pool)][:, target].min(axis=1)
-            return float(np.mean(found <= np.quantile(own, REACH)))
-
-        sizes = [np.bincount(folds, minlength=FOLDS) for folds in (self._folds, images.folds)]
-        value, error = within(*map(np.flatnonzero, sizes)), fold_error(within, *sizes)
-        low, high = error.interval(value)
-        return Estimate(
-            value=value,
-            low=max(low or 0.0, 0.0),
-            high=min(1.0 if high is None else high, 1.0),
-            se=error.se,
-            n=(len(images.folds), len(self._folds)),
-            unit="share",
-            lower_is_closer=False,
-            method=f"share within {REACH:.0%} of the target's own nearest distances",
-            null=REACH,
-        )
-
-    def _nearest(self, directions: np.ndarray) -> np.ndarray:
-        """Squared distance [n, FOLDS] to the nearest target image of every fold; inf where a fold has none."""
-        found = np.full((len(directions), FOLDS), np.inf)
-        for fold in np.unique(self._folds):
-            found[:, fold] = nearest(directions, self._directions[self._folds == fold], 1)[0][:, 0]
-        return found
-
-
-def _unit(vectors: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """Directions [n, d] float32 from the center; a vector at the center stays zero."""
-    gap = vectors - center
-    norms = np.linalg.norm(gap, axis=1, keepdims=True)
-    directions: np.ndarray = (gap / np.where(norms > 0, norms, 1.0)).astype(np.float32)
-    return directions
-
-
 def _drawn(taken: Taken, places: np.ndarray, draws: np.ndarray, most: int) -> Sample:
     """The images with the lowest draws among some positions, in order."""
     chosen = np.sort(places[np.argsort(draws, kind="stable")[:most]])
@@ -369,21 +314,6 @@ def _drawn(taken: Taken, places: np.ndarray, draws: np.ndarray, most: int) -> Sa
     if len(np.unique(folds)) < 2:  # one group only: an error for its images one by one is better than none
         folds = np.arange(len(chosen)) % FOLDS
     return Sample(vectors=np.asarray(taken.vectors(chosen), np.float64), folds=folds)
-
-
-def _projected(images: Sample, basis: np.ndarray) -> Projected:
-    """Moments by fold in one basis [d, k], from vectors."""
-    d, k = basis.shape
-    mean, scatter, outer = np.zeros((FOLDS, d)), np.zeros((FOLDS, k, k)), np.zeros(FOLDS)
-    for fold in np.unique(images.folds):
-        part = images.vectors[images.folds == fold]
-        mean[fold] = part.mean(axis=0)
-        gap = part - mean[fold]
-        inside = gap @ basis
-        scatter[fold] = inside.T @ inside
-        outer[fold] = max(float((gap**2).sum() - (inside**2).sum()), 0.0)
-    inner = mean @ basis
-    return Projected(np.bincount(images.folds, minlength=FOLDS), inner, mean - inner @ basis.T, scatter, outer)
 
 
 def _share_variance(delivery: Delivery) -> float:

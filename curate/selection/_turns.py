@@ -23,7 +23,7 @@ from curate.selection._candidates import Candidates, Search, counter_hash
 from curate.selection._ledger import Ledger
 from embeddings.neighbors import nearest
 from embeddings.progress import Progress, silent
-from embeddings.store import Vectors
+from embeddings.vectors import Vectors
 
 LIST_ENTRIES = 1 << 22
 REFILL_SHARE = 0.25

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from embeddings.encoders import Encoder, color_texture, lite0
@@ -36,6 +37,7 @@ FAMILIES = {
 }
 LIBRARIES = ("torchvision", "timm", "open_clip")  # families that list names of their own
 GROUP = "curate.encoders"  # of plugins
+_State = tuple[object, ...]
 KNOWN: dict[str, dict[str, Any]] = {  # of those whose module needs torch to be imported
     "inception": {"size": 299, "dim": 2048, "license": "Apache-2.0"},
     "lite0:untrained": {"size": lite0.SIZE, "dim": lite0.DIM, "license": "Apache-2.0"},
@@ -58,8 +60,7 @@ def get_encoder(name: str, *, device: str = "auto", precision: str = "auto", com
         CorruptError: its weights do not read back.
         UsageError: no such device, a size the network does not take, or a function of others that fails.
     """
-    build = _build if _family(name) == "run" else _build_once  # a folder's content may change between two calls
-    return build(name, device, precision, compile)
+    return _build_once(name, device, precision, compile, _state(name))
 
 
 def encoder_spec(name: str) -> EncoderSpec:
@@ -68,7 +69,7 @@ def encoder_spec(name: str) -> EncoderSpec:
     Raises:
         UnknownNameError: no such encoder.
     """
-    return lite0.public_spec(name) or color_texture.public_spec(name) or get_encoder(name).spec
+    return lite0.public_spec(name) or color_texture.public_spec(name) or _built_spec(name, _state(name))
 
 
 def encoder_names(pattern: str = "*") -> list[str]:
@@ -99,8 +100,22 @@ def describe_encoder(name: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=2)  # one command asks for the same encoder once per source
-def _build_once(name: str, device: str, precision: str, compile: bool) -> Encoder:
+def _build_once(name: str, device: str, precision: str, compile: bool, state: _State) -> Encoder:
     return _build(name, device, precision, compile)
+
+
+@lru_cache(maxsize=256)  # for specs alone no network is built a second time
+def _built_spec(name: str, state: _State) -> EncoderSpec:
+    return get_encoder(name).spec
+
+
+def _state(name: str) -> _State:
+    """What tells that the files of a run have changed between two calls; nothing of other encoders."""
+    if _family(name) != "run":
+        return ()
+    folder = Path(name.partition(":")[2])
+    found = [place.stat() for place in (folder / "backbone.json", folder / "backbone.safetensors") if place.exists()]
+    return (str(folder.absolute()), *((s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in found))
 
 
 def _build(name: str, device: str, precision: str, compile: bool) -> Encoder:

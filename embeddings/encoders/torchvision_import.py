@@ -11,9 +11,11 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
+import warnings
 from functools import cache
 from typing import Any
 
+NO_WIDGETS = "IProgress not found"  # tqdm in a notebook, of bars that are never drawn: timm's hub imports it
 MISSING = "operator torchvision::nms does not exist"
 _lock = threading.Lock()
 _declared: list[Any] = []  # torch drops the schemas when the library object dies
@@ -32,7 +34,8 @@ def import_torchvision() -> Any:
 def import_timm() -> Any:
     """The timm package, which imports torchvision itself."""
     import_torchvision()
-    with _lock:
+    with _lock, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=NO_WIDGETS)
         return _import("timm")
 
 

@@ -27,7 +27,8 @@ from embeddings.errors import CorruptError, ForeignFolderError
 from embeddings.pipeline.batches import Part
 from embeddings.sources import LISTING, REJECTED, Listing, View
 from embeddings.spec import EncoderSpec
-from embeddings.store import SCHEMA, digest_columns, load_array, shard_path
+from embeddings.store import SCHEMA, digest_columns, shard_path
+from embeddings.vectors import load_array
 
 SHARD_ROWS = 256  # at least; what is lost when a run is killed
 MAX_SHARDS = 512  # opening a store looks at every one
@@ -221,8 +222,7 @@ def tidy(folder: Path) -> None:
     for kind in KINDS:
         for path in set(folder.glob(f"{kind}-*")) - kept:
             path.unlink(missing_ok=True)
-    for leftover in folder.glob(".*.part"):
-        leftover.unlink(missing_ok=True)
+    files.sweep(folder)
     (folder / CLAIM).unlink(missing_ok=True)
     if not finished:
         (folder / TIMINGS).unlink(missing_ok=True)

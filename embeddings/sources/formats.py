@@ -339,7 +339,7 @@ def _is_scalar(kind: pa.DataType) -> bool:
     if _is_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return False
     try:
-        pa.array([], kind).cast(pa.string())
+        pa.nulls(0, kind).cast(pa.string())  # an array of a list would look for pandas, which takes a second
     except (pa.ArrowException, TypeError):
         return False
     return True

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -332,7 +333,7 @@ def test_a_run_that_lost_many_of_its_images_says_so(curate, folders):
 def test_a_selection_of_nothing_but_the_target_is_remarked_on(curate, folders):
     pools = ["--pool", f"like={folders['like']}"]
     _, out, _ = curate("select", "--target", folders["target"], *pools, "--budget", 10, "--out", "chosen", "--quiet")
-    assert "All of them are the target's own images" in words_of(out)
+    assert "All 10 chosen are the target's own training images; " in words_of(out)
 
 
 def test_prices_caps_and_weights_are_said_on_the_command_line(curate, folders):
@@ -455,10 +456,34 @@ def test_one_target_may_have_a_name_and_no_name_leads_out_of_the_folder(curate, 
         assert curate("score", *words, "--out", "deep/in", "--quiet")[0] == 2, name
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("a-file", "is a file"),
+        ("a-file/in", "a-file/in cannot be a folder: "),
+        ("no-entry/in/it", "Cannot write no-entry/in/it: no permission to write to "),
+        ("taken", "taken is not empty and holds no"),
+    ],
+)
+@pytest.mark.parametrize("command", [["score"], ["select", "--budget", 20]])
+def test_where_nothing_can_be_written_is_told_before_any_work(curate, folders, monkeypatch, command, place, said):
+    Path("a-file").write_text("x", encoding="utf-8")
+    for name in ("no-entry", "taken"):
+        Path(name).mkdir()
+    Path("taken/notes.txt").write_text("x", encoding="utf-8")
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "no-entry" not in str(path) and allowed(path, mode))
+    pool = f"--pool=like={folders['like']}"
+    code, _, err = curate(*command, "--target", folders["target"], pool, "--out", place, "--work", "none", "--quiet")
+    assert code == (1 if place.startswith("no-entry") else 2)
+    assert said in words_of(err)
+    assert not Path("none").exists()
+
+
 def test_an_encoder_does_not_judge_itself(curate, folders):
     pool = f"--pool=like={folders['like']}"
     code, _, err = curate("score", "--target", folders["target"], pool, "--judge", "color-texture", "--quiet")
-    assert (code, "judges itself" in words_of(err)) == (2, True)
+    assert (code, "scores and judges itself" in words_of(err)) == (2, True)
 
 
 def test_a_selection_is_judged_by_the_encoder_that_is_named(curate, folders):
@@ -466,7 +491,7 @@ def test_a_selection_is_judged_by_the_encoder_that_is_named(curate, folders):
     words = ["select", "--target", folders["target"], pool, "--budget", 20, "--quiet", "--method", "random"]
     words += ["--encoder", "color-texture"]
     code, _, err = curate(*words, "--judge", "color-texture", "--out", "o")
-    assert (code, "color-texture judges itself" in words_of(err)) == (2, True)
+    assert (code, "color-texture selects and judges itself" in words_of(err)) == (2, True)
     assert curate(*words, "--judge", "lite9", "--out", "o")[0] == 2
     assert not Path("o").exists()
     assert not Path(".curate").exists()  # nothing was embedded
@@ -493,9 +518,12 @@ def test_explain_tells_of_the_chosen_the_left_out_and_those_that_others_came_bef
     code, out, _ = curate("explain", "chosen", f"like/{other}", "--json")
     assert code == 0
     assert json.loads(out)["reasons"] == [f"like/{other} was a candidate that others came before."]
+    (Path(folders["like"]) / other).write_bytes(b"no image")
+    code, out, _ = curate("explain", "chosen", f"like/{other}", "--json")
+    assert json.loads(out)["reasons"][0].startswith(f"like/{other} cannot be read, so it was no candidate: not a known")
     code, _, err = curate("explain", "chosen", "no/such.png")
     assert code == 2
-    assert "Unknown image of this selection's sources 'no/such.png'" in words_of(err)
+    assert "No image 'no/such.png' in the sources of this selection (like, target)." in words_of(err)
 
 
 def test_what_augmentations_would_destroy(curate, folders):

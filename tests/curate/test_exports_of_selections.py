@@ -521,7 +521,8 @@ def damage(part, how):
     }[how]
     victim.unlink()  # it may be a link to the original
     victim.write_bytes(changed)
-    (victim.parent / ".x.part").write_bytes(b"half")
+    for name in (".x.png.abcd1234.part", ".shard-000099.part"):
+        (victim.parent / name).write_bytes(b"half")
 
 
 @pytest.mark.parametrize("how", ["whole", "cut", "empty", "other"])
@@ -592,7 +593,7 @@ def test_what_another_process_is_at_stays(world, monkeypatch, tmp_path):
     part = writing._part_of(tmp_path / "e")
     with locked(part):
         (part / "0123456789ab").mkdir()
-        with pytest.raises(ForeignFolderError, match="Another process is writing"):
+        with pytest.raises(ForeignFolderError, match=r"Another process is exporting to \S+/e\."):
             export(chosen, to="csv", out=tmp_path / "e")
         monkeypatch.setattr(writing, "find_export", lambda *_: "there already")
         assert export(chosen, to="csv", out=tmp_path / "e") == "there already"

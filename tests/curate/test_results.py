@@ -132,7 +132,7 @@ def test_a_foreign_or_unfinished_folder_is_refused(tmp_path):
 
 
 def test_an_estimate_says_what_it_knows():
-    assert str(ESTIMATE) == "6 [5, 7]"
+    assert str(ESTIMATE) == "6 (5 to 7)"
     assert str(MISSING) == "n/a (too few images)"
 
 

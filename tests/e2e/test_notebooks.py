@@ -16,7 +16,6 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 TIME_LIMIT_S = 300  # of a cell
-WITHOUT_WIDGETS = "IProgress not found"  # what tqdm says, for a library that imports it, where there is no ipywidgets
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -61,7 +60,7 @@ def test_runs(path, workplace, monkeypatch):
 
     for name in ("HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(workplace / "home"))
-    monkeypatch.setenv("PYTHONWARNINGS", f"error::DeprecationWarning:__main__,ignore:{WITHOUT_WIDGETS}")
+    monkeypatch.setenv("PYTHONWARNINGS", "error::DeprecationWarning:__main__")
     monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     notebook = nbformat.read(path, as_version=4)
     manager = AsyncKernelManager(kernel_spec_manager=ThisPython())

@@ -7,7 +7,7 @@ from threadpoolctl import threadpool_limits
 
 from embeddings.clusters import fit_centers, nearest_centers
 from embeddings.errors import TooFewImagesError, UsageError
-from embeddings.store import ShardedVectors
+from embeddings.vectors import ShardedVectors
 
 
 def blobs(n=900, k=6, d=8, seed=0):

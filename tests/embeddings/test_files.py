@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import fsspec
 import pyarrow as pa
@@ -224,6 +228,57 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     write(tmp_path, "file")
     with pytest.raises(StorageError, match="Cannot write"), files.atomic_path(tmp_path / "file" / "x"):
         pass
+
+
+def test_what_a_killed_process_left_is_swept_and_what_a_live_one_writes_is_not(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from embeddings import files\n"
+        f"with files.atomic_path(Path({str(tmp_path / 'file.npz')!r})) as temporary:\n"
+        "    temporary.write_bytes(b'half'); print(temporary.name, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=PIPE, stdout=PIPE, text=True) as process:
+        assert process.stdout
+        cut = tmp_path / process.stdout.readline().strip()
+        files.sweep(tmp_path)
+        assert cut.read_bytes() == b"half"
+        process.kill()
+    assert files.leftovers(tmp_path) == [cut]
+    files.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_takes_nothing_from_whoever_writes(tmp_path: Path) -> None:
+    with files.atomic_path(tmp_path / "x") as temporary:
+        files.sweep(tmp_path)
+        temporary.write_text("whole")
+        files.sweep(tmp_path)
+    files.sweep(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x": "whole"}
+
+
+def test_a_sweep_takes_nothing_that_a_user_made(tmp_path: Path) -> None:
+    mine = (".x.part", "x.abcd1234.part", ".abcd1234.part", ".x.ABCD1234.part", ".x.abcd1234.part.bak", ".x.abcd.part")
+    for name in (*mine, "below/.x.abcd1234.part", ".folder.abcd1234.part/file"):
+        write(tmp_path, name)
+    before = sorted(tmp_path.rglob("*"))
+    files.sweep(tmp_path)
+    files.sweep(tmp_path / "nowhere")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks available"), ImportError("no fcntl")])
+def test_without_locks_files_are_written_and_swept_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with files.atomic_path(tmp_path / "x") as temporary:
+        temporary.write_text("whole")
+    write(tmp_path, ".y.abcd1234.part")
+    files.sweep(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x": "whole"}
 
 
 json_values = st.recursive(

@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from embeddings import neighbors
 from embeddings.errors import TooFewImagesError, UsageError
 from embeddings.neighbors import Engine, nearest
-from embeddings.store import ShardedVectors
+from embeddings.vectors import ShardedVectors
 
 faiss_installed = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss is an extra")
 ENGINES = [

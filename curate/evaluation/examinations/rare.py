@@ -16,14 +16,21 @@ them all. Networks that were fitted to all training images have none. NORMAL is 
 largest class of the training part. Where classes are balanced and none is in order, the rows of the classes are the
 ones to read.
 
+A class of which the test part has fewer than five units (groups, else images) has figures without an interval. It is a
+detail, and so are classes beyond the eight with the most test images: which ones does not depend on the arm.
+
 Cost: one fit per held-out part; 2,000 resamples of 1,000 test images take .1 s per class.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from curate.evaluation._intervals import MIN_UNITS
 from curate.evaluation._linear import Scaler, fitted
+from curate.evaluation._split import Split
 from curate.evaluation._view import Figure, View
 from curate.evaluation.examinations._costs import cost_questions, read_costs
 from curate.evaluation.examinations._detection import (
@@ -32,12 +39,16 @@ from curate.evaluation.examinations._detection import (
     Side,
     against_normal,
     figures,
+    missing,
     normal_class,
     ranked,
     rejected,
     stand_out,
     why_no_threshold,
 )
+
+SHOWN = 8  # classes that are no details
+NOT_TESTED = "the test part has no image of this class"
 
 
 def examine(view: View) -> list[Figure]:
@@ -53,15 +64,38 @@ def examine(view: View) -> list[Figure]:
     normal = normal_class(split, view.settings.normal)
     above = _rejected(view, normal)
     asked: list[Question | Figure] = []
-    for number, name in enumerate(names):
-        of_class = Side(f"image of {name}", truth == number)
-        asked += ranked(name, said[:, number], of_class, Side(f"image but of {name}", truth != number))
-        if number != normal:
-            asked.append(rejected(name, "recall", of_class, above))
+    details: list[bool] = []
+    shown = _most_tested(split)
+    for number in range(len(names)):
+        asked += _of_class(view, number, None if number == normal else above)
+        details += [number not in shown] * (len(asked) - len(details))
     asked += against_normal(f"all but {names[normal]}", 1 - said[:, normal], truth == normal, above)
     if view.settings.costs is not None:
         asked += cost_questions(said, truth, read_costs(view.settings.costs, names), normal)
-    return figures(view.comparison.resamples, asked)
+    found = figures(view.comparison.resamples, asked)
+    of_classes = (replace(figure, detail=hidden) for figure, hidden in zip(found, details, strict=False))
+    return [*of_classes, *found[len(details) :]]
+
+
+def _of_class(view: View, number: int, above: np.ndarray | str | None) -> list[Question | Figure]:
+    """What is asked of one class; ``above`` is None for the normal one, of which nothing is to be rejected."""
+    split = view.comparison.split
+    name, of_class = split.facts["class_names"][number], split.labels[split.test] == number
+    metrics = ["auroc", "average_precision", *([] if above is None else ["recall"])]
+    if not of_class.any():
+        return [missing(name, metric, NOT_TESTED) for metric in metrics]
+    side = Side(f"image of {name}", of_class)
+    scores, others = view.probed.probabilities[:, number], Side(f"image but of {name}", ~of_class)
+    asked: list[Question | Figure] = [*ranked(name, scores, side, others)]
+    return asked if above is None else [*asked, rejected(name, "recall", side, above)]
+
+
+def _most_tested(split: Split) -> set[int]:
+    """Numbers of the classes with the most test images, of those that have enough for an interval; ties: the lower."""
+    truth, units = split.labels[split.test], split.units[split.test]
+    images = np.bincount(truth, minlength=split.n_classes)
+    enough = [c for c in range(split.n_classes) if len(np.unique(units[truth == c])) >= MIN_UNITS]
+    return set(sorted(enough, key=lambda number: -images[number])[:SHOWN])
 
 
 def _rejected(view: View, normal: int) -> np.ndarray | str:

@@ -14,7 +14,7 @@ from curate.eval_report import ArmScore, EvalReport
 from curate.evaluation import _label_equivalents as curves
 from curate.evaluation import linear_probe, split_labeled
 from curate.evaluation._comparison import Comparison
-from curate.evaluation._cross_fitting import closing, require_foldable, sizes_in_words
+from curate.evaluation._cross_fitting import remarks_on_folds, require_foldable, sizes_in_words
 from curate.evaluation._intervals import accuracy
 from curate.evaluation._knn import knn_probe
 from curate.evaluation._label_equivalents import Lesson, joint_curve, joint_sizes, learning_curve, nested_order
@@ -230,19 +230,20 @@ CROSS_FITTED = {"n_train": 120, "n_test": 150, "classes": 9, "folds": 5}
 def test_few_test_images_of_a_split_made_here_have_a_hint():
     given = {name: value for name, value in SMALL.items() if name != "folds"}
     hint = "Test images are few (a 45, b 99); --set folds=5 tests every labeled image, once."
-    assert closing(report_of(a=SMALL, b={**SMALL, "n_test": 99}, c={**SMALL, "n_test": 100}, d=given)) == [hint]
-    assert closing(report_of(("frozen", "supervised"), a=SMALL)) == []
-    assert closing(report_of(d=given)) == []
+    sets = {"a": SMALL, "b": {**SMALL, "n_test": 99}, "c": {**SMALL, "n_test": 100}, "d": given}
+    assert remarks_on_folds(report_of(**sets)) == [hint]
+    assert remarks_on_folds(report_of(("frozen", "supervised"), a=SMALL)) == []
+    assert remarks_on_folds(report_of(d=given)) == []
 
 
 def test_cross_fitted_runs_have_a_reminder():
-    (line,) = closing(report_of(("frozen", "run"), a=CROSS_FITTED))
+    (line,) = remarks_on_folds(report_of(("frozen", "run"), a=CROSS_FITTED))
     assert line.endswith("pretrained on none of them.")
-    assert closing(report_of(a=CROSS_FITTED)) == []
+    assert remarks_on_folds(report_of(a=CROSS_FITTED)) == []
 
 
 def test_examinations_on_fewer_images_are_told():
-    (line,) = closing(report_of(a={**CROSS_FITTED, "examined": SMALL}))
+    (line,) = remarks_on_folds(report_of(a={**CROSS_FITTED, "examined": SMALL}))
     assert line == "Further examinations have one split: their test images are fewer (a 45)."
 
 

@@ -160,7 +160,7 @@ def test_fewer_than_five_units_carry_no_interval():
     wanted, units = np.arange(40) < 12, np.arange(40) // 3
     found = estimates(ranked("c", np.arange(40.0) % 7, Side("a", wanted), Side("b", ~wanted)), resamples(units=units))
     assert found["auroc"].low is None
-    assert "4 groups" in found["auroc"].method
+    assert "4 units" in found["auroc"].method
     found = estimates([rejected("c", "recall", Side("a", wanted), wanted)], resamples())
     assert found["recall"].low is not None
 

@@ -361,7 +361,7 @@ def test_evaluate_adds_an_arm_to_every_arm(squares, run, tmp_path):
         ("finetuned:run", "finetuned"),
     ]
     frozen, tuned, _, supervised, _, _ = report.scores
-    assert set(tuned.metrics) == {name for name in frozen.metrics if not name.startswith("knn")}
+    assert set(supervised.metrics) == {name for name in frozen.metrics if not name.startswith("knn")}
     assert tuned.facts["finetune"]["depth"] == "last:1"
     assert supervised.facts["finetune"]["outcome"] == "trained on the labels alone"
     json.dumps(report.to_json(), allow_nan=False)

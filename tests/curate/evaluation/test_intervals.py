@@ -139,7 +139,7 @@ def test_too_few_groups_have_no_interval():
     estimate = estimated(np.arange(40) % 2 == 0, units=np.arange(40) % 4)
     assert estimate.value == 0.5
     assert (estimate.low, estimate.high, estimate.se) == (None, None, None)
-    assert "4 groups" in estimate.method
+    assert "4 units" in estimate.method
 
 
 def test_the_same_seed_draws_the_same_and_another_does_not():

@@ -134,7 +134,20 @@ def test_classes_missing_in_either_part():
     found = by_place(view_of(features, labels))
     assert found["dent", "auroc"].value == 0.5  # its probability is 0 throughout
     for metric in ("auroc", "average_precision", "recall"):
-        assert found["scratch", metric].reason == "the test part has no image of scratch"
+        assert found["scratch", metric].reason == "the test part has no image of this class"
+
+
+def test_classes_with_few_test_images_and_those_beyond_eight_are_details():
+    """Which ones they are depends on the test images alone; what sums all classes up stays."""
+    sizes = [30, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0]  # of the test part
+    train = np.repeat(np.arange(11), 10)
+    labels = np.concatenate([train, np.repeat(np.arange(11), sizes)])
+    features = np.random.default_rng(0).standard_normal((len(labels), 4)).astype(np.float32)
+    found = _rare.examine(view_of(features, labels, n_train=len(train), names=list("abcdefghijk"), normal="a"))
+    shown = dict.fromkeys(figure.condition for figure in found if not figure.detail)
+    assert list(shown) == ["a", "d", "e", "f", "g", "h", "i", "j", "all but a"]  # c has fewer than the other eight
+    assert {figure.condition for figure in found if figure.detail} == {"b", "c", "k"}
+    assert len(found) == 2 + 10 * 3 + 4
 
 
 def test_no_defect_in_the_test_part():

@@ -187,7 +187,7 @@ def test_runs_stand_apart_and_references_are_left_out():
 @pytest.mark.parametrize(
     ("shared", "said"),
     [
-        (shared_of(score(gain=(0.2, 0.1, 0.4)), label_price=1.0, hour_price=500.0), "pays from task 2 [2, 2] on"),
+        (shared_of(score(gain=(0.2, 0.1, 0.4)), label_price=1.0, hour_price=500.0), "pays from task 2 (2 to 2) on"),
         (shared_of(score(gain=(0.2, 0.1, 0.4)), label_price=1.0), "is not known: what an hour"),
         (shared_of(score(seconds=None), label_price=1.0, hour_price=1.0), "how long it took"),
         (

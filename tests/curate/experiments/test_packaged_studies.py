@@ -5,11 +5,11 @@ import pytest
 
 from curate.config import load_config
 from curate.experiments._grid import expand
-from curate.experiments.protocol import read_protocol
+from curate.experiments.protocol import read_protocol, require_runs
 from curate.selection import METHODS
 
 STUDIES = Path(__file__).parents[3] / "benchmarks" / "studies"
-CELLS = {"demo": 16, "factors": 24, "full": 1_120, "primary": 24, "questions": 90, "small": 330}
+CELLS = {"demo": 16, "factors": 24, "full": 1_120, "methods": 42, "primary": 24, "questions": 90, "small": 288}
 
 
 def packaged(name):
@@ -36,11 +36,7 @@ def test_its_protocol_speaks_of_runs_that_there_are(name):
     cells = [{**vars(cell), "images": cell.draw.images} for cell in expand(config)]
     assert not protocol.is_exploratory
     assert protocol.matters == 0.01
-    sides = [side for contrast in protocol.contrasts for side in (contrast.first, contrast.second)]
-    sides += [{"arm": (arm,), **protocol.where} for arm in protocol.primary]
-    sides += [{"arm": (arm,)} for pair in protocol.secondary for arm in pair]
-    for side in sides:
-        assert any(all(cell[key] in values for key, values in side.items()) for cell in cells), side
+    require_runs(protocol, cells)
 
 
 @pytest.mark.parametrize("name", ["small", "full"])

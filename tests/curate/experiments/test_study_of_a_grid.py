@@ -117,7 +117,20 @@ def test_a_dry_run_lists_and_prices_every_cell_and_does_nothing(study, tmp_path,
     assert lines[1] == "1 target, 12 selections, 24 runs, 2,880 samples in all."
     assert "  near~N12~C80~s0: near-first, simclr from scratch, C = 80" in lines
     assert any("24 runs, 2,880 samples:" in line for line in lines)
+    assert lines[-2].startswith("No primary contrast is written down")
+    assert "forecast" not in plan
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_says_what_the_primary_contrast_can_tell(study, monkeypatch):
+    monkeypatch.setattr(prices, "_measured", lambda *_, **__: 0.01)
+    assert "one seed of an arm decides nothing" in study(TWO_ARMS).plan_lines()[-2]
+    found = study(TWO_ARMS.replace("samples = [40]", "samples = [40]\nseeds = [0, 1, 2]"))
+    told = found.plan()["forecast"]
+    assert (told["contrast"], told["seeds"], told["targets"], told["units"]) == (["near", "own"], 3, 1, 18)
+    (line,) = [line for line in found.plan_lines() if "80 times of 100" in line]
+    assert line.startswith("Primary contrast, near against own: 3 seeds, 1 target and 18 test units tell")
+    assert "forecast" not in study(TWO_ARMS, until="pretrain").plan()
 
 
 def test_selections_of_a_grid_have_the_size_shares_and_seed_that_were_asked_for(study, tmp_path):

@@ -1,9 +1,4 @@
-"""Trains every method for a few steps, alone or as one of several processes, and saves what it learned.
-
-python rank_worker.py OUT.safetensors PRECISION METHOD:STEPS ...   with RANK and WORLD_SIZE as torchrun sets them
-"""
-
-import sys
+"""Trains every method for a few steps, alone or as one of several processes, and saves what it learned."""
 
 import numpy as np
 import torch
@@ -55,16 +50,17 @@ def train(method, steps, precision):
     return state | {f"{method}.losses": torch.tensor(losses, dtype=torch.float64)}
 
 
-def main(out, precision, *methods):
-    """Saves what all methods learned; only the first process writes."""
-    torch.set_num_threads(1)
+def learn(methods, precision):
+    """The same of several METHOD:STEPS."""
+    found = {}
+    for method, steps in (word.split(":") for word in methods):
+        found |= train(method, int(steps), precision)
+    return found
+
+
+def learn_together(out, methods, precision):
+    """The same as one of several processes; the first one writes it down."""
     with ranks.joined(torch.device("cpu")):
-        found = {}
-        for method, steps in (word.split(":") for word in methods):
-            found |= train(method, int(steps), precision)
+        found = learn(methods, precision)
         if ranks.rank() == 0:
             save_file(found, out)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

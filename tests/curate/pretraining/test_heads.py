@@ -30,6 +30,7 @@ def test_biases(bias, wanted):
 
 
 def test_the_last_norm_has_weights_or_none():
+    torch.manual_seed(0)
     assert mlp([3, 4, 2], bias=False, last_norm="affine")[-1].affine
     plain = mlp([3, 4, 2], bias=False, last_norm="plain")
     assert not plain[-1].affine

@@ -1,65 +1,57 @@
 """Two and four processes on sorted images take the steps that one process takes."""
 
-import os
-import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
+from rank_worker import learn, learn_together
 from safetensors.torch import load_file
+from together import together
 from torch import nn
 
 from curate.pretraining import ranks
 from curate.pretraining.methods import METHODS
-
-WORKER = Path(__file__).with_name("rank_worker.py")
-
 
 FEW = [f"{method}:{20 if method == 'simclr' else 3}" for method in METHODS]
 MANY = [f"{method}:20" for method in METHODS]
 
 
 def start(out, count, methods, precision="float64"):
-    """Runs the worker in some processes; returns what it saved."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(WORKER), str(out), precision, *methods]
-    running = [subprocess.Popen(command, env=os.environ | together | {"RANK": str(rank)}) for rank in range(count)]
-    assert [process.wait(timeout=300) for process in running] == [0] * count
+    """What some processes learn together."""
+    together(count, learn_together, out, methods, precision)
     return load_file(out)
 
 
-def compare(folder, counts, methods, *, precision="float64", tolerance=1e-6):
-    alone = start(folder / "alone.safetensors", 1, methods, precision)
-    for method in (word.split(":")[0] for word in methods):
-        assert (alone[f"{method}.losses"][:-1] != alone[f"{method}.losses"][1:]).any()
-    for count in counts:
-        together = start(folder / f"{count}.safetensors", count, methods, precision)
-        assert together.keys() == alone.keys()
-        for name, tensor in alone.items():
-            said = f"{name} of {count}"
-            torch.testing.assert_close(
-                together[name], tensor, atol=tolerance, rtol=tolerance, msg=lambda m, n=said: f"{n}: {m}"
-            )
+def compare(alone, together):
+    assert together.keys() == alone.keys()
+    for name, tensor in alone.items():
+        if name.endswith(".losses"):
+            assert (tensor[:-1] != tensor[1:]).any()
+        torch.testing.assert_close(
+            together[name], tensor, atol=1e-6, rtol=1e-6, msg=lambda told, name=name: f"{name}: {told}"
+        )
 
 
-def test_two_processes_take_the_steps_of_one(tmp_path):
+@pytest.fixture(scope="module")
+def alone():
     """Twenty steps of one method, three of each other one."""
-    compare(tmp_path, [2], FEW)
+    return learn(FEW, "float64")
 
 
-def test_four_processes_take_the_steps_of_one(tmp_path):
-    compare(tmp_path, [4], ["barlow:3"])
+def test_two_processes_take_the_steps_of_one(alone, tmp_path):
+    compare(alone, start(tmp_path / "together", 2, FEW))
+
+
+def test_four_processes_take_the_steps_of_one(alone, tmp_path):
+    found = start(tmp_path / "together", 4, ["barlow:3"])
+    compare({name: tensor for name, tensor in alone.items() if name.startswith("barlow.")}, found)
 
 
 @pytest.mark.slow
 def test_twenty_steps_of_every_method(tmp_path):
-    compare(tmp_path, [2, 4], MANY)
+    alone = learn(MANY, "float64")
+    for count in (2, 4):
+        compare(alone, start(tmp_path / f"{count}", count, MANY))
 
 
 @pytest.mark.slow

@@ -2,12 +2,9 @@
 
 import json
 import logging
-import os
-import socket
-import subprocess
-import sys
 import threading
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from shard_files import write
+from together import together
 
 from curate.exports.originals import open_sources
 from curate.pretraining import loop, plan, pretrain, require_most_images, streaming, supply
@@ -286,7 +284,7 @@ def break_at(monkeypatch, step, damage):
         return measured
 
     monkeypatch.setattr(Trainer, "step", stepped)
-    monkeypatch.setattr(loop.read_ahead, "__kwdefaults__", {"depth": 0})
+    monkeypatch.setattr(loop, "READ_AHEAD", 0)
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -340,13 +338,7 @@ def test_a_run_whose_source_went_away_goes_on_when_it_is_back(chosen, kept, brea
     assert_equal_weights(again, kept)
 
 
-TOGETHER = """
-import sys, torch
-from curate.pretraining import pretrain
-torch.set_num_threads(1)
-wishes = {"samples": 24, "batch": 4, "device": "cpu", "precision": "float64", "order": "mixed"}
-pretrain(sys.argv[1], out=sys.argv[2], cache=float(sys.argv[3]), **wishes)
-"""
+TOGETHER = {"samples": 24, "precision": "float64", "order": "mixed"}
 
 
 @pytest.mark.parametrize(("cache", "bad"), [(0, (2, 5)), pytest.param(1, (), marks=pytest.mark.slow)])
@@ -354,15 +346,9 @@ def test_two_processes_train_as_one(breakable, tmp_path, cache, bad):
     chosen, root = breakable
     for row in bad:
         (root / f"{row:03d}.png").write_bytes(b"broken")
-    alone = run(chosen, tmp_path / "alone", cache=cache, samples=24, precision="float64", order="mixed")
+    alone = run(chosen, tmp_path / "alone", cache=cache, **TOGETHER)
     chosen.save(tmp_path / "chosen")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    command = [sys.executable, "-c", TOGETHER, str(tmp_path / "chosen"), str(tmp_path / "both"), str(cache)]
-    running = [subprocess.Popen(command, env=os.environ | shared | {"RANK": str(rank)}) for rank in range(2)]
-    assert [process.wait(timeout=300) for process in running] == [0, 0]
+    together(2, partial(run, tmp_path / "chosen", tmp_path / "both", cache=cache, **TOGETHER))
     both = Run.open(tmp_path / "both")
     assert (both.facts["errors"], both.facts["unique_images"]) == (len(bad), N - len(bad))
     assert both.facts["loss_last"] == pytest.approx(alone.facts["loss_last"], abs=1e-9)

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -165,6 +166,16 @@ def test_abort_stops_a_run_that_does_not_learn_and_saves_it(selection, tmp_path)
     whole = run(selection, out, **options)  # until it is told to go on
     assert (whole.facts["samples_seen"], whole.facts["stopped"]) == (96, None)
     assert_same(whole, run(selection, tmp_path / "whole", **options))
+
+
+def test_rows_tell_the_length_of_the_weights_and_which_stage_they_are_of(plain, selection, tmp_path):
+    assert all(row["weight_norm"] > 0 and "stage" not in row for row in plain.curves())
+    halves = pa.array([row // 8 for row in range(16)], pa.int32())
+    place = selection.table.schema.get_field_index("stage")
+    staged = replace(selection, table=selection.table.set_column(place, "stage", halves))
+    found = run(staged, tmp_path / "run", samples=16)
+    assert [row["stage"] for row in found.curves()] == [0] * 4 + [1] * 4  # batches of two, a quarter of a stage
+    assert "stage" not in run(staged, tmp_path / "mixed", samples=8, order="mixed").curves()[0]
 
 
 def test_a_healthy_run_is_not_stopped(plain, selection, tmp_path, monkeypatch):

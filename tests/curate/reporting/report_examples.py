@@ -18,7 +18,7 @@ TOTAL_VARIANCE = 600.0
 ENCODER = {"name": "lite0", "dim": 1280, "size": 128, "preprocessing": "squash", "weights": "ab" * 32, "license": "x"}
 
 
-ACTIONS = {"same": "use", "near": "use", "middle": "use last", "unclear": "too few"}  # else as the verdict
+ACTIONS = {"same": "use", "near": "use", "middle": "use last", "unclear": "add images"}  # else leave it out
 
 
 def verdict_of(index: float) -> str:
@@ -40,7 +40,7 @@ def pool_score(
     figure = Estimate(value=index, low=index - 2 * error, high=index + 2 * error, n=n, null=0.0)
     facts = {"source": rest.pop("source", ""), "digest": "cd" * 32}
     verdict = verdict or verdict_of(index)
-    rest = {"action": ACTIONS.get(verdict, verdict), **rest}
+    rest = {"action": ACTIONS.get(verdict, "leave out"), **rest}
     return PoolScore(name=name, rank=rank, verdict=verdict, n=900, index=figure, metrics=metrics, facts=facts, **rest)
 
 

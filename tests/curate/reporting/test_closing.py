@@ -14,7 +14,7 @@ from curate.eval_report import Finding
 from curate.evaluation.examinations import EXAMINATIONS
 from curate.reporting import closing as module
 from curate.reporting import render_html, render_markdown, summarize
-from curate.reporting.closing import closing, reasons
+from curate.reporting.closing import below, closing, reasons
 from curate.reporting.examined import Examination, examinations
 from curate.reporting.text import examination_tables
 from curate.results import Estimate
@@ -136,8 +136,18 @@ def test_reasons_stand_once_under_the_table_and_not_in_its_cells() -> None:
     why = "no class has 5 test units of <every> group"
     places = [("groups", f"lot={name}", "standardized") for name in "ab"]
     examination = found([finding(GAP, 0.2), *(finding(place, None, reason=why) for place in places)])
-    assert reasons(examination, examination.summary) == [f"n/a for lot=a standardized and lot=b standardized: {why}"]
-    assert reasons(examination, examination.summary[:1]) == []
+    assert reasons(examination) == [f"n/a for lot=a and lot=b: {why}"]
+    assert reasons(found([finding(GAP, 0.2)])) == []
+    some = found([finding(("groups", "lot=a", "linear"), 0.2), finding(places[0], None, reason=why)])
+    assert reasons(some) == [f"n/a for lot=a standardized: {why}"]
+
+
+def test_a_reason_that_the_sentence_tells_is_not_told_twice() -> None:
+    examination = found([finding(GAP, None, reason="lot has one value")])
+    assert below(examination) == ["Not measured: lot has one value."]
+    more = found([finding(GAP, 0.2), finding(("groups", "lot", "x"), None, reason="lot has one value")])
+    assert [line.partition(":")[0] for line in below(more)][:1] == ["n/a for lot x"]
+    assert len(below(more)) == 2
 
 
 def test_it_stands_under_the_table_on_every_surface() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hypothesis import given
+from hypothesis import strategies as st
 from report_examples import arm_score, eval_report, frozen_scores
 
 from curate.eval_report import Finding
+from curate.evaluation._intervals import NO_INTERVAL
 from curate.reporting import summarize
-from curate.reporting.examined import examinations, gain, half_width, reading, text_rows
+from curate.reporting.closing import below
+from curate.reporting.examined import examinations, gain, text_rows, with_half_width, writer
 from curate.reporting.html import render_html
 from curate.reporting.markdown import render_markdown
 from curate.reporting.text import examination_tables
@@ -45,7 +49,16 @@ def test_conditions_are_rows_and_arms_with_findings_are_columns():
         [["5% linear", "0.700 ±0.020", "n/a"], ["1% linear", "0.500 ±0.020", "0.600 ±0.020"]],
     )
     assert gain(found.rows[1].findings[1]) == "+0.100 (+0.090 to +0.110)"
-    assert (gain(found.rows[1].findings[0]), gain(None), reading(None)) == ("", "", "n/a")
+    assert (gain(found.rows[1].findings[0]), gain(None), writer([])(None)) == ("", "", "n/a")
+
+
+def test_on_a_terminal_a_condition_is_told_once():
+    told = [finding(), finding(metric="average_precision"), finding("1%")]
+    assert [row[0] for row in text_rows(only(report_of(frozen=told)), grouped=True)[1]] == [
+        "5% linear",
+        "  avg. precision",
+        "1% linear",
+    ]
 
 
 def test_details_are_left_to_the_page():
@@ -62,18 +75,55 @@ def test_details_are_left_to_the_page():
 def test_a_reason_is_told_where_there_is_no_figure():
     report = report_of(frozen=[finding("worst group", None, reason="no <group> has 20 images")])
     (table,) = examination_tables(report)
-    assert table.rows == [["worst group linear", "n/a"]]
-    assert table.below[0] == "n/a: no <group> has 20 images"
+    assert (table.header, table.rows) == ([""], [])  # a line of n/a says nothing
+    assert table.below == ("Not measured: no <group> has 20 images.",)
+    summary = summarize(evaluation=report, thumbnails=False)
+    for page in (render_html(summary), render_markdown(summary)):
+        assert page.count("&lt;group" if "<html" in page else "<group") == 1
+
+
+def test_rows_without_any_figure_are_summed_up_by_their_reason():
+    names = [f"class {i}" for i in range(6)]
+    none = [finding(name, None, metric=m, reason="no image") for name in names for m in ("auroc", "recall")]
+    found = only(report_of(frozen=[finding(), *none, finding("5%", None, metric="recall", reason="no image")]))
+    assert [row.name for row in found.summary] == ["5% linear"]
+    assert below(found)[0] == "n/a for class 0, class 1, class 2 and 4 more: no image"
+
+
+def of_interval(value, low, high):
+    return Estimate(value=value, low=low, high=high).to_json()
+
+
+def test_one_lopsided_interval_has_a_whole_table_told_in_full():
+    even, lopsided = of_interval(0.7, 0.68, 0.72), of_interval(1.0, 0.914, 1.0)
+    assert writer([even])(even) == with_half_width(even) == "0.700 ±0.020"
+    assert writer([even, None, lopsided])(even) == "0.700 (0.680 to 0.720)"
+    assert writer([even, lopsided])(lopsided) == "1.000 (0.914 to 1.000)"
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=3).map(sorted))
+def test_no_share_is_said_to_reach_beyond_0_or_1(ends):
+    figure = of_interval(ends[1], ends[0], ends[2])
+    value, _, half = writer([figure])(figure).partition(" ±")
+    if half:
+        assert float(value) - float(half) > -1e-9
+        assert float(value) + float(half) < 1 + 1e-9
+
+
+def test_conditions_with_too_few_images_are_counted_and_left_to_the_page():
+    few = Estimate(value=1.0, unit="AUROC", method=f"{NO_INTERVAL}: the test images are of 2 units")
+    of_class = Finding(about="rare", condition="dent", metric="auroc", estimate=few, detail=True)
+    shown = replace(finding("good", metric="auroc"), about="rare")
+    report = report_of(
+        frozen=[shown, of_class, replace(of_class, metric="recall"), replace(shown, condition="b", detail=True)]
+    )
+    (table,) = examination_tables(report)
+    assert [row[0] for row in table.rows] == ["good AUROC"]
+    told = "Left to report.html, which --out writes: 1 class with fewer than 5 test units and 1 further figure."
+    assert table.below[0] == told
     page = render_html(summarize(evaluation=report, thumbnails=False))
-    assert "no &lt;group&gt; has 20 images" in page
-
-
-def test_a_lopsided_interval_is_told_in_full():
-    whole = finding(value=1.0)
-    whole = replace(whole, estimate=replace(whole.estimate, low=0.914, high=1.0))
-    assert reading(whole.to_json()) == "1.000 (0.914 to 1.000)"
-    assert half_width(whole.to_json()["estimate"]) == "1.000 ±0.086"  # the wider side, on a terminal
-    assert half_width(finding().to_json()["estimate"]) == "0.700 ±0.020"
+    assert "too few test images for an interval" in page
+    assert "Left to" not in page
 
 
 def test_without_examinations_nothing_is_said():

@@ -60,6 +60,7 @@ def test_a_study_ends_with_what_there_is_to_beat_then_the_primary_contrast_then_
         """A study that is at its end."""
 
         targets: ClassVar[dict[str, Any]] = {}
+        folders: ClassVar[list[Path]] = []
 
         def __init__(self, **_: Any) -> None:
             pass

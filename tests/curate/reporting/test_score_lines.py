@@ -1,11 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from finding_examples import explained_report, unexplained_report
 from report_examples import pool_score, shift_report
 
+from curate.reporting import render_html, summarize
 from curate.reporting.score_lines import finding_lines
-from curate.reporting.text import score_output
+from curate.reporting.text import score_output, unread_lines
 from curate.results import ShiftReport
 
 
@@ -47,3 +49,15 @@ def test_reasons_are_told_instead() -> None:
 
 def test_nothing_is_said_of_what_was_not_asked_for() -> None:
     assert finding_lines(shift_report([pool_score("web", 8.0, rank=1)]).to_json()) == []
+
+
+def test_images_that_could_not_be_read_are_counted() -> None:
+    torn, whole = pool_score("torn", 9.0, rank=1), pool_score("whole", 12.0, rank=2)
+    torn = replace(torn, facts={**torn.facts, "n": 900, "errors": 30})
+    report = shift_report([torn, whole], errors=0)
+    (told,) = unread_lines(report)
+    assert told.startswith("Images that could not be read and count nowhere: 30 of 930 of torn; `curate embed")
+    assert told in score_output({"target": report})[1]
+    assert "30 not readable" in render_html(summarize(shift=report, thumbnails=False))
+    assert unread_lines(shift_report([whole], errors=0)) == []
+    assert "2 of 471 of target" in unread_lines(shift_report([torn], errors=2))[0]

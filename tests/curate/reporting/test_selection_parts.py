@@ -19,7 +19,7 @@ from curate import terminal
 from curate.comparison import Comparison, Judge
 from curate.reporting import render_html, render_markdown, summarize
 from curate.reporting.figures import comparison_chart, supply_chart
-from curate.reporting.selections import share_rows, share_words, wishes
+from curate.reporting.selections import own_words, share_rows, share_words, wishes
 from curate.reporting.text import comparison_lines, comparison_table
 from curate.reporting.wording import amount
 from curate.results import LEFT_OUT, Selection
@@ -37,6 +37,7 @@ SUPPLY = {
     "distance": [point(10.0), point(11.0), point(30.0), point(60.0)],
     "knee": {"n": 250, "low": 220, "high": 500, "reason": "the windows turn far"},
     "words": ["Near images run out at about 250."],
+    "curve": {"first": 25, "own": 25, "points": [], "target_images": 60},
 }
 
 
@@ -220,9 +221,11 @@ def test_shares_are_not_told_of_rows_that_were_cut_off() -> None:
 def test_a_supply_curve_is_drawn_with_its_knee() -> None:
     chart = supply_chart(SUPPLY)
     assert chart is not None
-    assert chart["points"].split()[0] == "25,87.5"  # 100 of 400 images, 10 of 80
+    assert chart["points"].split()[0] == "20,87.5"  # 100 images between 25 and 400, 10 of 80
+    assert chart["x"].ticks == (25, 100, 200, 300, 400)  # it begins where the pools do, not at zero
+    assert (chart["begins"], chart["own"], chart["own_first"]) == (100, 25, True)
     assert len(chart["band"].split()) == 8
-    assert chart["knee"] == {"at": 62.5, "start": 55.0, "width": 45.0, "n": 250}  # ends at the figure's edge
+    assert chart["knee"] == {"at": 60.0, "start": 52.0, "width": 48.0, "n": 250}  # ends at the figure's edge
 
 
 @pytest.mark.parametrize(
@@ -336,8 +339,64 @@ def test_a_selection_comes_first_in_its_own_report_and_a_study_begins_with_its_s
 def test_the_supply_figure_names_its_axes() -> None:
     selection = selection_of([("web", "a", "a")], {"web": ""}, supply=SUPPLY)
     html = render_html(summarize(selections={"near": selection}, thumbnails=False))
-    assert '<div class="yname">distance to the target</div>' in html
+    assert '<div class="yname">distance to the target, of the pool images taken so far</div>' in html
     assert '<div class="xname">images taken' in html
+
+
+KNEE = {"n": 9, "low": 9, "high": 9, "from_pools": 0}
+OWN_FIRST = {"target": 30, "web": 50}
+
+
+@pytest.mark.parametrize(
+    ("own", "web", "facts", "said"),
+    [
+        (
+            *(9, 0, {"candidates": OWN_FIRST, "stopped": {"at": 9, "reason": "Far."}, "supply": {"knee": KNEE}}),
+            "All 9 chosen are the target's own training images: no pool adds a near one. Look for pools nearer to the "
+            "target (`curate score` tells how far each is), go on into the far ones with --past-knee, or leave the "
+            "target's own images out with #cap:0 at the end of the target's address.",
+        ),
+        (
+            *(19, 1, {"candidates": OWN_FIRST, "stopped": {"at": 20, "reason": "Far."}}),
+            "19 of the 20 chosen are the target's own training images, the others web 1; the target's own are "
+            "candidates like the others. To have others instead, leave them out with #cap:0 at the end of the target's "
+            "address.",
+        ),
+        (
+            *(9, 0, {"candidates": OWN_FIRST}),
+            "All 9 chosen are the target's own training images; the target's own are candidates like the others. For "
+            "more images of the pools raise --budget above 30 images, or leave them out with #cap:0 at the end of the "
+            "target's address.",
+        ),
+        (
+            *(1, 0, {"candidates": OWN_FIRST}),
+            "The one chosen is the target's own training image; the target's own are candidates like the others. For "
+            "more images of the pools raise --budget above 30 images, or leave them out with #cap:0 at the end of the "
+            "target's address.",
+        ),
+        (8, 2, {"candidates": OWN_FIRST}, ""),
+        (9, 0, {"candidates": {"target": 9}}, ""),
+        (0, 9, {"candidates": OWN_FIRST}, ""),
+    ],
+)
+def test_a_selection_of_hardly_more_than_the_targets_own_says_so(
+    own: int, web: int, facts: dict[str, Any], said: str
+) -> None:
+    rows = [("target", f"t{i}", "") for i in range(own)] + [("web", f"w{i}", "") for i in range(web)]
+    chosen = selection_of(rows, {"web": ""}, **{"stopped": None, "supply": None, **facts})
+    assert own_words(chosen) == said
+    if said and not facts.get("supply"):
+        summary = summarize(selections={"s": chosen}, thumbnails=False)
+        assert said in Page(render_html(summary)).text
+        assert said.partition(" #")[0] in render_markdown(summary).replace("\\", "")
+
+
+def test_why_it_stopped_is_told_once() -> None:
+    words = SUPPLY["words"][0]
+    stopped = {"stopped": {"at": 250, "reason": words}, "supply": SUPPLY}
+    summary = summarize(selections={"s": selection_of([("web", "a", "a")], {"web": ""}, **stopped)}, thumbnails=False)
+    assert Page(render_html(summary)).text.count(words) == 1
+    assert render_markdown(summary).count(words) == 1
 
 
 def test_names_are_escaped_here_too() -> None:

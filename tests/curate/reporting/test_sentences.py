@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_examples import arm_score, eval_report, frozen_scores, pool_score, run_in, shift_report
+from report_examples import arm_score, eval_report, frozen_scores, pool_score, run_in, selection_of, shift_report
 
 from curate.reporting import headline, summarize
 from curate.results import Estimate, PoolScore, ShiftReport
@@ -32,7 +32,7 @@ def test_the_demo_without_training(demo_shift: ShiftReport) -> None:
     assert say(shift=demo_shift) == [
         "Of 8 pools compared with the target, 4 are near it (twitter 6, fluent 12, openmoji 14 and clipart 16), "
         f"1 is at middle distance (line 33) and 3 are far (garments 38, photos 39 and digits 45), {SCALE}",
-        "Use twitter, fluent, openmoji and clipart; keep line for last; leave garments, photos and digits.",
+        "Use twitter, fluent, openmoji and clipart; keep line for last; leave out garments, photos and digits.",
         "Intervals are 95% and rest on 469 target images, whose two halves read −1 to 2 against each other; "
         "the order of openmoji and clipart is not settled; all distances are one encoder's view (lite0).",
     ]
@@ -43,7 +43,20 @@ def test_no_pool_is_near() -> None:
     assert (
         worth == f"Of 2 pools compared with the target, 1 is at middle distance (p33 33) and 1 is far (p41 41), {SCALE}"
     )
-    assert what == "No pool is near: do not pretrain on these."
+    assert what == "No pool is near; keep p33 for last; leave out p41."
+    assert say(shift=shift_report(pools(38, 41)))[1] == "No pool is near: do not pretrain on these."
+
+
+def test_near_images_of_far_pools_are_not_advised_against() -> None:
+    supply = {"n": [], "distance": [], "knee": None, "words": []}
+    rows = [("target", "t", ""), *(("p38", f"{i}", "") for i in range(3))]
+    for facts, said in (
+        ({"supply": supply}, "No pool is near as a whole: pretrain on the 3 images selected from them, not on all."),
+        ({"supply": supply, "past_knee": True}, "No pool is near: do not pretrain on these."),
+        ({"supply": None}, "No pool is near: do not pretrain on these."),
+    ):
+        chosen = selection_of(rows, {"p38": ""}, **facts)
+        assert say(shift=shift_report(pools(38, 41)), selections={"s": chosen})[1] == said
 
 
 def test_every_pool_is_near() -> None:
@@ -56,7 +69,7 @@ def test_a_pool_like_the_target_is_used_first() -> None:
     assert worth.startswith(
         "Of 2 pools compared with the target, 1 cannot be told from the target (twin 0) and 1 is far"
     )
-    assert what == "Use twin; leave p40."
+    assert what == "Use twin; leave out p40."
 
 
 def test_unclear_pools_and_copies() -> None:
@@ -66,8 +79,8 @@ def test_unclear_pools_and_copies() -> None:
     assert "1 is unclear, the interval spanning a limit (blurry 19)" in worth
     assert "1 is mostly copies of target images (mirror 2)" in worth
     assert what == (
-        "No pool is near: do not pretrain on these; add images to blurry before deciding on it; "
-        "count nothing on mirror, which repeats the target."
+        "No pool can be used as it is; add images to blurry before deciding on it; "
+        "leave out mirror, which repeats the target."
     )
 
 
@@ -79,7 +92,7 @@ def test_repairs_and_mixed_pools_are_said() -> None:
         pool_score("toys", 60.0, rank=3),
     ]
     assert say(shift=shift_report(found))[1] == (
-        "Repair scans first: convert both to gray; select from web and do not take it whole; leave toys."
+        "Repair scans first: convert both to gray; select from web and do not take it whole; leave out toys."
     )
 
 
@@ -87,8 +100,18 @@ def test_two_copies_and_two_unclear_are_plural() -> None:
     found = [pool_score(n, 5.0, rank=i, verdict=v) for i, (n, v) in enumerate([("a", "copies"), ("b", "copies")], 1)]
     found += [pool_score(n, 20.0, rank=i, verdict="unclear") for i, n in enumerate(["c", "d"], 3)]
     what = say(shift=shift_report(found))[1]
-    assert what.endswith(
-        "add images to c and d before deciding on them; count nothing on a and b, which repeat the target."
+    assert what.endswith("add images to c and d before deciding on them; leave out a and b, which repeat the target.")
+    assert say(shift=shift_report(found[:2]))[1] == (
+        "No pool adds anything new; leave out a and b, which repeat the target."
+    )
+    far = say(shift=shift_report([*found[:2], pool_score("toys", 60.0, rank=3)]))[1]
+    assert far == "No pool is near: do not pretrain on these; leave out a and b, which repeat the target."
+
+
+def test_a_pool_that_seems_memorized_is_looked_at() -> None:
+    odd = pool_score("made", 2.0, rank=1, action="look")
+    assert say(shift=shift_report([odd, *pools(40)]))[1] == (
+        "No pool can be used as it is; look at the near copies in made before using it; leave out p40."
     )
 
 
@@ -176,7 +199,7 @@ def test_a_real_gain_is_told_in_labels() -> None:
     arm = arm_score("near", 0.787, gain=(0.012, 0.05), label_equivalents=labels)
     assert action([*frozen_scores(), arm], shift_report(pools(6, 40))) == (
         "Pretrain: it beat doing nothing, the frozen public encoder; near reads 78.7% on emoji against 75.6%, "
-        "+3.1 points (+1.2 to +5.0), for which the frozen one would need about 1,140 labels; use p6; leave p40."
+        "+3.1 points (+1.2 to +5.0), for which the frozen one would need about 1,140 labels; use p6; leave out p40."
     )
     beyond = Estimate(value=None, low=900.0, reason="more than 1,500")
     arm = arm_score("near", 0.787, gain=(0.012, 0.05), label_equivalents=beyond)

@@ -6,7 +6,7 @@ import pytest
 from curate.results import Estimate, PoolScore
 from curate.scoring import score
 from curate.scoring.disagreement import disagreements, remarks
-from curate.scoring.verdicts import action
+from curate.scoring.verdicts import ACTIONS, action
 
 
 def pool(name="a", verdict="near", distance=50.0, rank=1, **figures):
@@ -90,26 +90,28 @@ def test_settled_orders_that_another_measure_turns_round_are_told():
         ("same", (1, -1, 2), 0.9, {}, "use"),
         ("near", (12, 10, 14), 0.1, {}, "use"),
         ("middle", (25, 22, 28), 0.3, {}, "use last"),
-        ("far", (45, 40, 50), 0.3, {}, "far"),
+        ("far", (45, 40, 50), 0.3, {}, "leave out"),
         ("far", (45, 40, 50), 0.9, {}, "use part"),
         ("unclear", (19, 17, 21), 0.3, {}, "use last"),
-        ("unclear", (36, 34, 38), 0.3, {}, "far"),
-        ("unclear", (19, 5, 30), 0.9, {}, "too few"),
-        ("copies", (1, -1, 2), 0.9, {}, "copies"),
+        ("unclear", (36, 34, 38), 0.3, {}, "leave out"),
+        ("unclear", (19, 5, 30), 0.9, {}, "add images"),
+        ("copies", (1, -1, 2), 0.9, {}, "leave out"),
+        ("copies", (1, -1, 2), 0.9, {"memorized": {"suspicious": True}}, "leave out"),
         ("near", (12, 10, 14), 0.1, parts(0.43, rest=5), "use part"),
         ("same", (1, -1, 2), 0.9, parts(0.43, rest=0), "use part"),
         ("near", (12, 10, 14), 0.1, parts(0.14, rest=9), "use"),
         ("middle", (25, 22, 28), 0.3, parts(0.75, rest=5), "use part"),
         ("middle", (32, 31, 34), 0.3, parts(0.28, rest=31), "use last"),
-        ("far", (45, 44, 46), 0.3, parts(1.0, rest=None), "far"),
+        ("far", (45, 44, 46), 0.3, parts(1.0, rest=None), "leave out"),
         ("near", (12, 10, 14), 0.1, {"parts": {"reason": "needs vectors"}}, "use"),
-        ("near", (1, -1, 2), 0.9, {"memorized": {"suspicious": True}}, "copies"),
+        ("near", (1, -1, 2), 0.9, {"memorized": {"suspicious": True}}, "look"),
     ],
 )
 def test_every_verdict_leads_to_an_action(verdict, index, covered, findings, wanted):
     value, low, high = index
     estimate = Estimate(value=value, low=low, high=high)
     assert action(verdict, estimate, coverage(covered), findings) == wanted
+    assert wanted in ACTIONS
 
 
 def test_a_large_mixed_pool_is_used_in_part():

@@ -460,7 +460,8 @@ def reading_of(value, gain=None):
             -3.0,
             9.0,
             "not settled",
-            "near-first is not settled against random (index 8.1 against 20.3; the difference is -3.0 to +9.0).",
+            "near-first is not settled against random (index 8.1 against 20.3; the difference is \N{MINUS SIGN}3.0 to "
+            "+9.0).",
         ),
     ],
 )

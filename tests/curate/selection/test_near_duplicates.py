@@ -12,7 +12,8 @@ from curate.selection._near_pairs import Areas, Images, Limits, NearPairs
 from curate.selection._small_pictures import SmallPictures, colors, contrast
 from embeddings.files import digest_bytes
 from embeddings.spec import EncoderSpec
-from embeddings.store import ROWS, EmbeddingStore, ShardedVectors
+from embeddings.store import ROWS, EmbeddingStore
+from embeddings.vectors import ShardedVectors
 
 NOTHING = np.zeros(0, np.int64)
 

@@ -16,8 +16,10 @@ from curate.distances import mmd
 from curate.results import Estimate, PoolScore, ShiftReport
 from curate.selection import _near_first
 from curate.selection._balance import NEARNESS, WIDTH, Balance
+from curate.selection._directions import Whitening, project
 from curate.selection._ledger import IMAGES, Ledger, Limit
 from curate.selection._near_first import OUTSIDE, REACH, _Table, chance_index, choose, set_apart
+from curate.selection._strata import strata
 from curate.selection._turns import Schedule, each_turn
 from embeddings.neighbors import Engine, nearest
 
@@ -298,19 +300,31 @@ def choose_among(kinds_of_pools, n, report, **more):
     return candidates, choose(candidates, images(candidates, n), seed=4)
 
 
-def test_after_a_round_a_pool_like_the_target_is_drawn_from_then_turns_go_on(kinds_of_pools):
+def test_a_pool_like_the_target_goes_first_one_of_every_stratum_a_round_then_turns_begin(kinds_of_pools):
     candidates, chosen = choose_among(kinds_of_pools, 280, report_of(kin="same", style="near", web="far"))
-    kin, numbers = candidates.rows_of("kin"), candidates.draws(4)
-    order = kin[np.argsort(numbers[kin])]
-    assert np.isin(chosen.rows[:40], kin).all()
-    assert len({reason.partition("choice 1 of target ")[2] for reason in chosen.reasons[:40]}) == 40
-    assert chosen.rows[40:200].tolist() == order[~np.isin(order, chosen.rows[:40])].tolist()
-    assert list(chosen.codes[:200]) == ["near"] * 40 + ["same"] * 160
-    assert set(chosen.reasons[40:200]) == {"near-first: drawn from kin, which cannot be told from the target"}
-    assert set(chosen.scores[40:200]) == {0.0}
-    assert set(chosen.codes[200:]) <= {"near", "next"}
-    assert chosen.reasons[200].startswith("near-first: choice 2 of target ")
+    kin = candidates.rows_of("kin")
+    parts = strata(project(candidates, Whitening.fit(candidates.pool_sample).unscaled()), kin, REACH)
+    rounds = [{number for number, part in enumerate(parts) if row in part} for row in chosen.rows[: len(parts)]]
+    assert len(set.union(*rounds)) == len(parts) == 16
+    assert sorted(chosen.rows[:200]) == kin.tolist()
+    assert list(chosen.codes[:200]) == ["same"] * 200
+    assert set(chosen.reasons[:200]) == {"near-first: drawn from kin, which cannot be told from the target"}
+    assert set(chosen.scores[:200]) == {0.0}
+    assert "same" not in chosen.codes[200:]
+    assert chosen.reasons[200].startswith("near-first: choice 1 of target ")
     assert chosen.parameters["drawn_pools"] == ["kin"]
+
+
+def test_a_draw_from_a_pool_like_the_target_is_nearer_to_unseen_images_than_one_by_lot():
+    rng = np.random.default_rng(5)
+    centers = rng.normal(size=(12, 16)) * 3
+    target, unseen, pool = (
+        (centers[rng.integers(0, 12, n)] + rng.normal(size=(n, 16))).astype(np.float32) for n in (40, 4_000, 1_200)
+    )
+    candidates = make_candidates(target, {"kin": pool}, report=report_of(kin="same"))
+    drawn = choose(candidates, images(candidates, 150), seed=0).rows
+    by_lot = [mmd(unseen, pool[rng.permutation(1_200)[:150]]).value for _ in range(20)]
+    assert mmd(unseen, pool[drawn]).value < np.quantile(by_lot, 0.1)
 
 
 def test_a_smaller_budget_is_the_beginning_with_draws_too(kinds_of_pools):
@@ -321,7 +335,7 @@ def test_a_smaller_budget_is_the_beginning_with_draws_too(kinds_of_pools):
     assert np.array_equal(found[1], found[2][:90])
 
 
-def test_the_round_before_a_draw_is_that_of_the_own_images(kinds_of_pools):
+def test_own_images_go_before_pools_like_them(kinds_of_pools):
     _, chosen = choose_among(kinds_of_pools, 100, report_of(kin="same", style="near"), own=True)
     assert sorted(chosen.rows[:40]) == list(range(40))
     assert list(chosen.codes) == ["own-image"] * 40 + ["same"] * 60
@@ -346,18 +360,18 @@ def test_images_are_ranked_where_a_pool_differs_or_images_count_differently(kind
 def test_one_price_and_one_weight_for_all_change_nothing(kinds_of_pools):
     even = {"target_weights": np.full(40, 3.0), "prices": np.full(380, 0.02)}
     _, chosen = choose_among(kinds_of_pools, 100, report_of(kin="same", style="near"), **even)
-    assert list(chosen.codes) == ["near"] * 40 + ["same"] * 60
+    assert list(chosen.codes) == ["same"] * 100
 
 
 def test_draws_heed_caps_and_leave_the_far_share(kinds_of_pools):
     target, pools = kinds_of_pools
     candidates = make_candidates(target, pools, report=report_of(kin="same", style="near", web="far"), far=0.25)
     chosen = choose(candidates, capped(candidates, 100, [0, 60, 500, 500]), seed=0)
-    assert list(chosen.codes[:60]) == ["near"] * 40 + ["same"] * 20
+    assert list(chosen.codes[:60]) == ["same"] * 60
     assert set(chosen.codes[60:75]) <= {"near", "next"}
     assert list(chosen.codes[75:]) == ["far"] * 25
     free = choose(candidates, images(candidates, 100), seed=0)
-    assert list(free.codes) == ["near"] * 40 + ["same"] * 35 + ["far"] * 25
+    assert list(free.codes) == ["same"] * 75 + ["far"] * 25
 
 
 def test_turns_after_a_draw_make_up_for_what_it_lacks(kinds_of_pools):
@@ -368,8 +382,9 @@ def test_turns_after_a_draw_make_up_for_what_it_lacks(kinds_of_pools):
     for taken, names in ((60, ("left", "rest")), (0, ("rest",))):
         candidates = make_candidates(target, {name: halves[name] for name in names})
         vectors = candidates.vectors(np.arange(len(candidates)))
-        table = _Table(candidates, target, vectors, apart=np.zeros(len(candidates), bool))
-        rows = table.turns(images(candidates, taken + 40), 0, alike=names[: len(names) - 1]).rows[taken:]
+        alike, apart = candidates.rows_of(*names[: len(names) - 1]), np.zeros(len(candidates), bool)
+        table = _Table(candidates, target, vectors, apart=apart, alike=alike)
+        rows = table.turns(images(candidates, taken + 40), 0).rows[taken:]
         side[taken] = vectors[rows, 0].mean()
     assert side[60] > side[0] + 0.1
 

@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from curate.distances._frechet import TargetFrame, frechet_to
 from curate.results import Estimate
 from curate.selection._ledger import Ledger
+from curate.selection._nearness import Nearness, Sample
 from curate.selection._supply import (
     Delivery,
     Knee,
     Point,
-    Sample,
     SupplyCurve,
     Taken,
-    _Meter,
     change_point,
     delivered_supply,
     describe,
@@ -141,7 +140,7 @@ def test_images_of_the_target_kind_are_within_reach_as_often_as_stated():
     shares = []
     for _ in range(15):
         target, images = rng.normal(size=(200, 8)), rng.normal(size=(200, 8))
-        shares.append(_Meter(sample(target), np.full(8, 3.0)).share(sample(images)))
+        shares.append(Nearness(sample(target), np.full(8, 3.0)).share(sample(images)))
     assert np.mean([s.value for s in shares]) == pytest.approx(0.95, abs=0.02)
     assert sum(s.low <= 0.95 <= s.high for s in shares) >= 12
     assert {s.null for s in shares} == {0.95}
@@ -150,7 +149,7 @@ def test_images_of_the_target_kind_are_within_reach_as_often_as_stated():
 def test_distance_is_the_headline_distance():
     rng = np.random.default_rng(3)
     target, images = sample(rng.normal(size=(120, 40))), sample(rng.normal(size=(90, 40)) * 1.3 + 0.2)
-    found = _Meter(target, np.zeros(40)).distance(images)
+    found = Nearness(target, np.zeros(40)).distance(images)
     moments = [Moments.from_vectors(s.vectors, s.folds) for s in (target, images)]
     known = frechet_to(TargetFrame.of(moments[0]), moments[1])
     assert found.value == pytest.approx(known.value, rel=1e-9)
@@ -225,10 +224,12 @@ def test_too_few_images_are_refused():
             supply_curve(sample(t), taken(x), center=np.zeros(6))
 
 
-@given(st.integers(1, 10_000_000))
-def test_windows_cover_the_selection_once(n):
-    edges = window_edges(n)
+@given(st.integers(1, 10_000_000), st.floats(0, 1))
+def test_windows_cover_the_selection_once(n, share):
+    turn = round(share * n)
+    edges = window_edges(n, turn)
     sizes = np.diff(edges)
+    assert (turn in edges) or not 32 <= turn <= n - 32
     assert (edges[0], edges[-1]) == (0, n)
     assert sizes.min() >= min(n, 32)
     assert len(edges) < 75
@@ -241,6 +242,19 @@ def test_change_point_by_hand():
     assert change_point(np.array([0.5, -0.1, 0.5, -0.4]), [0, 10, 20, 30, 40]) == pytest.approx(25 + 10 * 5 / 9)
     assert change_point(np.array([-0.1, 0.05, -0.1]), [0, 10, 20, 30]) == 0
     assert change_point(np.array([0.1, -0.2, 0.3]), [0, 10, 20, 30]) == 30
+    assert change_point(np.array([0.5, 0.3, -0.1]), [0, 10, 20, 30], turn=20) == 20
+    assert change_point(np.array([0.5, 0.3, -0.1]), [0, 10, 20, 30], turn=10) == 15 + 0.75 * 10
+
+
+@pytest.mark.parametrize(("error", "knee"), [(0.05, 175), (0.4, 100)])
+def test_beyond_pools_like_the_target_near_is_what_is_surely_near(error, knee):
+    def point(start, stop, share, gap=0.0):
+        near, index = Estimate(value=share, low=share - gap, high=share + gap), Estimate(value=0.0, low=0.0, high=0.0)
+        return Point(start=start, stop=stop, n=stop, distance=index, index=index, share=near, variance=0.1)
+
+    points = (point(0, 100, 0.9), point(100, 164, 0.6, error), point(164, 228, 0.3), point(228, 300, 0.1))
+    assert find_knee(SupplyCurve(points=points, first=0, own=0, target_images=50, turn=100)).n == knee
+    assert find_knee(SupplyCurve(points=points, first=0, own=0, target_images=50)).n == 175
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=12))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from embeddings.encoders import build_network, get_encoder
+from embeddings.encoders import build_network, encoder_spec, get_encoder
 from embeddings.errors import CorruptError, UsageError
 
 FACTS = {
@@ -49,8 +49,15 @@ def test_the_spec_follows_the_weights_not_the_folder(tmp_path):
 def test_a_run_that_was_repeated_is_read_again(tmp_path):
     name = write_run(tmp_path / "run", seed=1)
     before = get_encoder(name).spec
+    assert encoder_spec(name) == before
     save_file(build_network("tiny-resnet", seed=2).module.state_dict(), tmp_path / "run" / "backbone.safetensors")
     assert get_encoder(name).spec != before
+    assert encoder_spec(name) == get_encoder(name).spec
+
+
+def test_a_run_that_stands_is_built_once(tmp_path):
+    name = write_run(tmp_path / "run")
+    assert get_encoder(name) is get_encoder(name)
 
 
 @pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir()])

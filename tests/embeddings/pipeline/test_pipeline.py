@@ -329,7 +329,7 @@ def test_a_killed_process_leaves_only_whole_shards(photos, tmp_path):
 
 def test_leftovers_of_a_killed_write_are_swept_away(photos, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".rows-00000.parquet.abc.part").write_bytes(b"half")
+    (tmp_path / "out" / ".rows-00000.parquet.abcd1234.part").write_bytes(b"half")
     embed(photos, encoder=ToyEncoder(), out=tmp_path / "out")
     assert not list((tmp_path / "out").glob(".*.part"))
 
