@@ -8,8 +8,9 @@ result = curate.evaluate({"near": run}, {"inspection": "labeled/"})
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from embeddings.on_first_use import on_first_use
 
 if TYPE_CHECKING:
     from curate.eval_report import EvalReport
@@ -45,12 +46,7 @@ __all__ = [
     "score",
     "select",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'curate' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = on_first_use(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -6,8 +6,9 @@ store.vectors()  # [n, d]
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from embeddings.on_first_use import on_first_use
 
 if TYPE_CHECKING:
     from embeddings.encoders.registry import encoder_names, get_encoder
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
     from embeddings.store import EmbeddingStore
 
 _EXPORTS = {
-    "EmbeddingStore": "store",
-    "EncoderSpec": "spec",
-    "as_store": "pipeline",
-    "embed": "pipeline",
-    "encoder_names": "encoders.registry",
-    "get_encoder": "encoders.registry",
-    "open_source": "sources",
-    "parse_address": "sources",
+    "EmbeddingStore": ".store",
+    "EncoderSpec": ".spec",
+    "as_store": ".pipeline",
+    "embed": ".pipeline",
+    "encoder_names": ".encoders.registry",
+    "get_encoder": ".encoders.registry",
+    "open_source": ".sources",
+    "parse_address": ".sources",
 }
 __all__ = [
     "EmbeddingStore",
@@ -36,12 +37,7 @@ __all__ = [
     "open_source",
     "parse_address",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+__getattr__ = on_first_use(__name__, _EXPORTS)
 
 
 def __dir__() -> list[str]:

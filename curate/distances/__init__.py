@@ -4,8 +4,9 @@ Every function takes arrays [n, d] or stores, says in its docstring which direct
 with its error or its null; ``frechet_full`` alone returns the bare figure that other tools quote.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from embeddings.on_first_use import on_first_use
 
 if TYPE_CHECKING:
     from curate.distances._c2st import TwoSample, c2st
@@ -57,7 +58,6 @@ __all__ = [
     "usable",
 ]
 
-# Loaded on first use: a name of one should not cost the libraries of all.
 _MODULES = {
     "Kid": "curate.distances._kid",
     "Manifold": "curate.distances._manifold",
@@ -86,9 +86,4 @@ _MODULES = {
     "sliced": "curate.distances._sliced",
     "usable": "curate.distances._usable",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = on_first_use(__name__, _MODULES)

@@ -8,8 +8,9 @@ Names are imported on first use, so that this package costs nothing until then.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from embeddings.on_first_use import on_first_use
 
 if TYPE_CHECKING:
     from curate.evaluation._knn import knn_probe
@@ -26,21 +27,21 @@ if TYPE_CHECKING:
     from curate.evaluation.settings import read_settings
 
 _HOME = {
-    "audit_augmentations": "augmentations",
-    "evaluate": "arms",
-    "find_examinations": "examinations",
-    "knn_probe": "_knn",
-    "label_equivalents": "_label_equivalents",
-    "learning_curve": "_label_equivalents",
-    "linear_probe": "_linear",
-    "read_settings": "settings",
-    "require_heeded": "heeded",
-    "split_labeled": "_split",
-    "split_store": "_split",
-    "trajectory": "_trajectory",
-    "transfer": "_transfer",
-    "verdict": "_verdict",
-    "verdicts": "_verdict",
+    "audit_augmentations": ".augmentations",
+    "evaluate": ".arms",
+    "find_examinations": ".examinations",
+    "knn_probe": "._knn",
+    "label_equivalents": "._label_equivalents",
+    "learning_curve": "._label_equivalents",
+    "linear_probe": "._linear",
+    "read_settings": ".settings",
+    "require_heeded": ".heeded",
+    "split_labeled": "._split",
+    "split_store": "._split",
+    "trajectory": "._trajectory",
+    "transfer": "._transfer",
+    "verdict": "._verdict",
+    "verdicts": "._verdict",
 }
 
 __all__ = [
@@ -60,12 +61,7 @@ __all__ = [
     "verdict",
     "verdicts",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = on_first_use(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

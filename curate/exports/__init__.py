@@ -6,8 +6,9 @@ loader = torch.utils.data.DataLoader(curate.exports.SelectionDataset(chosen, tra
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from embeddings.on_first_use import on_first_use
 
 if TYPE_CHECKING:
     from curate.exports.preview import forecast
@@ -16,15 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Export", "SelectionDataset", "export", "forecast", "require_most_images"]
 _HOMES = {
-    "Export": "writing",
-    "SelectionDataset": "torch_dataset",
-    "export": "writing",
-    "forecast": "preview",
-    "require_most_images": "writing",
+    "Export": ".writing",
+    "SelectionDataset": ".torch_dataset",
+    "export": ".writing",
+    "forecast": ".preview",
+    "require_most_images": ".writing",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = on_first_use(__name__, _HOMES)

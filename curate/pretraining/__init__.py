@@ -6,8 +6,9 @@ print(curate.pretraining.plan(selection, samples=200_000))
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from embeddings.on_first_use import on_first_use
 
 if TYPE_CHECKING:
     from curate.pretraining.budget import Plan, plan
@@ -18,17 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "Plan", "explain", "plan", "pretrain", "read_knobs", "require_most_images"]
 _HOMES = {
-    "Explanation": "explanation",
-    "Plan": "budget",
-    "explain": "explanation",
-    "plan": "budget",
-    "pretrain": "loop",
-    "read_knobs": "knobs",
-    "require_most_images": "run_folder",
+    "Explanation": ".explanation",
+    "Plan": ".budget",
+    "explain": ".explanation",
+    "plan": ".budget",
+    "pretrain": ".loop",
+    "read_knobs": ".knobs",
+    "require_most_images": ".run_folder",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = on_first_use(__name__, _HOMES)

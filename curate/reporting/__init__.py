@@ -6,8 +6,9 @@ write_report("out/", summary)    # out/report.html, one self-contained page; rep
 refresh("out/")                  # both from what a folder holds
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from embeddings.on_first_use import on_first_use
 
 if TYPE_CHECKING:
     from curate.reporting.folder import refresh, summarize_folder, write_report
@@ -28,18 +29,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "headline": "sentences",
-    "refresh": "folder",
-    "render_html": "html",
-    "render_markdown": "markdown",
-    "summarize": "summary",
-    "summarize_folder": "folder",
-    "without_images": "summary",
-    "write_report": "folder",
+    "headline": ".sentences",
+    "refresh": ".folder",
+    "render_html": ".html",
+    "render_markdown": ".markdown",
+    "summarize": ".summary",
+    "summarize_folder": ".folder",
+    "without_images": ".summary",
+    "write_report": ".folder",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = on_first_use(__name__, _MODULES)

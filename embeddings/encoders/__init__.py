@@ -6,13 +6,13 @@ Names are ``library:name`` (``torchvision:resnet50``); ``lite0`` is built in and
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
 
+from embeddings.on_first_use import on_first_use
 from embeddings.spec import EncoderSpec
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoder", "Network", "build_network", "describe_encoder", "encoder_names", "encoder_spec", "get_encoder"]
 _EXPORTS = {
-    "Network": "networks",
-    "build_network": "networks",
-    "describe_encoder": "registry",
-    "encoder_names": "registry",
-    "encoder_spec": "registry",
-    "get_encoder": "registry",
+    "Network": ".networks",
+    "build_network": ".networks",
+    "describe_encoder": ".registry",
+    "encoder_names": ".registry",
+    "encoder_spec": ".registry",
+    "get_encoder": ".registry",
 }
 
 
@@ -49,7 +49,4 @@ class Encoder(Protocol):
         """uint8 [batch_size, size, size, 3] -> float32 [batch_size, d]."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+__getattr__ = on_first_use(__name__, _EXPORTS)
