@@ -48,8 +48,6 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
-from curate.results import Estimate
-
 MIN_UNITS = 5  # fewer of them say nothing of their spread
 POWER = 0.8  # that a study should have
 MOST_SEEDS = 100  # asked for
@@ -167,21 +165,6 @@ class Effect:
         """Plain JSON object."""
         return asdict(self)
 
-    def as_estimate(self, unit: str = "difference of accuracy") -> Estimate:
-        """The difference as an Estimate; ``n`` is (seeds, test units)."""
-        method = f"t interval over seeds and test units, {self.conditions} targets averaged"
-        return Estimate(
-            value=self.value,
-            low=self.low,
-            high=self.high,
-            se=self.se,
-            level=self.level,
-            n=(self.seeds, self.units),
-            unit=unit,
-            lower_is_closer=False,
-            method=self.reason or method,
-        )
-
 
 def effect(conditions: Sequence[Draws], *, matters: float = 0.01, level: float = 0.95) -> Effect:
     """The mean of a difference over conditions, with interval, tests and power.
@@ -282,13 +265,13 @@ def equivalence_power(matters: float, se: float, df: float, *, alpha: float = 0.
     return float((2 * special.ndtr(room) - 1).mean())
 
 
-def detectable(se: float, df: float, *, alpha: float = 0.05, wanted: float = POWER) -> float:
-    """Smallest true difference that a two-sided test finds with the wanted power."""
+def detectable(se: float, df: float, *, alpha: float = 0.05) -> float:
+    """Smallest true difference that a two-sided test finds with a power of 80%."""
     if not se:
         return 0.0
     edge = quantile(1 - alpha / 2, df)
     edges = edge * _drawn(df)
-    return float(optimize.brentq(lambda shift: _told(shift, edges) - wanted, 0.0, 3 * edge + 30, xtol=1e-6)) * se
+    return float(optimize.brentq(lambda shift: _told(shift, edges) - POWER, 0.0, 3 * edge + 30, xtol=1e-6)) * se
 
 
 def quantile(p: float, df: float) -> float:

@@ -217,9 +217,17 @@ def _arms(summary: dict[str, Any], outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _ill(summary: dict[str, Any]) -> list[str]:
-    ill = [f"{r['name']} ({r['health']['verdict']})" for r in summary["runs"] if not _is_healthy(r)]
-    subject, says = one_of(len(ill), "run", "runs"), one_of(len(ill), "says", "say")
-    return [f"the {subject} {listed(ill)} did not train properly and {says} little"] if ill else []
+    verdicts = {run["name"]: run["health"]["verdict"] for run in summary["runs"] if not _is_healthy(run)}
+    early = [name for name, verdict in verdicts.items() if verdict == "too early"]
+    ill = [f"{name} ({verdict})" for name, verdict in verdicts.items() if verdict != "too early"]
+    told = []
+    if ill:
+        subject, says = one_of(len(ill), "run", "runs"), one_of(len(ill), "says", "say")
+        told.append(f"the {subject} {listed(ill)} did not train properly and {says} little")
+    if early:
+        subject, was = one_of(len(early), "run", "runs"), one_of(len(early), "was", "were")
+        told.append(f"the {subject} {listed(early)} {was} too short to tell whether training works")
+    return told
 
 
 def _is_healthy(run: dict[str, Any]) -> bool:

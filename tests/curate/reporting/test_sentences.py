@@ -247,6 +247,13 @@ def test_how_sure_of_the_arms(tmp_path: Path) -> None:
     )
 
 
+def test_a_run_that_is_too_short_to_judge_is_not_called_ill(tmp_path: Path) -> None:
+    runs = {"near": run_in(tmp_path / "a", verdict="too early")}
+    sure = say(runs=runs, evaluation=eval_report([*frozen_scores(), arm_score("near", 0.79, gain=(0.01, 0.05))]))[2]
+    assert "the run near was too short to tell whether training works" in sure
+    assert "properly" not in sure
+
+
 def test_arms_that_differ_and_unequal_compute_are_said() -> None:
     arms = [
         arm_score("near", 0.79, gain=(0.01, 0.05)),
