@@ -46,8 +46,4 @@ __all__ = [
     "score",
     "select",
 ]
-__getattr__ = on_first_use(__name__, _HOMES)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

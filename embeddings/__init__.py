@@ -37,8 +37,4 @@ __all__ = [
     "open_source",
     "parse_address",
 ]
-__getattr__ = on_first_use(__name__, _EXPORTS)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = on_first_use(__name__, _EXPORTS)

@@ -71,17 +71,20 @@ def is_held(path: Path) -> bool:
     """True while a file is ``held``; always False where there are no locks."""
     try:
         with path.open("rb") as file:
-            return _locks(file) is False
+            return _locks(file, shared=True) is False
     except OSError:
         return False
 
 
-def _locks(file: Any) -> bool | None:
-    """Locks an open file; False if another one holds it, None if it cannot be locked here."""
+def _locks(file: Any, *, shared: bool = False) -> bool | None:
+    """Locks an open file; False if another one holds it, None if it cannot be locked here.
+
+    What is open for reading takes a shared lock: network file systems grant it no other.
+    """
     try:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except (ImportError, OSError):

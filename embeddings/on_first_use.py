@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import Any
 
 
-def on_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package.
+def on_first_use(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The ``__getattr__`` and the ``__dir__`` of a package.
 
     Args:
-        package: Its name.
+        package: Its name; it has ``__all__``.
         homes: Member -> module that holds it; one with a leading dot is the package's own.
     """
 
@@ -20,4 +20,7 @@ def on_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(homes[name], package), name)
 
-    return member
+    def members() -> list[str]:
+        return sorted(import_module(package).__all__)
+
+    return member, members

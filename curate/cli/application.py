@@ -47,8 +47,13 @@ def require_place(out: Path) -> None:
         ForeignFolderError: a file stands there, or above it.
         StorageError: no permission, or a disk that is read only.
     """
+    from embeddings import files
+
     whole = out.absolute()
-    above = next(path for path in (whole, *whole.parents) if path.exists())
+    try:
+        above = next(path for path in (whole, *whole.parents) if path.exists())
+    except OSError as error:
+        raise files.storage_error(out, error) from None
     if not above.is_dir():
         raise ForeignFolderError(f"{out} cannot be a folder: {above} is a file.", hint="Choose another --out.")
     if not os.access(above, os.W_OK | os.X_OK):

@@ -86,4 +86,4 @@ _MODULES = {
     "sliced": "curate.distances._sliced",
     "usable": "curate.distances._usable",
 }
-__getattr__ = on_first_use(__name__, _MODULES)
+__getattr__, __dir__ = on_first_use(__name__, _MODULES)

@@ -19,4 +19,4 @@ _MODULES = {
     "unique": "._unique",
     "vendi": "._vendi",
 }
-__getattr__ = on_first_use(__name__, _MODULES)
+__getattr__, __dir__ = on_first_use(__name__, _MODULES)

@@ -61,8 +61,4 @@ __all__ = [
     "verdict",
     "verdicts",
 ]
-__getattr__ = on_first_use(__name__, _HOME)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

@@ -263,13 +263,13 @@ def earlier_noise(
     known = {address: name for name, address in targets.items()}
     starts = {"init": tuple(dict.fromkeys(cell["init"] for cell in cells))}
     for folder in (out, *sorted(place for place in out.parent.glob("*") if place != out)):
-        if (folder / FILE).is_file() and (folder / PLAN).is_file():
-            try:
-                found = _noises(folder, known, protocol, starts)
-            except (CurateError, KeyError):
-                continue  # unreadable, or of another version: no evidence
-            if found:
-                return found, str(folder)
+        try:
+            is_study = (folder / FILE).is_file() and (folder / PLAN).is_file()
+            found = _noises(folder, known, protocol, starts) if is_study else {}
+        except (CurateError, OSError, KeyError, TypeError, AttributeError):
+            continue  # unreadable, somebody else's, or of another version: no evidence
+        if found:
+            return found, str(folder)
     return {}, ""
 
 

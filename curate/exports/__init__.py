@@ -23,4 +23,4 @@ _HOMES = {
     "forecast": ".preview",
     "require_most_images": ".writing",
 }
-__getattr__ = on_first_use(__name__, _HOMES)
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

@@ -27,4 +27,4 @@ _HOMES = {
     "read_knobs": ".knobs",
     "require_most_images": ".run_folder",
 }
-__getattr__ = on_first_use(__name__, _HOMES)
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

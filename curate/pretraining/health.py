@@ -61,7 +61,7 @@ TOLD_APART = 0.1  # share of the image in the features' variance; surely less co
 BLOWN_UP = 2.0  # times the larger of chance loss and first loss
 RANK_ROWS = 1_024  # images that RankMe looks at
 GROWN = 100.0  # times the length that the weights began with
-STILL = 1e-6  # share of that length: weights that moved by less did not move
+STILL = 1e-9  # share of that length; at right angles to the weights, a move of 0.005% of it changes it by as much
 SETTLED = 100  # steps in which a run that learns shows it
 CLEAR = 0.1  # share of the chance loss: a fall that the noise must not hide
 
@@ -158,7 +158,8 @@ def image_share(views: torch.Tensor) -> float | None:
 def weight_norm(module: nn.Module) -> float:
     """Length of all weights that are trained, as one vector; biases and norms are not among them."""
     weights = [p.detach() for p in module.parameters() if p.requires_grad and p.ndim > 1]
-    return float(nn.utils.get_total_norm(weights))
+    squares = [torch.linalg.vector_norm(weight, dtype=torch.float64) ** 2 for weight in weights]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
 
 def judge(curves: Sequence[Row], *, method: str = "", start: Row | None = None) -> Health:

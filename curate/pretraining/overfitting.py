@@ -66,8 +66,8 @@ class Learned:
 
 def worse_probe(rows: Sequence[Row], start: Row | None) -> Found:
     """The last two readings, on average, are worse than the best one by more than its standard error."""
-    read, now = [row for row in rows if "probe" in row], by_stage(rows)[-1]
-    if len(read) < 2 or smooth(now, "loss")[-1] >= first(now):
+    read = [row for row in rows if "probe" in row]
+    if len(read) < 2 or all(smooth(stage, "loss")[-1] >= first(stage) for stage in by_stage(rows)):
         return None
     best = max([*([start] if start and "probe" in start else []), *read], key=lambda row: row["probe"])
     last = (read[-1]["probe"] + read[-2]["probe"]) / 2

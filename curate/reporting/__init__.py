@@ -38,4 +38,4 @@ _MODULES = {
     "without_images": ".summary",
     "write_report": ".folder",
 }
-__getattr__ = on_first_use(__name__, _MODULES)
+__getattr__, __dir__ = on_first_use(__name__, _MODULES)

@@ -22,4 +22,4 @@ _MODULES = {
     "shift_index": ".verdicts",
     "verdict_of": ".verdicts",
 }
-__getattr__ = on_first_use(__name__, _MODULES)
+__getattr__, __dir__ = on_first_use(__name__, _MODULES)

@@ -19,13 +19,13 @@ cannot tell: it rises significantly as soon as the very nearest are taken (for e
 the same style).
 
 The knee is the change point: the N that maximizes the sum of w excess over windows of w images, carried between the
-middles of two windows by linear interpolation. Where pools that cannot be told from the target have been taken whole
-and others follow, an edge is set, nothing is interpolated across it, and the knee is there unless the others are surely
-near: its interval lies beyond. A single bad window does not end the supply. The interval is that of the same point for
-the lower and the upper limits of both figures. Unless even the upper one lies within what was taken, it is not settled
-that near images ran out, and there is no knee. All figures hold for these target images; another sample of the target
-would read otherwise, which the intervals include. 0.4, not 1/2, since near images do not run out for all target images
-at once: at 1/2 the knee came 4 to 17% early on 6 synthetic pools of known supply.
+middles of two windows by linear interpolation. Where what may be taken of pools that cannot be told from the target
+ends and others follow, an edge is set, nothing is interpolated across it, and the knee is there unless the others are
+surely near: its interval lies beyond. A single bad window does not end the supply. The interval is that of the same
+point for the lower and the upper limits of both figures. Unless even the upper one lies within what was taken, it is
+not settled that near images ran out, and there is no knee. All figures hold for these target images; another sample of
+the target would read otherwise, which the intervals include. 0.4, not 1/2, since near images do not run out for all
+target images at once: at 1/2 the knee came 4 to 17% early on 6 synthetic pools of known supply.
 
 Source: change point: Page, Biometrika 41 (1954).
 """
@@ -124,7 +124,7 @@ class Knee:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.n:,} [{self.low:,}, {self.high:,}]"
+        return f"{self.n:,} ({self.low:,} to {self.high:,})"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -185,7 +185,8 @@ def find_knee(curve: SupplyCurve) -> Knee | None:
     low, high = min(low, value), max(high, value)
     if high >= curve.edges[-1]:
         return None
-    value = curve.turn if low <= curve.turn <= value else value
+    if curve.turn and low <= curve.turn <= value:
+        value = curve.turn
     return Knee(n=curve.images(value), low=curve.images(low), high=curve.images(high), from_pools=round(value))
 
 
@@ -278,8 +279,8 @@ def _what_follows(curve: SupplyCurve, knee: Knee) -> str:
         return f"The first stretch that is not near: {_window_words(_first_after(curve, knee.from_pools))}."
     after = next(point for point in curve.points if point.start == curve.turn)
     return (
-        f"There the pools that cannot be told from the target end, and what follows is not surely near: "
-        f"{_window_words(after)}."
+        "There what may be taken of pools that cannot be told from the target ends, and what follows is not surely "
+        f"near: {_window_words(after)}."
     )
 
 

@@ -49,4 +49,4 @@ class Encoder(Protocol):
         """uint8 [batch_size, size, size, 3] -> float32 [batch_size, d]."""
 
 
-__getattr__ = on_first_use(__name__, _EXPORTS)
+__getattr__, __dir__ = on_first_use(__name__, _EXPORTS)

@@ -110,7 +110,8 @@ def test_views_are_found_again_whatever_the_chunks(images, chunks, count):
         (rows([5.0] * 10 + [2.0] * 20, weight_norm=[3.0] * 5 + [299.0] * 25), "healthy", 0),
         (rows([5.0] * 10 + [2.0] * 20, weight_norm=[3.0] * 5 + [301.0] * 5 + [4.0] * 20), "healthy", 0),  # it came back
         (rows([5.0] * 5, weight_norm=[3.0] * 5), "not learning", 1),  # the weights stand still
-        (rows([5.0, 5.1, 4.9], weight_norm=[3.0, 3.000001, 2.999999]), "not learning", 1),
+        (rows([5.0, 5.1, 4.9], weight_norm=[3.0, 3.000000001, 2.999999999]), "not learning", 1),
+        (rows([5.0, 5.1, 4.9], weight_norm=[3.0, 3.000001, 2.999999]), "too early", 0),  # of less than 0.1%
         (rows([5.0] * 5, weight_norm=[3.0] * 4 + [3.0001]), "too early", 0),
     ],
 )

@@ -33,6 +33,13 @@ def test_the_probe_sees_overfitting_and_forgetting(readings, start, verdict, ste
     assert (found.verdict, found.step) == (verdict, step)
 
 
+def test_overfitting_is_not_forgotten_when_the_next_stage_begins():
+    falling = probed(np.linspace(0.8, 0.45, 10).tolist())
+    after = {**falling[-1], "step": falling[-1]["step"] + 1, "stage": 1}
+    staged = [*({**row, "stage": 0} for row in falling), after]
+    assert judge(staged).verdict == "overfitting"
+
+
 def test_a_probe_that_falls_with_a_rising_loss_is_no_overfitting():
     assert judge(probed([0.7, 0.6, 0.5], [2.0, 3.0, 4.0])).verdict != "overfitting"
 

@@ -170,11 +170,11 @@ def test_words_of_a_knee():
     knee = Knee(n=1100, low=990, high=1340, from_pools=1100)
     words = describe(pool_curve(), knee)
     assert words.startswith(
-        "Near images run out at about N = 1,100 [990, 1,340]: 1,100 from the pools. The first stretch"
+        "Near images run out at about N = 1,100 (990 to 1,340): 1,100 from the pools. The first stretch"
     )
     assert "not near: 0% of pool images " in words
     with_own = describe(pool_curve(), Knee(n=1150, low=990, high=1340, from_pools=1100))
-    assert "N = 1,150 [990, 1,340]: the target's own 50 and 1,100 from the pools." in with_own
+    assert "N = 1,150 (990 to 1,340): the target's own 50 and 1,100 from the pools." in with_own
 
 
 def test_words_of_a_knee_tell_of_the_window_after_it_not_of_the_last_near_one():
@@ -255,6 +255,16 @@ def test_beyond_pools_like_the_target_near_is_what_is_surely_near(error, knee):
     points = (point(0, 100, 0.9), point(100, 164, 0.6, error), point(164, 228, 0.3), point(228, 300, 0.1))
     assert find_knee(SupplyCurve(points=points, first=0, own=0, target_images=50, turn=100)).n == knee
     assert find_knee(SupplyCurve(points=points, first=0, own=0, target_images=50)).n == 175
+
+
+def test_a_knee_whose_interval_begins_at_nothing_stays_where_it_is():
+    def point(start, stop, share, gap):
+        near, index = Estimate(value=share, low=share - gap, high=share + gap), Estimate(value=0.0, low=0.0, high=0.0)
+        return Point(start=start, stop=stop, n=stop, distance=index, index=index, share=near, variance=0.1)
+
+    points = (point(0, 64, 0.6, 0.4), point(64, 128, 0.2, 0.1), point(128, 200, 0.1, 0.0))
+    knee = find_knee(SupplyCurve(points=points, first=0, own=0, target_images=50))
+    assert (knee.low, knee.n) == (0, 64)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=12))
