@@ -296,8 +296,8 @@ def require_same_config(folder: Path, found: dict[str, Any], wanted: dict[str, A
     """
     if difference := first_difference(found, wanted):
         raise ForeignFolderError(
-            f"{folder} belongs to another run: {difference}.",
-            hint="Choose a new folder for --out, or give the settings of the run in it.",
+            f"{folder} was begun with other settings: {difference}.",
+            hint="Choose a new folder for --out, or give the settings that it was begun with.",
         )
 
 

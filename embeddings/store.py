@@ -153,9 +153,9 @@ class EmbeddingStore:
             return found
         return [
             *found,
-            f"The encoder sees the images shrunk {self.shrinkage:.1f} times (to {self.spec.size} pixels): what is "
-            "small vanishes. Cut them into tiles (--tiles PX, or #tiles:PX in the address), or take an encoder with a "
-            "larger edge.",
+            f"{self.spec.name} sees the images shrunk {self.shrinkage:.1f} times (to {self.spec.size} pixels): what is "
+            "small vanishes. Cut them into tiles (#tiles:PX in the address), or take an encoder with a larger edge (a "
+            "run: --set size=PX).",
         ]
 
     def vectors(self) -> Vectors:

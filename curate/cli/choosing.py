@@ -206,6 +206,7 @@ def export(
 
 def _passed_over(chosen: Selection, key: str) -> list[str]:
     """What to say of an image that was neither chosen nor left out: others came before it, or it cannot be read."""
+    from curate.reporting.selections import how_it_ended
     from embeddings.pictures.views import load_image
     from embeddings.sources import open_source
 
@@ -220,6 +221,8 @@ def _passed_over(chosen: Selection, key: str) -> list[str]:
                 load_image(source, uris[own])
             except ImageError as error:
                 return [f"{name}/{own} cannot be read, so it was no candidate: {error.message}"]
+            if stopped := chosen.facts.get("stopped"):
+                return [f"{name}/{own} was a candidate whose turn did not come. {how_it_ended(stopped)}"]
             return [f"{name}/{own} was a candidate that others came before."]
     near = get_close_matches(key, chosen.rows()["key"].to_pylist(), n=3)
     raise UsageError(

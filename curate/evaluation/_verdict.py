@@ -33,8 +33,9 @@ def verdicts(report: EvalReport) -> list[str]:
         frozen = next(s for s in scores if s.kind == "frozen")
         read = ", ".join(f"{name} {_interval(frozen.metrics[name])}" for name in (METRIC, "knn"))
         lines.append(f"{labeled}: the frozen public encoder reads {read}; {sizes_in_words(facts)}.")
-        lines += [f"{labeled}: {told}" for told in (*_missing(facts), *_leaks(facts))]
-        known = [told for s in scores for told in warning(s.arm, s.kind, s.facts, facts["n_test"])]
+        lines += [f"{labeled}: {told}" for told in _missing(facts)]
+        known = leaks(facts)
+        known += [told for s in scores for told in warning(s.arm, s.kind, s.facts, facts["n_test"])]
         lines += [f"{labeled}: careful: {told}." for told in known]
         runs = [s for s in scores if s.kind == "run"]
         lines += [] if runs else [f"{labeled}: {_learned(s)}" for s in scores if s.kind == "untrained"]
@@ -59,7 +60,20 @@ def verdict(report: EvalReport, arm: str, labeled: str) -> str:
         return f"{arm} is what the others are compared with."
     figures = f"{METRIC} {_number(score.metrics[METRIC])} against {_number(frozen.metrics[METRIC])}"
     name = _called(score, scores.values())
-    return f"{name} {_outcome(gain)}: {figures}, difference {_interval(gain, signed=True)}{_labels(score)}."
+    return (
+        f"{name} {_outcome(gain)}: {figures}, difference {_interval(gain, signed=True)}{_labels(score)}"
+        f"{_by_neighbors(score, gain)}."
+    )
+
+
+def _by_neighbors(score: ArmScore, gain: Estimate) -> str:
+    """What k-NN says, where that is settled and another thing than what the linear probe says."""
+    other = score.against_frozen.get("knn")
+    if other is None or other.low is None or other.high is None or not (other.low > 0 or other.high < 0):
+        return ""
+    if _outcome(other) == _outcome(gain):
+        return ""
+    return f"; by k-NN it is surely {'better' if other.low > 0 else 'worse'}: {_interval(other, signed=True)}"
 
 
 def _of_arm(report: EvalReport, score: ArmScore, scores: Sequence[ArmScore]) -> str:
@@ -107,12 +121,12 @@ def _missing(facts: dict[str, Any]) -> list[str]:
     return [f"careful: {missing:,} of {facts['classes']:,} classes have no training image."] if missing else []
 
 
-def _leaks(facts: dict[str, Any]) -> list[str]:
-    """A warning where the test part is known from training."""
+def leaks(facts: Mapping[str, Any]) -> list[str]:
+    """A warning where the test part is known from training, in a clause."""
     known = facts.get("near_duplicates_in_train") or 0
     if not known or known < LEAKED * facts["n_test"]:
         return []
-    return [f"careful: {known:,} of {facts['n_test']:,} test images are nearly the same picture as a training image."]
+    return [f"{known:,} of {facts['n_test']:,} test images are nearly the same picture as a training image"]
 
 
 def _best_run(report: EvalReport, labeled: str) -> list[str]:

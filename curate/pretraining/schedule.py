@@ -159,7 +159,8 @@ def largest_batch(n: int, *, samples: int, wished: int) -> int:
     batch = min(wished, n // 4)
     if samples < batch:
         raise UsageError(
-            f"{samples} samples are less than one batch of {batch}.", hint=f"Ask for at least {10 * batch} samples."
+            f"{samples:,} samples are less than one batch of {batch:,}.",
+            hint=f"Ask for at least {batch:,} samples, and for ten times as many to see whether it learns.",
         )
     return batch
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from curate.evaluation._pretrained_on import warning
+from curate.evaluation._verdict import leaks
 from curate.reporting.wording import counted, listed, number, p_value, percent, points, span
 
 TUNED = "finetuned:"
@@ -83,10 +84,11 @@ def tested_on(evaluation: Mapping[str, Any]) -> list[str]:
     return [f"intervals are 95% and rest on {listed(sizes)}"] if sizes else []
 
 
-def pretrained_on(labeled: Mapping[str, Any]) -> list[str]:
-    """A warning for every arm that has seen test images before, in a clause."""
-    n_test = labeled["facts"].get("n_test", 0)
-    return [told for s in labeled["scores"] for told in warning(s["arm"], s["kind"], s.get("facts", {}), n_test)]
+def seen_before(labeled: Mapping[str, Any]) -> list[str]:
+    """A warning where test images are known from training, and for every arm pretrained on some, in clauses."""
+    facts = labeled["facts"]
+    arms = [(s["arm"], s["kind"], s.get("facts", {}), facts.get("n_test", 0)) for s in labeled["scores"]]
+    return [*leaks(facts), *(told for arm in arms for told in warning(*arm))]
 
 
 def lacks_tuned(scores: Sequence[Score]) -> bool:

@@ -41,7 +41,7 @@ def render_markdown(summary: dict[str, Any]) -> str:
     for labeled in (summary["evaluation"] or {"labeled": []})["labeled"]:
         parts += [f"## Accuracies on {_escaped(labeled['name'])}", _accuracies(labeled)]
         parts.append(_escaped(accuracies.intervals_over(summary["study"])))
-        parts += [_escaped(f"Careful: {told}.") for told in accuracies.pretrained_on(labeled)]
+        parts += [_escaped(f"Careful: {told}.") for told in accuracies.seen_before(labeled)]
         parts += [*_references(labeled), *_matches(labeled), *_examined(labeled)]
     return "\n\n".join(parts) + "\n"
 

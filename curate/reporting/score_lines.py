@@ -13,7 +13,7 @@ from curate.reporting.findings import Finding, Shift, delivery_notes, found_in, 
 from curate.reporting.measures import measured
 from curate.reporting.wording import counted, listed, number, percent, span
 
-REST = "Tables and pictures of these findings are in report.html: --out FOLDER writes it."
+REST = "Tables and pictures of these findings are in report.html, which --out writes."
 
 
 def finding_lines(shift: Shift) -> list[str]:

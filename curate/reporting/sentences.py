@@ -13,7 +13,7 @@ from typing import Any
 
 from curate.distances._frechet import DIRECTIONS, PER_DIRECTION
 from curate.reporting import study_words
-from curate.reporting.accuracies import Score, matches, pretrained_on, tested_on, to_beat, tuned_public
+from curate.reporting.accuracies import Score, matches, seen_before, tested_on, to_beat, tuned_public
 from curate.reporting.advice import advice, another_try, taken_near
 from curate.reporting.wording import Figure, counted, listed, number, one_of, percent, points, span
 
@@ -201,7 +201,7 @@ _SETTLED = {"nearer": "nearer than", "farther": "farther than", "not settled": "
 
 def _arms(summary: dict[str, Any], outcomes: Sequence[Outcome]) -> list[str]:
     parts, evaluation = _ill(summary), summary["evaluation"] or {"labeled": []}
-    parts += [told for labeled in evaluation["labeled"] for told in pretrained_on(labeled)]
+    parts += [told for labeled in evaluation["labeled"] for told in seen_before(labeled)]
     if len(evaluation.get("samples_seen", [])) > 1:
         parts.append("the arms saw unequal numbers of samples, so they compare only roughly")
     compared = [o for o in outcomes if o.runs > 1]

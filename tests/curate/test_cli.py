@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from curate import cli, scoring
-from curate.cli import main
+from curate.cli import choosing, main
 from curate.results import Selection
 from curate.session import Session, Shared, parse_named
 from curate.terms import Terms
@@ -518,6 +518,10 @@ def test_explain_tells_of_the_chosen_the_left_out_and_those_that_others_came_bef
     code, out, _ = curate("explain", "chosen", f"like/{other}", "--json")
     assert code == 0
     assert json.loads(out)["reasons"] == [f"like/{other} was a candidate that others came before."]
+    chosen.facts["stopped"] = {"at": 15, "reason": "Near images run out at about N = 15."}
+    assert choosing._passed_over(chosen, f"like/{other}") == [
+        f"like/{other} was a candidate whose turn did not come. Stopped at 15: Near images run out at about N = 15."
+    ]
     (Path(folders["like"]) / other).write_bytes(b"no image")
     code, out, _ = curate("explain", "chosen", f"like/{other}", "--json")
     assert json.loads(out)["reasons"][0].startswith(f"like/{other} cannot be read, so it was no candidate: not a known")

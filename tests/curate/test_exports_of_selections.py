@@ -355,7 +355,7 @@ def test_the_same_command_again_finds_it_and_another_is_refused(world, curate, t
     assert "is there already" in curate("chosen", "--to", to, "--out", "e")[1]
     code, _, err = curate("chosen", "--to", to, "--out", "e", "--first", 2)
     assert code == 2
-    assert "belongs to another run: first is None there, 2 here" in err
+    assert "was begun with other settings: first is None there, 2 here" in err
     assert (snapshot("e") or snapshot(".")) == before
 
 

@@ -72,6 +72,23 @@ def test_an_interval_that_touches_zero_is_noise(low, high):
     assert "inside the noise" in verdict(report(run), "near", "emoji")
 
 
+@pytest.mark.parametrize(
+    ("linear", "knn", "told"),
+    [
+        ((-0.1, 0.1), (-0.28, -0.08), "; by k-NN it is surely worse: −0.180 (−0.280 to −0.080)."),
+        ((0.01, 0.1), (-0.28, -0.08), "; by k-NN it is surely worse: −0.180 (−0.280 to −0.080)."),
+        ((-0.1, 0.1), (0.01, 0.03), "; by k-NN it is surely better: +0.020 (+0.010 to +0.030)."),
+        ((-0.2, -0.1), (-0.28, -0.08), ""),
+        ((-0.1, 0.1), (-0.28, 0.0), ""),
+    ],
+)
+def test_neighbors_are_heard_where_they_surely_say_another_thing(linear, knn, told):
+    gains = {name: estimate(sum(ends) / 2, *ends) for name, ends in (("linear", linear), ("knn", knn))}
+    run = dataclasses.replace(score("near", "run", 0.62), against_frozen=gains)
+    said = verdict(report(run), "near", "emoji")
+    assert said.endswith(told) if told else "k-NN" not in said
+
+
 def test_one_line_to_beat_and_one_per_run():
     runs = [score(name, "run", 0.6, estimate(-0.16, -0.2, -0.1)) for name in ("near", "random")]
     lines = verdicts(report(*runs))

@@ -99,6 +99,16 @@ def test_a_run_that_was_pretrained_on_test_images_is_told_on_the_page_and_beside
         assert "pretrained on" not in page_of(silent).text
 
 
+def test_test_images_known_from_training_are_told_on_the_page_too() -> None:
+    found = eval_report(frozen_scores())
+    known = {"emoji": {**found.labeled["emoji"], "near_duplicates_in_train": 9}}
+    summary = summarize(evaluation=replace(found, labeled=known))
+    told = "9 of 470 test images are nearly the same picture as a training image"
+    assert told in render_markdown(summary)
+    assert told in Page(render_html(summary)).text
+    assert "nearly the same" not in render_markdown(summarize(evaluation=found))
+
+
 def test_what_was_not_fine_tuned_is_said_and_nothing_claimed() -> None:
     assert f"{UNTUNED}: --also references adds" in page_of(NEAR).text
     assert f"{UNTUNED}: --also references" in render_markdown(

@@ -27,7 +27,7 @@ def test_everything_that_was_asked_for_is_on_the_terminal(explained: ShiftReport
     ):
         assert any(line.startswith(start) for line in lines), start
     assert any("of target images, " in line for line in lines)
-    assert lines[-1].endswith("report.html: --out FOLDER writes it.")
+    assert lines[-1].endswith("report.html, which --out writes.")
     assert lines == score_output({"target": explained})[1][-len(lines) :]
 
 
