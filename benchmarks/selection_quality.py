@@ -20,8 +20,8 @@ directions over all pools, with 95% intervals by Student's t.
 Cases: forty, drawn by seed: a target, some pools, a budget of 0.3, 1 or 3 times the near supply (the images of pools of
 the target's own kind, or judged near); eight splits of the target each. The constants of `near-first` were set when the
 first twenty had been seen; the other twenty were drawn afterwards, and are counted apart. Of these, six (21 to 23, 28,
-29, 33) were looked at when strata and the knee at the end of pools like the target were added. ``--seeds`` measures these
-cases alone and leaves the rest of the result as it is.
+29, 33) were looked at when strata and the knee at the end of pools like the target were added. ``--seeds`` measures
+these cases alone and leaves the rest of the result as it is.
 
 Distances are the rank-k Fréchet distance (folds drawn by position) and MMD^2 with the kernel poly2, both unbiased;
 coverage is that of 5 neighbors. Vendi scores tell diversity, which nearness costs.
