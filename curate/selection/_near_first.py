@@ -17,13 +17,12 @@
 
 Distances are Euclidean in the pools' 64 principal directions, not whitened: whitening blows up directions in which
 images hardly differ. Figures (benchmarks/selection_quality.py, distance to unseen target images under the selecting
-encoder / under one with other weights): quota in whitened directions 16 / 17, in plain ones 9 / 13, with balance
-4 / 9; drawn from the near pools 29 / 34, from all 81 / 83. Where near images run out, a gate that admits nothing
-else is worse by a tenth under either, and once worse than a draw from all pools; no gate at all is worse by a tenth
-under `color-texture`, which prefers 2 h^2. With pools of the target's own kind, drawn against ranked (unbiased distance
-to unseen images under other weights; error of the difference): 51 garments seen -6.8 / 0.8 (1.9), 143 emoji -2.6 / 0.9
-(1.0), 357 garments 0.3 / 0.1 (0.2), 405 line drawings -0.2 / -0.2 (0.3); of 17 cases nearer by more than two errors in
-8, farther in 1.
+encoder / under one with other weights): quota in whitened directions 16 / 17, in plain ones 9 / 13, with balance 4 / 9;
+drawn from the near pools 29 / 34, from all 81 / 83. Where near images run out, a gate that admits nothing else is worse
+by a tenth under either, and once worse than a draw from all pools; no gate at all is worse by a tenth under
+`color-texture`, which prefers 2 h^2. From pools of the target's own kind, by strata against a plain draw (unbiased
+distance to unseen images under other weights, less that of the draw; its error): 51 garments seen -1.4 (.4), 61 digits
+-1.3 (.4), 405 line drawings -1.8 (.3), 108 line drawings -1.9 (.4).
 
 Price counts as distance too: h^2 ln(1 + p / mean price). Of equally near images the cheapest goes first.
 
