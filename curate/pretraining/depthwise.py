@@ -31,7 +31,7 @@ class SmallMapConv2d(nn.Conv2d):
         if x.device.type != "cpu" or min(x.shape[2:]) >= max(self.kernel_size):
             return super().forward(x)
         result: torch.Tensor = _TapwiseConv.apply(x, self.weight)  # type: ignore[no-untyped-call]
-        return result
+        return result if self.bias is None else result + self.bias[:, None, None]
 
 
 class _TapwiseConv(torch.autograd.Function):
@@ -65,7 +65,7 @@ def _taps(x: torch.Tensor, gradient: torch.Tensor, weight: torch.Tensor) -> torc
 
 
 def _is_plain_depthwise(layer: nn.Conv2d) -> bool:
-    """One filter per channel, stride 1, odd square kernel, zero padding that keeps the size, no bias."""
+    """One filter per channel, stride 1, odd square kernel, zero padding that keeps the size."""
     kernel = layer.kernel_size[0]
     return (
         layer.groups == layer.in_channels == layer.out_channels
@@ -74,5 +74,4 @@ def _is_plain_depthwise(layer: nn.Conv2d) -> bool:
         and layer.stride == layer.dilation == (1, 1)
         and kernel % 2 == 1
         and layer.padding_mode == "zeros"
-        and layer.bias is None
     )

@@ -17,6 +17,7 @@ from curate.pretraining.augment.transfer import on_device
 from curate.pretraining.augment.views import augment
 from curate.pretraining.depthwise import speed_up_small_maps
 from curate.pretraining.execution import Execution
+from curate.pretraining.frozen_norms import fold_frozen_norms
 from curate.pretraining.gradients import Step, backward, require_exact_chunks
 from curate.pretraining.health import by_view, feature_spread, image_share, rank_me
 from curate.pretraining.methods import Learner, load_method
@@ -77,6 +78,8 @@ class Trainer:
         self.network = settings.backbone.build(settings.seed)
         settings.adapt.apply(self.network.module, seed=settings.seed)
         speed_up_small_maps(self.network.module)
+        if self._has_frozen_norms() and self.placement.device.type == "cpu":
+            fold_frozen_norms(self.network.module, settings.backbone.size)
         with seeded(settings.seed):
             learner = method.build(self.network, settings.recipe)
         self.learner = self._placed(learner.train())
@@ -136,6 +139,9 @@ class Trainer:
             view = view.double() if self.placement.precision == "float64" else view
             views.append(view.contiguous(memory_format=torch.channels_last))
         return views
+
+    def _has_frozen_norms(self) -> bool:
+        return self.settings.recipe.training.keep_statistics or self.settings.adapt.kind != ALL
 
     def _placed(self, learner: nn.Module) -> nn.Module:
         """The learner on its device, in its precision, ready to share a batch with other processes."""

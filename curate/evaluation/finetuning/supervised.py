@@ -24,6 +24,7 @@ from curate.pretraining.augment.draws import VIEW_DRAWS, draw, uniforms
 from curate.pretraining.augment.presets import Preset
 from curate.pretraining.augment.views import augment
 from curate.pretraining.depthwise import speed_up_small_maps
+from curate.pretraining.frozen_norms import fold_frozen_norms
 from curate.pretraining.heap import resident_heap
 from curate.pretraining.schedule import Images, Schedule, learning_rate_factor
 from embeddings.encoders.networks import seeded
@@ -137,6 +138,8 @@ class Classifier:
     def prepare(self, *, keep_statistics: bool) -> None:
         """Puts network and head in place for training; what is frozen stays so."""
         speed_up_small_maps(self.network)
+        if keep_statistics and self.placement.device.type == "cpu":
+            fold_frozen_norms(self.network, self.transform.size)
         self.network.train(not keep_statistics).to(self.placement.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.head.to(self.placement.device)

@@ -95,7 +95,7 @@ def test_chance_is_the_least_that_features_which_tell_nothing_can_reach(weights,
 def test_perfect_features_give_zero():
     z = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1.0]])  # unbiased variance 4/3, no covariance
     assert loss(z, z) == 0
-    assert loss(np.sqrt(3) / 2 * z, np.sqrt(3) / 2 * z) == 0  # unbiased variance 1: the hinge starts here
+    assert loss(np.sqrt(3) / 2 * z, np.sqrt(3) / 2 * z) == pytest.approx(0, abs=1e-30)  # unbiased variance 1: the hinge starts here
     smaller = 0.8 * np.sqrt(3) / 2 * z
     assert loss(smaller, smaller) == pytest.approx(25 * (1 - math.sqrt(0.64 + 1e-4)), rel=1e-12)
 
