@@ -1,5 +1,9 @@
 """Comparison: methods of selection side by side, judged by the part of the target that none of them saw.
 
+A method's control is a random draw from all candidates. Where the method chose own images of the target, which are
+near without any choice, such a draw would credit it with them; so the control holds the same ones, and random images of
+the pools for those that the method chose there. Where it chose own images alone there is nothing to compare.
+
 Written by ``curate.selection``, read by ``curate.reporting``; on disk one JSON document, comparison.json.
 """
 
@@ -12,15 +16,16 @@ from typing import Any
 
 from curate.numerals import between, number
 from curate.result_cards import estimate_words
-from curate.results import Estimate
+from curate.results import TARGET, Estimate
 from embeddings import files
 from embeddings.cards import Card
 from embeddings.errors import CorruptError
 
 FILE = "comparison.json"
-SCHEMA = "curate.comparison/1"
-RANDOM = "random"  # the method that the others are held against: what the same budget buys blindly
+SCHEMA = "curate.comparison/2"
+RANDOM = "random"  # what the same budget buys blindly; the control of methods that chose no own image
 UNTRAINED = "random"  # the encoder of that name
+CONTROL, REFERENCE, OWN_ALONE = "the control", "for reference", "own images alone"  # in place of a difference
 
 
 def called(encoder: str) -> str:
@@ -37,12 +42,12 @@ class Reading:
     distance: Estimate  # headline distance
     mmd: Estimate
     coverage: Estimate  # of the judging images
-    against_random: Estimate | None = None  # points of the index; negative = nearer than random; None for random
+    against_random: Estimate | None = None  # points of the index; negative = nearer than its control; None for random
     tied_with: tuple[str, ...] = ()  # methods that it cannot be told from
 
     @property
     def verdict(self) -> str:
-        """Nearer or farther than random, not settled, or "" where that is unknown."""
+        """Nearer or farther than its random control, not settled, or "" where that is unknown."""
         gain = self.against_random
         if gain is None or gain.value is None or gain.low is None or gain.high is None:
             return ""
@@ -80,6 +85,12 @@ class Contender:
     readings: dict[str, Reading] = field(default_factory=dict)  # by encoder, the selecting one first
     stopped: str = ""  # why it took less than the budget allows, where the method says so
     reason: str = ""  # why it chose nothing
+    control: Contender | None = None  # random with the same own images; None: the method ``random`` is its control
+
+    @property
+    def own(self) -> int:
+        """How many of the target's own images it chose."""
+        return self.counts.get(TARGET, 0)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -93,17 +104,20 @@ class Contender:
             **{name: getattr(self, name) for name in ("method", "n", "counts", "shares", "cost", "stopped", "reason")},
             "diversity": None if self.diversity is None else self.diversity.to_json(),
             "readings": {name: reading.to_json() for name, reading in self.readings.items()},
+            "control": None if self.control is None else self.control.to_json(),
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Contender:
         """Reads what ``to_json`` wrote."""
+        control = document["control"]
         known = {name: document[name] for name in ("method", "n", "counts", "cost", "stopped", "reason")}
         diversity = document["diversity"]
         return cls(
             **known,
             diversity=None if diversity is None else Estimate.from_json(diversity),
             readings={name: Reading.from_json(reading) for name, reading in document["readings"].items()},
+            control=None if control is None else cls.from_json(control),
         )
 
 
@@ -142,13 +156,25 @@ class Comparison:
         return (self.encoder, *(judge.name for judge in self.judges if not judge.reason))
 
     def best(self, encoder: str) -> str | None:
-        """The method whose images this encoder sees nearest, if that is settled against every other one."""
+        """The method whose images this encoder sees nearest, if that is settled against every other and its control."""
         found = [(c.readings[encoder], c.method) for c in self.contenders if encoder in c.readings]
         known = [(r.index.value, method, r.tied_with) for r, method in found if r.index.value is not None]
         if len(known) < 2:
             return None
         _, method, tied = min(known)
-        return None if tied else method
+        credited = self[method].control is None or self[method].readings[encoder].verdict == "nearer"
+        return method if credited and not tied else None
+
+    def control_of(self, contender: Contender) -> Contender:
+        """What a method is held against: random images."""
+        return contender.control or self[RANDOM]
+
+    def without_gain(self, contender: Contender) -> str:
+        """What stands in place of a difference to random: what ``random`` is, or why a method has none; else ""."""
+        if contender.method != RANDOM:
+            return OWN_ALONE if contender.control is not None and contender.control.reason else ""
+        others = [c for c in self.contenders if c.n and c.method != RANDOM]
+        return REFERENCE if others and all(c.control is not None for c in others) else CONTROL
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -160,15 +186,17 @@ class Comparison:
     def _sentence(self, contender: Contender) -> str:
         if contender.reason:
             return f"{contender.method} chose nothing on half the target: {contender.reason}"
+        if contender.control is not None and contender.control.reason:
+            return f"{contender.method} is not compared with random: {contender.control.reason}"
         told = [self._against_random(contender, self.encoder)]
         for name in self.encoders[1:]:
             judge = f"judge {name}" if called(name) == name else f"the {called(name)}"
             told.append(f"under {judge}: {self._against_random(contender, name)}")
-        return f"{contender.method} is {'; '.join(told)}."
+        return f"{_same_own(contender)}{contender.method} is {'; '.join(told)}."
 
     def _against_random(self, contender: Contender, encoder: str) -> str:
         ours = contender.readings[encoder]
-        blind = self[RANDOM].readings.get(encoder)
+        blind = self.control_of(contender).readings.get(encoder)
         if not ours.verdict or blind is None:
             reason = ours.index.reason or (blind.index.reason if blind else "random chose nothing")
             return f"not measured against random ({reason.rstrip('.')})"
@@ -180,7 +208,7 @@ class Comparison:
         return f"not settled against random ({figures}; the difference is {ends})"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON object, schema curate.comparison/1."""
+        """Plain JSON object, schema curate.comparison/2."""
         return {
             "schema": SCHEMA,
             **{name: getattr(self, name) for name in ("encoder", "seen", "judging", "reason", "facts")},
@@ -240,6 +268,13 @@ class Comparison:
             rows=[[c.method, f"{c.n:,}", *(_reading_words(reading) for reading in read)] for c, read in found],
             then=".contenders .best(encoder) .words .notes",
         )
+
+
+def _same_own(contender: Contender) -> str:
+    """What a method and its control share."""
+    if contender.control is None:
+        return ""
+    return f"With the same {contender.own:,} own image{'' if contender.own == 1 else 's'} on both sides, "
 
 
 def _reading_words(reading: Reading | None) -> str:

@@ -24,6 +24,15 @@ def signed(value: float | None, decimals: int = 1) -> str:
     return f"+{text}" if positive else text
 
 
+def amount(value: float | None) -> str:
+    """A sum of money, bytes or images: whole where it is whole or large, else four digits."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if value == round(value) or abs(value) >= 1000:
+        return number(value)
+    return number(value, min(9, max(0, 3 - math.floor(math.log10(abs(value)))))).rstrip("0").rstrip(".")
+
+
 def between(low: float | None, high: float | None, decimals: int = 0, *, scale: float = 1.0, plus: bool = False) -> str:
     """An interval, "5 to 7"; empty where an end is not known."""
     if low is None or high is None:

@@ -4,6 +4,7 @@
     ├── StorageError               exit 1   disk full, permission denied, a file that vanished
     ├── CorruptError               exit 1   an output folder of ours that does not read back
     ├── TrainingError              exit 1   a run that cannot go on (loss is not finite, no usable images)
+    ├── TasksFailedError           exit 1   some runs of a study failed; the others are done
     ├── ImageError                 exit 1   one image that cannot be read or decoded; becomes a row in errors.parquet
     ├── UsageError                 exit 2   wrong path, flag, key, or a wish the data cannot carry
     │   ├── UnknownNameError       exit 2   a name that does not exist; lists the nearest ones
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 
 DISTRIBUTION = "curate-pretraining"
@@ -53,6 +54,14 @@ class CorruptError(CurateError):
 
 class TrainingError(CurateError):
     """Raised when a pretraining run cannot go on."""
+
+
+class TasksFailedError(CurateError):
+    """Raised when some tasks of a queue failed, after the others were done; ``failed`` says why, by name."""
+
+    def __init__(self, message: str, *, failed: Mapping[str, str], hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.failed = dict(failed)
 
 
 class ImageError(CurateError):

@@ -208,7 +208,8 @@ class EmbeddingStore:
     def column_names(self) -> list[str]:
         """Columns of ROWS that users name, and those kept in ``meta``."""
         meta = self.rows()["meta"].drop_null()
-        return ["label", "group", *sorted(json.loads(meta[0].as_py()) if len(meta) else ())]
+        kept = sorted(json.loads(meta[0].as_py())) if len(meta) else []
+        return list(dict.fromkeys(["key", "label", "group", *kept]))
 
     def take(self, rows: np.ndarray) -> EmbeddingStore:
         """The store restricted to some row numbers (ascending), in memory."""
@@ -234,13 +235,13 @@ class EmbeddingStore:
         return self.take(np.flatnonzero(keep))
 
     def with_roles(self, *, label: str | None = None, group: str | None = None) -> EmbeddingStore:
-        """The same store with other columns as label and group."""
+        """The same store with other columns as label and group; an empty text is none."""
         if all(column in (None, role) for role, column in (("label", label), ("group", group))):
             return self
         rows = self.rows()
         for role, column in (("label", label), ("group", group)):
             if column and column != role:
-                values = pa.array([None if v is None else str(v) for v in self.column(column)], pa.string())
+                values = pa.array([None if v in (None, "") else str(v) for v in self.column(column)], pa.string())
                 if role == "group":  # tiles of an image without a group are one
                     values = pc.coalesce(values, rows["parent"].combine_chunks())
                 rows = rows.set_column(rows.schema.get_field_index(role), role, values)

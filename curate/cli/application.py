@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from embeddings.errors import ForeignFolderError, StorageError
+from embeddings.errors import ForeignFolderError, StorageError, UsageError
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 failure (disk, crash); 2 usage; 3 a gate failed; 4 too many images failed; 130 interrupted."
@@ -38,6 +38,17 @@ def refuse_foreign(out: Path | None, marker: str) -> None:
     if out is not None:
         require_place(out)
         files.refuse_foreign(out, (marker,))
+
+
+def require_out(out: Path | None) -> Path:
+    """The place for the results; asked for last, so that all else that is wrong is told first.
+
+    Raises:
+        UsageError: none was given.
+    """
+    if out is None:
+        raise UsageError("No --out was given.", hint="Say --out PATH, where the results go, or --dry-run.")
+    return out
 
 
 def require_place(out: Path) -> None:

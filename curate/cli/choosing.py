@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from curate.cli.application import Encoder, Pools, Sources, app, refuse_foreign, require_place
+from curate.cli.application import Encoder, Pools, Sources, app, refuse_foreign, require_out, require_place
 from curate.session import Shared, open_session
 from embeddings.errors import GateError, ImageError, TooFewImagesError, UsageError
 
@@ -72,7 +72,7 @@ def score(
 @app.command
 def select(
     *,
-    out: Path,
+    out: Path | None = None,
     budget: str | None = None,
     target: str | None = None,
     pool: Pools = None,
@@ -88,7 +88,7 @@ def select(
     """Choose images from the pools under a budget, nearest to the target first.
 
     Args:
-        out: Folder for the selection and its report.
+        out: Folder for the selection and its report; only a dry run does without.
         budget: N unique images, or limits: images=5000,bytes=2GB,money=200,hours=3,rate=450,epochs=100,far=0.2,
             max-per-label=100,licenses=cc0+cc-by.
         target: Unlabeled images of the downstream task (its training part); #cap:0 in the address leaves them out.
@@ -111,17 +111,19 @@ def select(
 
     with open_session(shared) as session:
         source, pools, name = session.target(target), session.pools(pool), session.encoder(encoder)
+        methods, judges = _methods([method, *(compare or ())]), _judges(judge, name)
         wish: dict[str, Any] = {"budget": session.budget(budget), "terms": session.terms(target, pool)}
         wish["weights"] = session.weights(weight)
-        methods, judges = _methods([method, *(compare or ())]), _judges(judge, name)
-        require_place(out)
-        refuse_other_files(out)
+        if out is not None:
+            require_place(out)
+            refuse_other_files(out)
         selection.require_possible(source, pools, methods=methods, exclude=exclude or (), **wish)
         if session.shared.dry_run:
             # "#" stands in no pool's name that a flag can give
             excluded = {f"exclude #{number}": address for number, address in enumerate(exclude or (), 1)}
             session.show_sources({TARGET: source, **pools, **excluded})
             return
+        out = require_out(out)
         selector = selection.open_selector(
             source,
             pools,
@@ -168,7 +170,7 @@ def export(
     /,
     *,
     to: str,
-    out: Path,
+    out: Path | None = None,
     first: int | None = None,
     link: str | None = None,
     label: Annotated[bool, Parameter(negative="")] = False,
@@ -182,7 +184,7 @@ def export(
     Args:
         folder: Folder that `curate select` wrote.
         to: parquet, csv or paths (where the images are); folder, webdataset or huggingface (the images themselves).
-        out: File or folder to make; the same command again finds it.
+        out: File or folder to make; the same command again finds it; only a dry run does without.
         first: Only the first N images, by rank.
         link: With folder: hard, symbolic or copy (default: hard where possible, else a copy).
         label: With folder: sub-folders are labels, not sources.
@@ -190,7 +192,7 @@ def export(
         shared: Flags of every command.
     """
     from curate import exports
-    from curate.exports.settings import Options
+    from curate.exports.settings import Options, Settings
 
     with open_session(shared) as session:
         options: Options = {"first": first, "link": link, "label": label, "shard_size": shard_size}
@@ -199,7 +201,9 @@ def export(
             plan = exports.forecast(folder, to=to, workers=workers, progress=progress, **options)
             session.show(plan.to_json(), [*plan.lines(), "Nothing was done (--dry-run)."])
             return
-        made = exports.export(folder, to=to, out=out, workers=workers, progress=progress, **options)
+        if out is None:
+            Settings(to=to, **options).chosen(folder)  # says what else is wrong
+        made = exports.export(folder, to=to, out=require_out(out), workers=workers, progress=progress, **options)
     exports.require_most_images(made)
     session.show(made.to_json(), made.lines())
 

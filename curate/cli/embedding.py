@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from curate import terminal
-from curate.cli.application import Encoder, app
+from curate.cli.application import Encoder, app, require_out
 from curate.session import Shared, open_session
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def embed(
     source: str,
     /,
     *,
-    out: Path,
+    out: Path | None = None,
     encoder: Encoder = None,
     tiles: int | None = None,
     overlap: float | None = None,
@@ -35,7 +35,7 @@ def embed(
     Args:
         source: Folder, list, table, tar shards, data set or vectors; FILE#half=B,label:subgroup keeps rows and names
             columns.
-        out: Folder of the store; the same command continues or reuses it.
+        out: Folder of the store; the same command continues or reuses it; only a dry run does without.
         encoder: lite0, lite0@224, torchvision:NAME, timm:NAME, random, run:DIR (see `curate encoders`).
         tiles: Cut images into squares of this many pixels, so that small things are not lost.
         overlap: Share of a tile that the next one repeats.
@@ -46,8 +46,9 @@ def embed(
         shared: Flags of every command.
     """
     from curate.reporting import embedding as wording
+    from embeddings.encoders import encoder_spec
     from embeddings.pipeline import embed as embed_source
-    from embeddings.pipeline import is_complete
+    from embeddings.pipeline import is_complete, preview
     from embeddings.pipeline.estimate import forecast
     from embeddings.sources import holds_vectors, viewed
 
@@ -58,7 +59,7 @@ def embed(
         if session.shared.dry_run and holds_vectors(address):
             session.show_sources({"vectors": str(address)})
             return
-        if session.shared.dry_run and is_complete(address, encoder=name, out=out):
+        if session.shared.dry_run and out is not None and is_complete(address, encoder=name, out=out):
             document = {"schema": "curate.dry-run/1", "source": str(address), "complete": True}
             session.show(document, [f"{out} is complete: there is nothing to do.", "Nothing was done (--dry-run)."])
             return
@@ -72,6 +73,9 @@ def embed(
             )
             session.show({"schema": "curate.dry-run/1", **found.to_json()}, wording.forecast_lines(found))
             return
+        if out is None:
+            encoder_spec(name), preview(address)  # say what else is wrong
+        out = require_out(out)
         store = embed_source(
             address,
             encoder=name,
@@ -91,7 +95,7 @@ def moments(
     source: str,
     /,
     *,
-    out: Path,
+    out: Path | None = None,
     encoder: Encoder = None,
     directions: int | None = None,
     classes: Annotated[bool, Parameter(negative="")] = False,
@@ -105,7 +109,7 @@ def moments(
 
     Args:
         source: Images or a store; at least 750 different images.
-        out: The file.
+        out: The file; only a dry run does without.
         encoder: What embeds the images (default lite0).
         directions: Main directions to keep (default: all where images are many enough, else up to 64).
         classes: Add the statistics and names of classes of 50 images or more.
@@ -115,14 +119,19 @@ def moments(
     """
     from dataclasses import asdict
 
+    from embeddings.encoders import encoder_spec
     from embeddings.moments_export import export_moments
-    from embeddings.pipeline import as_store
+    from embeddings.pipeline import as_store, preview
 
     with open_session(shared) as session:
         if session.shared.dry_run:
             session.show_sources({"source": source})
             return
-        store = as_store(source, name="source", encoder=session.encoder(encoder), **session.embedding)
+        name = session.encoder(encoder)
+        if out is None:
+            encoder_spec(name), preview(source)  # say what else is wrong
+        out = require_out(out)
+        store = as_store(source, name="source", encoder=name, **session.embedding)
         found = export_moments(store, out, directions=directions, classes=classes, histograms=over or histograms)
     kept = f"{found.rank} directions" if found.rank else f"all {found.d:,} dimensions"
     document = {"schema": "curate.moments-export/1", **asdict(found), "path": str(found.path)}

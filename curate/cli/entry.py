@@ -10,7 +10,7 @@ from cyclopts import CycloptsError
 
 from curate import terminal
 from curate.cli.application import app
-from embeddings.errors import CurateError, GateError, UsageError
+from embeddings.errors import CurateError, GateError, TasksFailedError, UsageError
 
 
 def main(tokens: Sequence[str] | None = None) -> None:
@@ -30,8 +30,9 @@ def _exit_code(arguments: list[str]) -> int:
     except CurateError as error:
         if debug:
             terminal.error_console().print_exception()
-        # A gate fails after its result was printed, and stdout holds one document only.
-        terminal.print_error(error, as_json="--json" in arguments and not isinstance(error, GateError))
+        # These fail after a result was printed, and stdout holds one document only.
+        told = isinstance(error, GateError | TasksFailedError)
+        terminal.print_error(error, as_json="--json" in arguments and not told)
         return error.exit_code
     except KeyboardInterrupt:
         terminal.print_notes(["Interrupted. What was finished is kept; the same command continues."])

@@ -10,7 +10,7 @@ from curate import terminal
 from curate.cli.application import Encoder, app
 from curate.experiments.steps import Step
 from curate.session import Session, Shared, open_session
-from embeddings.errors import CurateError
+from embeddings.errors import CurateError, TasksFailedError
 
 Shown = tuple[dict[str, Any], list[str], list[Any]]  # document, lines and tables
 
@@ -38,8 +38,10 @@ def run(
 
     shared = replace(shared or Shared(), config=file)
     with open_session(shared) as session:
-        found = _run_file(session, out or Path("runs") / file.stem, until, encoder)
+        found, failure = _run_file(session, out or Path("runs") / file.stem, until, encoder)
     session.show(*found)
+    if failure:
+        raise failure
 
 
 @app.command
@@ -65,8 +67,10 @@ def demo(
     shared = shared or Shared()
     work = shared.work or out / "work"
     with open_session(replace(shared, config=demo_folder() / "curate.toml", work=work)) as session:
-        found = _run_file(session, out, until, encoder)
+        found, failure = _run_file(session, out, until, encoder)
     session.show(*found)
+    if failure:
+        raise failure
 
 
 @app.command
@@ -108,10 +112,10 @@ def doctor(*, shared: Shared | None = None) -> None:
         sys.exit(CurateError.exit_code)
 
 
-def _run_file(session: Session, out: Path, until: Step, encoder: str | None) -> Shown:
-    """Executes the session's file of arms; what came out is shown once its progress is gone."""
+def _run_file(session: Session, out: Path, until: Step, encoder: str | None) -> tuple[Shown, TasksFailedError | None]:
+    """Executes the session's file of arms; what came out and which runs failed is told once its progress is gone."""
     from curate import experiments, reporting
-    from curate.experiments import finished
+    from curate.experiments import analysis, finished
     from curate.reporting.study_text import study_screen
     from embeddings import files
 
@@ -125,9 +129,16 @@ def _run_file(session: Session, out: Path, until: Step, encoder: str | None) -> 
         device=session.device,
     )
     if session.shared.dry_run:
-        return study.plan(), study.plan_lines(), []
+        return (study.plan(), study.plan_lines(), []), None
     before = finished.standing(study.folders)
-    tables: list[Any] = study.execute(**session.embedding)
+    tables: list[Any] = []
+    failure = None
+    try:
+        tables += study.execute(**session.embedding)
+    except TasksFailedError as error:
+        if not (out / analysis.FILE).exists():
+            raise
+        failure = error  # the others are evaluated
     idle = finished.in_words(before, finished.standing(study.folders))
     page = reporting.refresh(out)
     summary = files.read_json(out / "report.json")
@@ -135,4 +146,4 @@ def _run_file(session: Session, out: Path, until: Step, encoder: str | None) -> 
     told, results = summary["headline"], (summary["study"] or {}).get("results")
     if results is not None:
         told, tables = told[1:], [*tables, *study_screen(results)]
-    return summary, [*idle, *told, *parts, f"Report: {page}"], tables
+    return (summary, [*idle, *told, *parts, f"Report: {page}"], tables), failure

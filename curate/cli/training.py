@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from curate.cli.application import Encoder, Sources, app, refuse_foreign
+from curate.cli.application import Encoder, Sources, app, refuse_foreign, require_out
 from curate.session import Session, Shared, open_session, parse_named
 
 
@@ -18,7 +18,7 @@ def pretrain(
     *,
     selection: Path,
     samples: str,
-    out: Path,
+    out: Path | None = None,
     method: str = "simclr",
     backbone: str | None = None,
     init: str = "scratch",
@@ -31,7 +31,7 @@ def pretrain(
     Args:
         selection: Folder that `curate select` wrote.
         samples: C, the images processed in all (E = C / N follows), or hours=2 (of GPU), or money=20,rate=2.5.
-        out: Folder of the run; the same command continues or reuses it.
+        out: Folder of the run; the same command continues or reuses it; only --explain and a dry run do without.
         method: simclr, mocov3, byol, barlow, vicreg, dino, mae or distill (from a frozen encoder).
         backbone: tiny-resnet, tiny-vit, resnet18, resnet50, vit-s, lite0, timm:NAME, ... (default: the method's; lite0
             with public).
@@ -42,7 +42,9 @@ def pretrain(
         shared: Flags of every command.
     """
     from curate import evaluation, pretraining
+    from curate.pretraining.spend import resolve
     from curate.reporting import text
+    from curate.results import Selection
 
     with open_session(shared) as session:
         options = {"method": method, "backbone": backbone, "init": init, "seed": session.seed, "device": session.device}
@@ -57,6 +59,9 @@ def pretrain(
             plan = pretraining.plan(selection, samples=samples, **wanted)
             session.show({"schema": "curate.plan/1", **plan.to_json()}, plan.lines())
             return
+        if out is None:
+            resolve(Selection.open(selection), samples=samples, **wanted)  # says what else is wrong
+        out = require_out(out)
         run = pretraining.pretrain(selection, samples=samples, out=out, progress=session.progress, **wanted)
     over_time = evaluation.trajectory(run).lines() if run.facts.get("probe") else []
     arm = shlex.quote(f"{out.resolve().name}={out}")

@@ -18,6 +18,7 @@ from curate.evaluation._intervals import Measured, Resamples
 from curate.evaluation._kept import digest_array
 from curate.evaluation._label_equivalents import Curve
 from curate.evaluation._pairs import Contestant
+from curate.evaluation._ranking_intervals import RankingResamples
 from curate.evaluation._view import Figure
 from curate.evaluation.settings import Settings
 from curate.results import Estimate
@@ -43,7 +44,7 @@ class ArmResult:
     label_lists: pa.Table | None = None
 
 
-KINDS = (ArmResult, ArmScore, Contestant, Curve, Estimate, Figure, Finding, Measured, Resamples)
+KINDS = (ArmResult, ArmScore, Contestant, Curve, Estimate, Figure, Finding, Measured, RankingResamples, Resamples)
 
 
 def set_document(

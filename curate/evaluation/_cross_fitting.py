@@ -51,8 +51,9 @@ def require_foldable(folds: int, labeled: Mapping[str, object], names: Sequence[
 
 
 def sizes_in_words(facts: Mapping[str, Any]) -> str:
-    """How many images of a labeled set train and test, from its facts."""
-    classes = f"{facts['classes']:,} classes"
+    """How many images of a labeled set train and test, from its facts, and how many have no label."""
+    unlabeled = facts.get("unlabeled_left_out") or 0
+    classes = f"{facts['classes']:,} classes" + (f", {unlabeled:,} left out without a label" if unlabeled else "")
     if facts.get("folds", 1) > 1:
         return f"{facts['n_test']:,} images, each tested by probes of about {facts['n_train']:,} others, {classes}"
     return f"{facts['n_train']:,} training and {facts['n_test']:,} test images, {classes}"

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embeddings.errors import CorruptError, UsageError
+from embeddings.errors import CorruptError, SourceError, UsageError
 from embeddings.pipeline import Embeddable, as_store
 from embeddings.progress import Progress, silent
 from embeddings.sources import parse_address
 from embeddings.spec import EncoderSpec
 from embeddings.store import EmbeddingStore
 
+GROUP = "group"
+PARTS = ("training part", "test part")
 Labeled = Embeddable | tuple[Embeddable, Embeddable]
 
 
@@ -41,6 +43,7 @@ class LabeledImages:
 
     name: str
     stores: Sequence[EmbeddingStore]
+    grouped_by: str = GROUP  # column that the groups come from
 
     @classmethod
     def of(
@@ -50,6 +53,7 @@ class LabeledImages:
 
         Raises:
             UsageError: vectors, of which no other encoder can embed the images; ``split_by`` with what has no columns.
+            SourceError: a part that cannot be listed, or lacks a column that was named.
         """
         if isinstance(thing, str):
             train, divided, test = thing.partition("::")
@@ -57,13 +61,15 @@ class LabeledImages:
         parts: tuple[Embeddable, ...] = thing if isinstance(thing, tuple) else (thing,)
         if split_by is not None:
             parts = tuple(_grouped(part, name, split_by) for part in parts)
-        stores = [embedding.store(part, name, encoder) for part in parts]
+        whose = [f"The {which} of the labeled set {name!r}" for which in PARTS]
+        titles = whose if len(parts) > 1 else [f"The labeled set {name!r}"]
+        stores = [_store(part, title, name, embedding, encoder) for part, title in zip(parts, titles, strict=True)]
         if not all(store.source and store.spec.size for store in stores):
             raise UsageError(
                 f"The labeled set {name!r} holds vectors without images; every arm embeds the images itself.",
                 hint="Give the images: a folder or a table.",
             )
-        return cls(name=name, stores=stores)
+        return cls(name=name, stores=stores, grouped_by=split_by or GROUP)
 
     @property
     def rows(self) -> pa.Table:
@@ -84,6 +90,14 @@ class LabeledImages:
         same = [embedding.store(store.source, self.name, encoder) for store in self.stores]
         parts = [_aligned(theirs, ours.column("key")) for ours, theirs in zip(self.stores, same, strict=True)]
         return same[0].spec, np.concatenate(parts)
+
+
+def _store(part: Embeddable, title: str, name: str, embedding: Embedding, encoder: str) -> EmbeddingStore:
+    """The store of a part; what is wrong with it is told under its title."""
+    try:
+        return embedding.store(part, name, encoder)
+    except SourceError as error:
+        raise SourceError(f"{title}: {error.message}", hint=error.hint) from error
 
 
 def _grouped(part: Embeddable, name: str, column: str) -> str:

@@ -29,6 +29,7 @@ from safetensors.numpy import save
 from embeddings import files
 from embeddings.errors import CorruptError
 from embeddings.pipeline.locks import locked
+from embeddings.progress import Progress, silent
 
 log = logging.getLogger(__name__)
 SCHEMA = "curate.kept/1"
@@ -137,19 +138,19 @@ class Kept:
 
 
 @contextmanager
-def remembered(folder: Path | None, kinds: Iterable[type]) -> Iterator[Memory]:
+def remembered(folder: Path | None, kinds: Iterable[type], progress: Progress = silent) -> Iterator[Memory]:
     """The memory in a folder, for this process alone; at a good end it holds what was asked for here and nothing else.
 
-    Without a folder everything is made anew.
+    Without a folder everything is made anew. Where another process is at work in it, that one is waited for: it makes
+    what is wanted here.
 
     Raises:
-        ForeignFolderError: another process is at work in the folder.
         StorageError: it cannot be made or written to.
     """
     if folder is None:
         yield NoMemory()
         return
-    with locked(folder):
+    with locked(folder, announce=lambda told: progress("evaluate", 0, 0, told)):
         files.sweep(folder)
         memory = Kept(folder, kinds)
         yield memory

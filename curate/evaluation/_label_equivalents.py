@@ -2,10 +2,11 @@
 
 The frozen encoder's learning curve is measured on nested subsets of the training labels, several draws of them, in
 which every class has about the same share; a monotone fit over the logarithm of the size is inverted at the arm's
-accuracy. The penalty is the one chosen on all training labels (on strong features accuracy hardly depends on it at any
-size); features are standardized with all training images, since only labels are counted. The interval draws test units
-and subsets together, the test units being those drawn for the arm. Accuracies off the curve are told as "more than" or
-"fewer than" the labels at its end.
+accuracy. Labels are whole: the value is rounded down, so that no arm is told to be worth more than was found, and the
+interval outward; what they cost is computed from these whole numbers. The penalty is the one chosen on all training
+labels (on strong features accuracy hardly depends on it at any size); features are standardized with all training
+images, since only labels are counted. The interval draws test units and subsets together, the test units being those
+drawn for the arm. Accuracies off the curve are told as "more than" or "fewer than" the labels at its end.
 
 Cross-fitted, every fold has subsets of its own training part, of the same sizes; the labels at the end of the curve are
 those of a training part, on average.
@@ -13,6 +14,7 @@ those of a training part, on average.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,12 +22,14 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from curate.evaluation._intervals import LEVEL, MIN_UNITS, TAILS, Measured, Resamples
+from curate.numerals import amount
 from curate.results import Estimate
 
 SMALLEST = 10  # labels at the low end of the curve
 SIZES = 10  # at most
 SUBSETS = 6  # draws of subsets
 ROUNDING = 1e-12
+SLACK = 1e-6  # labels: what is whole but for its rounding stays what it is
 
 Fit = Callable[[np.ndarray], np.ndarray]  # training rows -> predicted class numbers of the test images [m]
 
@@ -134,8 +138,9 @@ def label_equivalents(curve: Curve, linear: Measured, resamples: Resamples) -> E
         resamples: The test images.
 
     Returns:
-        Estimate in labels. Off the curve there is no value, ``reason`` says on which side ("more than 650"), and the
-        interval is open on that side; where it only reaches beyond the curve, it is cut there and ``reason`` says so.
+        Estimate in whole labels, the value rounded down and the interval outward. Off the curve there is no value,
+        ``reason`` says on which side ("more than 650"), and the interval is open on that side; where it only reaches
+        beyond the curve, it is cut there and ``reason`` says so.
     """
     value = labels_needed(curve.sizes, curve.accuracy.mean(axis=1), linear.value)
     first, last = (float(curve.sizes[i]) for i in (0, -1))
@@ -146,18 +151,21 @@ def label_equivalents(curve: Curve, linear: Measured, resamples: Resamples) -> E
         "method": f"monotone fit of the frozen encoder's curve at {', '.join(map(str, curve.sizes))} labels; "
         "percentile bootstrap over test units and subsets",
     }
+    reason = _cut_ends(low < first, high > last, f"{first:,.0f}", f"{last:,.0f}")
+    low, high = (float(np.clip(end, first, last)) for end in (low, high))
+    low, high = math.floor(low + SLACK), math.ceil(high - SLACK)
     if value > last:
-        return Estimate(value=None, low=float(np.clip(low, first, last)), reason=f"more than {last:,.0f}", **facts)
+        return Estimate(value=None, low=low, reason=f"more than {last:,.0f}", **facts)
     if value < first:
-        return Estimate(value=None, high=float(np.clip(high, first, last)), reason=f"fewer than {first:,.0f}", **facts)
+        return Estimate(value=None, high=high, reason=f"fewer than {first:,.0f}", **facts)
+    value = math.floor(value + SLACK)
     if resamples.n_units < MIN_UNITS:
         return Estimate(value=value, **facts)
-    reason = _cut_ends(low < first, high > last, f"{first:,.0f}", f"{last:,.0f}")
-    return Estimate(value=value, low=max(low, first), high=min(high, last), level=LEVEL, reason=reason, **facts)
+    return Estimate(value=value, low=low, high=high, level=LEVEL, reason=reason, **facts)
 
 
 def label_cost(equivalents: Estimate, curve: Curve, price: float) -> Estimate:
-    """What these labels cost, at a price for each: the same estimate in money."""
+    """What these whole labels cost, at a price for each: the same estimate in money."""
     first, last = (amount(curve.sizes[i] * price) for i in (0, -1))
     reason = equivalents.reason
     if equivalents.value is None:
@@ -169,11 +177,6 @@ def label_cost(equivalents: Estimate, curve: Curve, price: float) -> Estimate:
     )
     unit = f"money, {amount(price)} a label"
     return replace(equivalents, value=value, low=low, high=high, reason=reason, unit=unit)
-
-
-def amount(money: float) -> str:
-    """An amount of money, in cents where it is small."""
-    return f"{money:,.0f}" if abs(money) >= 100 or money == round(money) else f"{money:,.2f}"
 
 
 def _cut_ends(below: bool, above: bool, first: str, last: str) -> str:

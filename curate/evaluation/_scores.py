@@ -6,6 +6,12 @@
 
 Classes are summed by sparse matrices: an image is of one class, so 500 classes cost no more than two.
 
+Where classes have few test images each, the percentile intervals of the first two are too short: one image alone shows
+no spread of its class, and macro F1 reads low besides. Measured coverage of 95% intervals, balanced and macro F1 (120
+times each; classes of uneven size): 96% and 91% with 9 classes in 80 images, 96% and 97% in 268; 91% and 86% with 30 in
+150 (13% of F1's lay wholly below the truth), 92% and 89% with 95 in 268. Centering the draws, moving them by their
+bias, the basic and the bias-corrected bootstrap cover no better there; widening by n / (n - 1) per class is too wide.
+
 Confidence is the probability of the most probable class; the bins are 15 of equal width, (0, 1/15] to (14/15, 1].
 Sampling alone makes the calibration error of a perfectly calibrated classifier positive, the more so the fewer images:
 ``calibrated_error`` is what it would read (bins taken as normal), the ``null`` of the estimate. A resample adds that

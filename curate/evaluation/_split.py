@@ -221,13 +221,14 @@ def _dealt(units: np.ndarray, folds: int) -> np.ndarray:
 
 
 def _class_numbers(labels: list[str | None]) -> tuple[np.ndarray, list[str]]:
-    names = sorted({label for label in labels if label is not None})
+    """Class number of every row, -1 without a label, and names of the classes; an empty label is none."""
+    names = sorted({label for label in labels if label})
     if not names:
         raise UsageError(
             "No image has a label.", hint="Sort images into class folders, or name the column: SOURCE#label:COLUMN."
         )
     number = {name: i for i, name in enumerate(names)}
-    return np.array([-1 if label is None else number[label] for label in labels], np.int64), names
+    return np.array([number[label] if label else -1 for label in labels], np.int64), names
 
 
 def _in_hash_order(blocks: np.ndarray) -> np.ndarray:

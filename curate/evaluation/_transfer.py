@@ -27,8 +27,8 @@ import numpy as np
 
 from curate.eval_report import ArmScore, EvalReport
 from curate.evaluation._intervals import LEVEL, NORMAL_95
-from curate.evaluation._label_equivalents import amount, labels_needed
-from curate.numerals import between, signed
+from curate.evaluation._label_equivalents import labels_needed
+from curate.numerals import amount, between, signed
 from curate.results import Estimate
 
 METRIC = "linear"

@@ -8,15 +8,15 @@ from typing import Any
 
 from curate.eval_report import ArmScore, EvalReport, Pair
 from curate.evaluation._cross_fitting import remarks_on_folds, sizes_in_words
-from curate.evaluation._label_equivalents import amount
 from curate.evaluation._pretrained_on import warning
-from curate.numerals import number, within
+from curate.numerals import amount, number, within
 from curate.results import Estimate
 from embeddings.errors import UnknownNameError
 
 METRIC = "linear"
 LEAKED = 0.01  # share of test images known from training that is worth a warning
 ALPHA = 0.05
+WORTH = 0.1  # accuracy that a public encoder has learned; an interval that excludes as much casts doubt on the labels
 CONTROLS = ("frozen", "untrained")
 TUNED = "finetuned:"
 
@@ -103,7 +103,10 @@ def _run_of(score: ArmScore, scores: Iterable[ArmScore]) -> str:
 
 
 def _learned(untrained: ArmScore) -> str:
-    """What the public encoder's weights are worth: the difference to a network without them."""
+    """What the public encoder's weights are worth: the difference to a network without them.
+
+    Where it may be nothing, the labels are doubted only if it is surely below WORTH; else test images are too few.
+    """
     gain = untrained.against_frozen.get(METRIC)
     figures = f"an untrained network reads {METRIC} {_number(untrained.metrics[METRIC])}"
     if gain is None or gain.value is None:
@@ -112,6 +115,8 @@ def _learned(untrained: ArmScore) -> str:
     told = f"{figures}, so what the public encoder has learned is worth {_interval(worth, signed=True)} here"
     if worth.low is None or worth.low > 0:
         return f"{told}."
+    if worth.high is None or worth.high >= WORTH:
+        return f"{told}: the test images are too few to tell it from nothing."
     return f"careful: {told}, not to be told from nothing. Do the labels belong to the images?"
 
 

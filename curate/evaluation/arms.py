@@ -32,7 +32,15 @@ from curate.evaluation._pairs import METRIC, Contestant, compare_pairs, left_out
 from curate.evaluation._pretrained_on import SEEN, count_pretrained_on, require_mostly_new
 from curate.evaluation._split import split_labeled
 from curate.evaluation._view import Figure, View
-from curate.evaluation.examinations import FINETUNE, REFERENCES, ROWS, as_findings, examine, find_examinations
+from curate.evaluation.examinations import (
+    FINETUNE,
+    REFERENCES,
+    ROWS,
+    as_findings,
+    examine,
+    find_examinations,
+    require_normal,
+)
 from curate.evaluation.examinations.labels import lists_table
 from curate.evaluation.settings import Settings
 from curate.results import Estimate, Run
@@ -88,6 +96,7 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and six of its 
         UsageError: unequal samples seen, not a run, an arm named as the encoder, no labels, one class only,
             vectors without images, near duplicates on both sides of a split that was made here, a run that was
             pretrained on most test images, or folds with a given test part or with arms that are trained on the labels.
+        UnknownNameError: an examination that there is not, or a label named as normal that no labeled set has.
         TooFewImagesError: fewer than 10 labeled images in a part, or fewer units than folds.
         ForeignFolderError: another process is at work in the folder ``kept``.
     """
@@ -103,15 +112,16 @@ def evaluate(  # noqa: PLR0913 (the settings all commands share, and six of its 
     benches: list[_Bench] = []
     done = 0
     total = len(labeled) * sum(2 if _is_tuned(arm, names) else 1 for arm in compared)
-    with remembered(None if kept is None else Path(kept), KINDS) as memory:
+    with remembered(None if kept is None else Path(kept), KINDS, progress) as memory:
         for name, thing in labeled.items():
             images = LabeledImages.of(name, thing, embedding, encoder, split_by=split_by)
             depends = partial(set_document, images, settings, names, seed=seed, encoder=encoder, embedding=embedding)
-            bench = _Bench.of(images, embedding, settings, names, seed=seed, memory=memory.on(depends))
+            benches.append(_Bench.of(images, embedding, settings, names, seed=seed, memory=memory.on(depends)))
+        require_normal(names, settings.normal, {bench.images.name: bench.class_names for bench in benches})
+        for bench in benches:
             for arm in [bench.told(arm) for arm in compared]:
-                progress("evaluate", done, total, f"{arm.name} on {name}")
+                progress("evaluate", done, total, f"{arm.name} on {bench.images.name}")
                 done += bench.measure(arm)
-            benches.append(bench)
         progress("evaluate", done, done)
     return _report(benches, seed)
 
@@ -177,11 +187,18 @@ class _Bench:
         """Every two runs, compared."""
         return compare_pairs(self.images.name, self._contestants, UNITS[METRIC])
 
+    @property
+    def class_names(self) -> list[str]:
+        """Labels of the set."""
+        names: list[str] = self.comparison.split.facts["class_names"]
+        return names
+
     def facts(self) -> dict[str, Any]:
-        """Of the set, of the split that was examined if it is another one, and of what was left out."""
+        """Of the set, of the split that was examined if it is another one, of what was left out, of what was named."""
         examined = {name: self.examined.split.facts[name] for name in ("n_train", "n_test", "how")}
         found = {} if self.examined is self.comparison else {"examined": examined}
-        return {**self.comparison.facts(), **found, **left_out(self._contestants)}
+        named = {} if self.settings.normal is None else {"normal": self.settings.normal}
+        return {**self.comparison.facts(), **found, **left_out(self._contestants), **named}
 
     @property
     def _contestants(self) -> list[Contestant]:

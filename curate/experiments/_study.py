@@ -19,12 +19,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate import selection
 from curate.config import Config, GridConfig, StudyConfig
 from curate.evaluation.examinations import find_examinations
 from curate.evaluation.heeded import require_heeded
+from curate.experiments._cell_checks import check_cells, check_samples
 from curate.experiments._grid import Cell, expand, written
 from curate.experiments._parts import evaluation_parts, examination_settings
+from curate.experiments._plan_lines import cell_lines, head_lines
 from curate.experiments._tables import runs_table, selections_table
 from curate.experiments._target_study import Drawn, TargetStudy
 from curate.experiments.analysis import analyze
@@ -32,11 +33,9 @@ from curate.experiments.cells import run_cell
 from curate.experiments.forecast import EXPLORES, Forecast, earlier_noise, forecast
 from curate.experiments.named import named
 from curate.experiments.protocol import Protocol, read_protocol, require_runs, require_same_study, write_protocol
-from curate.experiments.queue import Task, run_all
+from curate.experiments.queue import run_all
 from curate.experiments.steps import STEPS, Step
-from curate.numerals import counted
-from curate.pretraining.knobs import read_knobs
-from curate.pretraining.methods import METHODS
+from curate.experiments.task import Task
 from curate.pretraining.run_folder import RUN
 from curate.reporting.text import (
     TextTable,
@@ -49,7 +48,7 @@ from curate.reporting.text import (
 from curate.results import Run, check_pool_names
 from embeddings import files
 from embeddings.encoders.registry import encoder_spec
-from embeddings.errors import ConfigError, UnknownNameError
+from embeddings.errors import ConfigError, TasksFailedError
 from embeddings.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -59,9 +58,7 @@ __all__ = ["STEPS", "Step", "Study", "evaluation_parts"]
 
 RUN_CELL = "curate.experiments.cells:run_cell"
 STUDY, TASKS = "study.json", "tasks"
-INITS = ("scratch", "public")
 UNSAID = ("devices", "hour_price")  # change no result
-SHOWN = 40  # cells in a plan's lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +74,7 @@ class Study:
 
     def __post_init__(self) -> None:
         self._check_names()
-        self._check_samples()
+        check_samples(self.cells, self.config.grid)
         self._require_tables()
         if self._reaches("select"):
             for study in self.targets.values():
@@ -109,7 +106,12 @@ class Study:
         return [study.out for study in self.targets.values()]
 
     def plan(self) -> dict[str, Any]:
-        """What ``execute`` would do, and what the runs of a grid would take, as plain JSON."""
+        """What ``execute`` would do and what the runs would take, as plain JSON.
+
+        Raises:
+            ForeignFolderError: ``out`` holds another study.
+        """
+        self._require_own()
         price = {"price": self._price.to_json()} if self._is_priced else {}
         return self._document() | price | ({"forecast": self._forecast.to_json()} if self._forecast else {})
 
@@ -135,12 +137,11 @@ class Study:
 
     def plan_lines(self) -> list[str]:
         """The plan in words."""
-        plan = self._document()
-        limits = ", ".join(f"{name} {value}" for name, value in plan["limits"].items())
-        pools = counted(len(plan["pools"]), "pool")
-        head = f"Steps: {', '.join(plan['steps'])}; {pools}, budget: {limits or 'that of each arm'}."
-        lines = self._grid_lines(plan) if self.is_grid else [f"  {cell.name}: {_in_words(cell)}" for cell in self.cells]
-        return [head, *lines, "Nothing was done (--dry-run)."]
+        price = self._price if self._is_priced else None
+        runs = [(cell, self._task(cell).name) for cell in self.cells]
+        told = [*(price.lines() if price else []), *(self._forecast.lines() if self._forecast else [])]
+        told += [EXPLORES] if self.is_grid and self._protocol.is_exploratory else []
+        return [*head_lines(self._document()), *cell_lines(runs, price), *told, "Nothing was done (--dry-run)."]
 
     def execute(
         self, *, work: Path, device: str = "auto", workers: int | None = None, progress: Progress = silent
@@ -150,7 +151,7 @@ class Study:
         Raises:
             UsageError: a wish that the sources cannot carry, before anything is embedded.
             ForeignFolderError: ``out`` holds another study.
-            CurateError: some cells of a grid failed; the others are done.
+            TasksFailedError: some cells of a grid failed; the others are done, and evaluated if every target has one.
         """
         if self._reaches("select"):
             for study in self.targets.values():
@@ -163,7 +164,7 @@ class Study:
             found, drawn[name] = self._prepare(study, embedding)
             tables += self._titled(name, found)
         if self._reaches("pretrain"):
-            runs = self._pretrain(drawn, device, progress)
+            runs, failure = self._pretrain(drawn, device, progress)
             tables += self._run_tables(runs)
             if self._reaches("evaluate"):
                 reports = {name: study.evaluate(runs[name], embedding) for name, study in self.targets.items()}
@@ -171,6 +172,8 @@ class Study:
                     analyze(self.out)
                 else:
                     tables += map(evaluation_table, reports.values())
+            if failure:
+                raise failure
         return tables
 
     def _prepare(self, study: TargetStudy, embedding: dict[str, Any]) -> tuple[list[TextTable], Drawn]:
@@ -188,24 +191,41 @@ class Study:
             tables += [selection_table(chosen)] + ([comparison_table(comparison)] if comparison and told else [])
         return tables, drawn
 
-    def _pretrain(self, drawn: Mapping[str, Drawn], device: str, progress: Progress) -> dict[str, dict[str, Run]]:
-        """The run of every cell that has a selection, by target and cell."""
-        cells = [cell for cell in self.cells if cell.draw in drawn[cell.target]]
+    def _pretrain(
+        self, drawn: Mapping[str, Drawn], device: str, progress: Progress
+    ) -> tuple[dict[str, dict[str, Run]], TasksFailedError | None]:
+        """The run of every cell that has a selection, by target and cell, and how others of a grid failed."""
+        cells, failure = [cell for cell in self.cells if cell.draw in drawn[cell.target]], None
         for name, study in self.targets.items():
             study.require_own_runs(drawn[name])
         if self.is_grid:
-            run_all(
-                [self._task(cell) for cell in cells], devices=self._devices(device), folder=self.out, progress=progress
-            )
-            for study in self.targets.values():
-                study.tell_stopped()
+            cells, failure = self._train(cells, device, progress)
         runs: dict[str, dict[str, Run]] = {name: {} for name in self.targets}
         for cell in cells:
             study = self.targets[cell.target]
             runs[cell.target][cell.name] = (
                 Run.open(study.run_folder(cell)) if self.is_grid else self._run_here(cell, device, progress)
             )
-        return runs
+        return runs, failure
+
+    def _train(
+        self, cells: Sequence[Cell], device: str, progress: Progress
+    ) -> tuple[list[Cell], TasksFailedError | None]:
+        """Trains cells of a grid: those that are done, and how the others failed; fails where a target has none."""
+        tasks, failure = [self._task(cell) for cell in cells], None
+        try:
+            run_all(tasks, devices=self._devices(device), folder=self.out, progress=progress)
+        except TasksFailedError as error:
+            failure = error
+        failed = failure.failed if failure else {}
+        reasons = [failed.get(task.name, "") for task in tasks]
+        for name, study in self.targets.items():
+            told = zip(cells, reasons, strict=True)
+            study.tell_ended({cell.name: reason for cell, reason in told if cell.target == name})
+        done = [cell for cell, reason in zip(cells, reasons, strict=True) if not reason]
+        if failure and {cell.target for cell in done} != {cell.target for cell in cells}:
+            raise failure
+        return done, failure
 
     def _run_here(self, cell: Cell, device: str, progress: Progress) -> Run:
         def told(stage: str, done: int, total: int, note: str = "") -> None:
@@ -242,18 +262,24 @@ class Study:
 
     def _claim(self) -> None:
         """Makes the folder this study's own, or refuses one of another configuration."""
-        document = {key: value for key, value in self._document().items() if key != "steps"}
-        if (self.out / STUDY).exists():
-            found = files.read_json(self.out / STUDY)
-            if "labeled" not in found:
-                document.pop("labeled", None)  # begun by a version that did not tell it
-            require_same = require_same_study if self.is_grid else files.require_same_config
-            require_same(self.out, found, document)
-        else:
-            files.refuse_foreign(self.out, ())
+        document = self._require_own()
+        if not (self.out / STUDY).exists():
             files.write_json(self.out / STUDY, document)
         if self.is_grid:
             write_protocol(self._protocol, files.digest(document), self.out)
+
+    def _require_own(self) -> dict[str, Any]:
+        """What study.json holds or is to hold; refuses a folder of another configuration."""
+        document = {key: value for key, value in self._document().items() if key != "steps"}
+        if not (self.out / STUDY).exists():
+            files.refuse_foreign(self.out, ())
+            return document
+        found = files.read_json(self.out / STUDY)
+        if "labeled" not in found:
+            document.pop("labeled", None)  # begun by a version that did not tell it
+        require_same = require_same_study if self.is_grid else files.require_same_config
+        require_same(self.out, found, document)
+        return document
 
     @cached_property
     def _protocol(self) -> Protocol:
@@ -282,7 +308,7 @@ class Study:
 
     @property
     def _is_priced(self) -> bool:
-        return self.is_grid and self._reaches("pretrain")
+        return self._reaches("pretrain")
 
     @cached_property
     def _price(self) -> Price:
@@ -290,32 +316,19 @@ class Study:
 
         tasks, study = [self._task(cell) for cell in self.cells], self.config.study
         hour_price = study.hour_price if study else None
-        return price(tasks, devices=self._devices(self.device), folder=self.out, hour_price=hour_price)
+        devices = self._devices(self.device) if self.is_grid else [self.device]
+        return price(tasks, devices=devices, folder=self.out, hour_price=hour_price)
 
     @cached_property
     def _forecast(self) -> Forecast | None:
         """What the primary contrast will be able to tell; None without one, and where no run is left to be done."""
-        if not (self._is_priced and self._reaches("evaluate") and self._price.runs):
+        if not (self.is_grid and self._is_priced and self._reaches("evaluate") and self._price.runs):
             return None
         cells = [self.targets[cell.target].told(cell) for cell in self.cells]
         targets = {name: study.config.target_address for name, study in self.targets.items()}
         noise, source = earlier_noise(self.out, targets, self._protocol, cells)
         folds = examination_settings(self.config).folds
         return forecast(self._protocol, cells, self._labeled, folds=folds, earlier=noise, source=source)
-
-    def _grid_lines(self, plan: Mapping[str, Any]) -> list[str]:
-        many = len(self.targets) > 1
-        shown = [f"  {f'{cell.target}: ' if many else ''}{cell.name}: {_in_words(cell)}" for cell in self.cells[:SHOWN]]
-        more = [f"  ... and {len(self.cells) - SHOWN:,} more"] if len(self.cells) > SHOWN else []
-        return [
-            f"{counted(len(self.targets), 'target')}, {plan['selections']:,} selections, {plan['runs']:,} runs, "
-            f"{plan['samples']:,} samples in all.",
-            *shown,
-            *more,
-            *(self._price.lines() if self._is_priced else []),
-            *(self._forecast.lines() if self._forecast else []),
-            *([EXPLORES] if self._protocol.is_exploratory else []),
-        ]
 
     def _run_tables(self, runs: Mapping[str, Mapping[str, Run]]) -> list[TextTable]:
         if not self.is_grid:
@@ -352,47 +365,10 @@ class Study:
         asked = self.config.study or StudyConfig()
         require_heeded(asked.set, find_examinations(asked.also))
         examination_settings(self.config)
-        for cell in {_named_by(cell): cell for cell in self.cells}.values():
-            _check_cell(cell)
-
-    def _check_samples(self) -> None:
-        """Arms compare at equal C only: at one C, or at those of the grid."""
-        levels = set(self.config.grid.samples) if self.config.grid else set()
-        samples = {cell.samples for cell in self.cells}
-        if len(samples) > 1 and not samples <= levels:
-            raise ConfigError(
-                f"The arms see unequal numbers of samples: {', '.join(f'{s:,}' for s in sorted(samples))}.",
-                hint="Give every arm the same samples, or those of [grid]: arms compare at equal C only.",
-            )
+        check_cells(self.cells)
 
     def _reaches(self, step: Step) -> bool:
         return STEPS.index(step) <= STEPS.index(self.until)
-
-
-def _named_by(cell: Cell) -> tuple[object, ...]:
-    """All that ``_check_cell`` looks at."""
-    return cell.draw.select, cell.draw.encoder, cell.method, cell.backbone, cell.set, cell.init
-
-
-def _check_cell(cell: Cell) -> None:
-    if cell.draw.select not in selection.METHODS:
-        raise UnknownNameError("selection method", cell.draw.select, selection.METHODS)
-    if cell.method not in METHODS:
-        raise UnknownNameError("pretraining method", cell.method, METHODS)
-    if cell.backbone is not None:
-        from embeddings.encoders.networks import require_network  # loads torch
-
-        require_network(cell.backbone)
-    if cell.draw.encoder is not None:
-        encoder_spec(cell.draw.encoder)
-    if cell.set:  # else nothing can be wrong, and methods load torch
-        read_knobs(cell.set, method=cell.method, init=cell.init)
-    if cell.init not in INITS and not cell.init.startswith("run:"):
-        raise UnknownNameError("init", cell.init, (*INITS, "run:DIR"))
-
-
-def _in_words(cell: Cell) -> str:
-    return f"{cell.draw.select}, {cell.method} from {cell.init}, C = {cell.samples:,}"
 
 
 def _said(table: GridConfig | StudyConfig) -> dict[str, list[Any]]:

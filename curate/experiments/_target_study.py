@@ -187,6 +187,7 @@ class TargetStudy:
                 "reason": failed.get(cell.draw, ""),
                 "run": f"{RUNS}/{cell.name}",
                 "stopped": self._stopped(cell),
+                "failed": "",
             }
             for cell in self.cells
         ]
@@ -198,11 +199,11 @@ class TargetStudy:
         seed = self.seed if cell.seed is None else cell.seed
         return {**cell.to_json(), "encoder": cell.draw.encoder or self.encoder, "seed": seed}
 
-    def tell_stopped(self) -> None:
-        """Completes cells.json by where runs were stopped."""
+    def tell_ended(self, failed: Mapping[str, str]) -> None:
+        """Completes cells.json by where runs were stopped, and by why cells failed."""
         document = files.read_json(self.out / CELLS)
-        stopped = {cell.name: self._stopped(cell) for cell in self.cells}
-        rows = [{**row, "stopped": stopped[row["name"]]} for row in document["cells"]]
+        ends = {cell.name: {"stopped": self._stopped(cell), "failed": failed.get(cell.name, "")} for cell in self.cells}
+        rows = [{**row, **ends[row["name"]]} for row in document["cells"]]
         files.write_json(self.out / CELLS, {**document, "cells": rows})
 
     def _stopped(self, cell: Cell) -> dict[str, Any] | None:

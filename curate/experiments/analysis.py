@@ -129,6 +129,8 @@ def open_targets(out: Path, protocol: Protocol) -> tuple[tuple[TargetResults, ..
                 found.append(results)
         lost = [cell["name"] for cell in cells if cell.get("reason")]
         notes += [f"{len(lost)} cells could not be selected for: {', '.join(lost[:3])}."] if lost else []
+        broken = [cell["name"] for cell in cells if cell.get("failed")]
+        notes += [f"{len(broken)} runs failed and are missing: {', '.join(broken[:3])}."] if broken else []
         ended = [cell["name"] for cell in cells if cell.get("stopped")]
         notes += (
             [f"{len(ended)} runs were stopped early and count as they are: {', '.join(ended[:3])}."] if ended else []

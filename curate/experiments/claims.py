@@ -12,6 +12,13 @@ Holm's correction.
 The primary contrast is tested alone. Everything else is corrected by Holm within its family: the secondary contrasts;
 all arms against one kind of reference; the contrasts of one name; all pairs at one N and C (Q1), all sizes of one arm
 (Q2). Without a protocol all of it is exploratory.
+
+One Holm is over both tests of every claim, that there is no difference and that there is one that matters: corrected
+apart, a family of which some differences are 0 and some just matter has a false claim with a chance of up to 2 alpha.
+As no difference is 0 and matters at once, one test of a claim at most can err, and p values are multiplied by the
+number of claims that still have a test to pass, not of tests (Shaffer). A claim alone needs no correction.
+
+Source: Holm 1979; Shaffer 1986 (logically related hypotheses).
 """
 
 from __future__ import annotations
@@ -22,7 +29,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
 
-from curate.evaluation._pairs import holm
+import numpy as np
+
 from curate.experiments.matching import Evidence, Match
 from curate.experiments.protocol import Contrast, Protocol, Side
 from curate.experiments.statistics import Effect, effect
@@ -122,7 +130,10 @@ def claim_of(
 
 
 def settle(claims: Sequence[Claim]) -> list[Claim]:
-    """The claims with their status; p values of one family are corrected together, the primary contrast's are not."""
+    """The claims with their status; p values of one family are corrected together, the primary contrast's are not.
+
+    The chance of any false claim in a family is at most 1 - level, whatever the true differences are.
+    """
     families: dict[str, list[int]] = defaultdict(list)
     for number, claim in enumerate(claims):
         if claim.effect is not None and claim.effect.p is not None and not claim.effect.reason:
@@ -130,12 +141,23 @@ def settle(claims: Sequence[Claim]) -> list[Claim]:
     settled = list(claims)
     for numbers in families.values():
         effects = [found for number in numbers if (found := claims[number].effect) is not None]
-        adjusted = holm([found.p or 0.0 for found in effects])
-        equivalent = holm([found.p_equivalence or 0.0 for found in effects])
-        for number, p, q in zip(numbers, adjusted, equivalent, strict=True):
+        corrected = _corrected([(found.p or 0.0, found.p_equivalence or 0.0) for found in effects])
+        for number, (p, q) in zip(numbers, corrected, strict=True):
             claim = replace(claims[number], p_adjusted=p, p_equivalence_adjusted=q)
             settled[number] = replace(claim, status=_status(claim, p, q))
     return settled
+
+
+def _corrected(tests: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Holm over both p values of every claim, of which one null hypothesis at most is true."""
+    p = np.array(tests)
+    left, reached = np.full(len(p), 2), 0.0
+    for place in np.argsort(p, axis=None, kind="stable"):
+        claim, test = divmod(int(place), 2)
+        reached = max(reached, min(p[claim, test] * np.count_nonzero(left), 1.0))
+        p[claim, test] = reached
+        left[claim] -= 1
+    return [(float(first), float(second)) for first, second in p]
 
 
 def _status(claim: Claim, p: float, q: float) -> Status:

@@ -2,7 +2,9 @@
 
 Runs are paired by target, N, C, method, start, backbone, selecting encoder and seed, but for what the sides name
 themselves. A coordinate in which they have no value in common (an arm that fixes another method, say) cannot pair them:
-it is left out and told as a difference. The number of samples seen always pairs: runs compare at equal C only.
+it is left out and told as a difference. The number of samples to see always pairs: runs compare at equal C only. A run
+that its watch stopped saw fewer and counts as it is, because to leave out what went ill would flatter its arm: that it
+is among those compared is told.
 
 Runs of one target and seed are not independent even in different settings (a setting is N, method, start and so on):
 methods share selections, and smaller selections lie within larger ones. Settings are therefore averaged within each
@@ -81,7 +83,7 @@ class Evidence:
         placed = [self._placed(side, pairing, pool="seed" in named) for side in sides]
         match = _paired(placed[0], placed[1], self._units())
         notes = [f"they also differ in {name}" for name in apart]
-        return replace(match, notes=(*notes, *match.notes, *_unequal(sides)))
+        return replace(match, notes=(*notes, *match.notes, *_unequal(sides), *_stopped(sides)))
 
     def against(self, side: Side, kind: str, where: Side | None = None, *, tuned: bool = False) -> Match:
         """Differences of runs to a reference of a kind on the same target; ``tuned``: of the runs fine-tuned."""
@@ -94,7 +96,8 @@ class Evidence:
             found = self.outcomes[target].by_arm.get(names[target] or "")
             if found is not None:
                 pairs[place] = dict.fromkeys(by_seed, found)
-        return _paired({place: placed[place] for place in pairs}, pairs, self._units())
+        match = _paired({place: placed[place] for place in pairs}, pairs, self._units())
+        return replace(match, notes=(*match.notes, *_stopped([cells])))
 
     def draws(self, cells: Iterable[Cell]) -> list[Draws]:
         """Accuracies themselves, by condition."""
@@ -197,6 +200,14 @@ def _unequal(sides: Sequence[Sequence[Cell]]) -> tuple[str, ...]:
 
 
 _SIZES = ("asked", "realized")
+
+
+def _stopped(sides: Sequence[Sequence[Cell]]) -> tuple[str, ...]:
+    """How many runs of each side were stopped early, if any were."""
+    if not any(cell.stopped for side in sides for cell in side):
+        return ()
+    told = " and ".join(f"{sum(bool(cell.stopped) for cell in side)} of {len(side)}" for side in sides)
+    return (f"{told} runs were stopped early and saw fewer samples",)
 
 
 def _reference(target: TargetResults, kind: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What the runs of a study will take, before any is begun: hours, money, and the longest of them.
+"""What the runs of a file of arms will take, before any is begun: hours, money, and the longest of them.
 
     seconds of a run = C x seconds per sample of its setting
 
@@ -23,7 +23,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from curate.experiments.queue import Task
+from curate.experiments.task import Task
+from curate.numerals import counted
 from curate.pretraining.execution import Execution
 from curate.pretraining.knobs import read_knobs
 from curate.pretraining.measure import measure_cost
@@ -65,6 +66,7 @@ class Price:
     hours: float  # until the last one ends, at least
     longest: str  # name of the longest run; empty if none is left
     longest_hours: float
+    run_hours: Mapping[str, float]  # of every run that is still to be done, by name
     hour_price: float | None  # of one device, in any currency
     rates: tuple[Rate, ...]
 
@@ -82,15 +84,20 @@ class Price:
             "money": self.money,
         }
 
+    def of_run(self, name: str) -> str:
+        """What one of the runs takes, in words."""
+        return f"{words(self.run_hours[name])} of training" if name in self.run_hours else "done"
+
     def lines(self) -> list[str]:
         """The same in words."""
         if not self.runs:
-            return [f"All {self.done:,} runs are done."]
+            return [f"All runs are done ({self.done:,})."]
         money = "" if self.money is None else f", {self.money:,.2f} at {self.hour_price:g} per hour"
         side = f", {words(self.hours)} on {self.devices} devices" if self.devices > 1 else ""
-        done = f" ({self.done:,} are done)" if self.done else ""
+        done = f" ({self.done:,} more done)" if self.done else ""
+        sizes = f"{counted(self.runs, 'run')}{done}, {self.samples:,} samples"
         return [
-            f"{self.runs:,} runs{done}, {self.samples:,} samples: {words(self.device_hours)} of training{side}{money}. "
+            f"{sizes}: {words(self.device_hours)} of training{side}{money}. "
             f"The longest run is {self.longest}, {words(self.longest_hours)}.",
             *(f"  {_rate_in_words(rate)}" for rate in self.rates),
         ]
@@ -100,7 +107,7 @@ def price(tasks: Sequence[Task], *, devices: Sequence[str], folder: Path, hour_p
     """What ``queue.run_all`` with these arguments has to do.
 
     Args:
-        tasks: of ``curate.experiments.cells:run_cell``.
+        tasks: of ``curate.experiments.cells:run_cell``; one is done, too, where its run was finished without a queue.
         devices: as in ``run_all``; the first one is measured.
         folder: of the study.
         hour_price: of one device for an hour, in any currency.
@@ -111,25 +118,26 @@ def price(tasks: Sequence[Task], *, devices: Sequence[str], folder: Path, hour_p
     """
     if hour_price is not None and not 0 <= hour_price < float("inf"):
         raise UsageError(f"An hour cannot cost {hour_price}.", hint="Give 0 or more.")
-    is_done = [replace(task, folder=folder / task.folder).is_done() for task in tasks]
+    is_done = [replace(t, folder=folder / t.folder).is_done() or _run_file(t, folder).exists() for t in tasks]
     done, left = ([task for task, over in zip(tasks, is_done, strict=True) if over is side] for side in (True, False))
     finished, threads = _finished(done, folder, devices[0]), max(1, core_count() // len(devices))
     rates: list[Rate] = []
-    seconds: dict[str, float] = {}
+    hours: dict[str, float] = {}
     for group in _by_setting(left):
         rates.append(_rate(group, finished, device=devices[0], threads=threads))
-        seconds |= {task.name: task.arguments["samples"] * rates[-1].seconds_per_sample for task in group}
-    longest = max(seconds, key=lambda name: seconds[name], default="")
-    total, most = sum(seconds.values()), seconds.get(longest, 0.0)
+        hours |= {task.name: task.arguments["samples"] * rates[-1].seconds_per_sample / 3600 for task in group}
+    longest = max(hours, key=lambda name: hours[name], default="")
+    total, most = sum(hours.values()), hours.get(longest, 0.0)
     return Price(
         runs=len(left),
         done=len(done),
         samples=sum(task.arguments["samples"] for task in left),
         devices=len(devices),
-        device_hours=total / 3600,
-        hours=max(total / len(devices), most) / 3600,
+        device_hours=total,
+        hours=max(total / len(devices), most),
         longest=longest,
-        longest_hours=most / 3600,
+        longest_hours=most,
+        run_hours=hours,
         hour_price=hour_price,
         rates=tuple(rates),
     )
@@ -201,10 +209,15 @@ def _finished(tasks: Sequence[Task], folder: Path, device: str) -> dict[str, lis
     rates: dict[str, list[float]] = {}
     kind = device.partition(":")[0]
     for task in tasks:
-        facts = files.read_json(Path(os.path.normpath(folder / task.folder / task.arguments["run"])) / RUN)
+        facts = files.read_json(_run_file(task, folder))
         if kind in ("auto", str(facts["device"]).partition(":")[0]):
             rates.setdefault(_rate_key(facts["config"]), []).append(facts["seconds"] / facts["samples_seen"])
     return rates
+
+
+def _run_file(task: Task, folder: Path) -> Path:
+    """What stands there once its run is finished."""
+    return Path(os.path.normpath(folder / task.folder / task.arguments["run"])) / RUN
 
 
 def _any_selection() -> Selection:
@@ -233,8 +246,8 @@ def _threads(n: int) -> Iterator[None]:
 
 
 def _rate_in_words(rate: Rate) -> str:
-    source = f"{rate.finished:,} finished runs" if rate.finished else "measured on noise"
+    source = counted(rate.finished, "finished run") if rate.finished else "measured on noise"
     return (
-        f"{rate.method}, {rate.backbone} from {rate.init}: {rate.runs:,} runs, "
+        f"{rate.method}, {rate.backbone} from {rate.init}: {counted(rate.runs, 'run')}, "
         f"{1 / rate.seconds_per_sample:,.0f} samples a second ({source})"
     )

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from curate.experiments.queue import Task, attempt
+from curate.experiments.task import Task, attempt
 
 INTERRUPTED = 130
 BETWEEN_S = 0.2  # of two progress messages

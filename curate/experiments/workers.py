@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import IO, Any
 
-from curate.experiments.queue import POLL_S, Board, Task, keep_error
+from curate.experiments.board import Board
+from curate.experiments.task import POLL_S, Task, keep_error
 from embeddings.errors import CurateError, UsageError
 from embeddings.pipeline.batches import core_count
 

@@ -26,6 +26,8 @@ def fold_frozen_norms(module: nn.Module, size: int) -> None:
     Nothing changes where that gives other features for noise of this edge in pixels: not every network calls its layers
     in the order in which it holds them.
     """
+    if not any(_pairs(module)):
+        return
     folded = copy.deepcopy(module)
     _fold(folded)
     if _agree(module, folded, size):

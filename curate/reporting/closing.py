@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from curate.evaluation._intervals import MIN_UNITS
-from curate.reporting.examined import Examination, Row, has_few_images
+from curate.reporting.examined import ALL_BUT, Examination, Row, has_few_images
 from curate.reporting.wording import amount, counted, listed, number, one_of, p_value, percent, with_interval
 
 CONTROL = "untrained"
 SURE = 0.05
 ON_SHIFTS = 3  # told of
-ALL_BUT = "all but "  # the normal class
 OPEN = "not settled, the interval holding zero"
 CONDITIONS = {"rare": ("class", "classes"), "groups": ("group", "groups")}  # what a condition is
 Finding = Mapping[str, Any]
@@ -91,7 +90,8 @@ def _rare(examination: Examination) -> str:
     else:
         told = f"the frozen encoder ranks what is {row.condition} before what is in order {_of_100(value)}"
     if row.condition.startswith(ALL_BUT):
-        told += f", taking {row.condition.removeprefix(ALL_BUT)} for that (normal=LABEL names another)"
+        told += f", taking {row.condition.removeprefix(ALL_BUT)} for that"
+        told += "" if examination.is_normal_named else " (normal=LABEL names another)"
     return told + _others(examination, row)
 
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from curate.evaluation._intervals import NO_INTERVAL
-from curate.reporting.wording import NOTHING, Figure, number, with_interval
+from curate.reporting.wording import NOTHING, Figure, in_one_line, number, with_interval
 
 EVEN = 0.1  # how far the middle of an interval may lie off the value, as a share of half its width, to be told as ±
 DECIMALS, TINY = 3, 1e-9
+ALL_BUT = "all but "  # the normal class: how such a condition begins
 
 # examination -> its title, and how to read it
 EXAMINATIONS = {
@@ -34,7 +35,10 @@ EXAMINATIONS = {
         "Accuracy on test images under 15 corruptions, the share of it that is retained, and the slope: points lost "
         "per step of severity (lower is better).",
     ),
-    "noise": ("Wrong labels", "Accuracy where some training labels are drawn anew."),
+    "noise": (
+        "Wrong labels",
+        "Accuracy where some training labels are drawn anew; intervals are over test images and such draws together.",
+    ),
     "groups": ("Groups", "Accuracy by group, and how well the group can be read from the features."),
 }
 
@@ -86,6 +90,7 @@ class Examination(NamedTuple):
     arms: list[str]
     kinds: list[str]  # of the arms
     rows: list[Row]
+    is_normal_named: bool = False  # whether normal=LABEL was given
 
     @property
     def summary(self) -> list[Row]:
@@ -102,7 +107,8 @@ def examinations(labeled: Mapping[str, Any]) -> list[Examination]:
     """Every further examination of a labeled set of a summary, in the order in which they were made."""
     scores = _shown([score for score in labeled["scores"] if score.get("findings")])
     names = dict.fromkeys(finding["about"] for score in scores for finding in score["findings"])
-    return [_examination(name, scores) for name in names]
+    found = [_examination(name, scores) for name in names]
+    return [one._replace(is_normal_named="normal" in labeled["facts"]) for one in found]
 
 
 def _shown(scores: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -167,11 +173,17 @@ def _examination(name: str, scores: Sequence[Mapping[str, Any]]) -> Examination:
     rows = []
     for condition, metric in places:
         found = [findings.get((condition, metric)) for findings in of_arms]
-        rows.append(Row(condition, metric, found, any(f["detail"] for f in found if f)))
+        rows.append(Row(_shown_as(condition), metric, found, any(f["detail"] for f in found if f)))
     title, lead = EXAMINATIONS.get(name, (name.capitalize(), ""))
     some = "" if len(scores) < ARMS else f"At most {ARMS} arms are shown, references and the most accurate runs."
     arms, kinds = ([score[key] for score in scores] for key in ("arm", "kind"))
     return Examination(name, title, f"{lead} {some}".strip(), arms, kinds, rows)
+
+
+def _shown_as(condition: str) -> str:
+    """A condition, in which a class or a group may have any name."""
+    lead = ALL_BUT if condition.startswith(ALL_BUT) else ""
+    return lead + in_one_line(condition.removeprefix(lead))
 
 
 def _is_even(figure: Figure) -> bool:

@@ -177,6 +177,7 @@ def supply_chart(supply: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "zero": round(100 - y.at(0.0), 2),
         "knee": _knee(told.get("knee"), x),
         "begins": known[0][0],
+        "unit": known[0][1].get("unit", ""),
         "own": curve["own"],
         "own_first": curve["own"] == curve["first"],
     }

@@ -22,7 +22,18 @@ from curate.reporting.selections import (
     supply_words,
 )
 from curate.reporting.sentences import judge_sentence, ordered_metrics
-from curate.reporting.wording import amount, counted, decimals_for, number, percent, points, signed, span, with_error
+from curate.reporting.wording import (
+    NOTHING,
+    amount,
+    counted,
+    decimals_for,
+    number,
+    percent,
+    points,
+    signed,
+    span,
+    with_error,
+)
 from curate.scoring.repairs import repair_words
 
 Row = Sequence[str]
@@ -215,7 +226,8 @@ def _selection_notes(selection: dict[str, Any]) -> str:
     told += [f"cost: {', '.join(costs)}"] if costs else []
     told += selection["wishes"]
     words = [f"{selection['name']}: {'; '.join(told)}."] if told else [f"{selection['name']}:"]
-    words += [how_it_ended(selection["stopped"]), left_out_words(selection), *supply_words(selection), selection["own"]]
+    words += [how_it_ended(selection["stopped"]), left_out_words(selection), *supply_words(selection)]
+    words += [selection["own"], selection["early"]]
     return _escaped(" ".join(filter(None, words)))
 
 
@@ -248,7 +260,7 @@ def _contenders(comparison: dict[str, Any]) -> Iterable[Row]:
     for row in comparison_rows(comparison):
         known = [row["readings"][name] for name in comparison["encoders"]]
         gain = known[0]["against_random"]
-        versus = f"{signed(gain['value'])} ({span(gain, 1, plus=True)})" if gain else "the control"
+        versus = f"{signed(gain['value'])} ({span(gain, 1, plus=True)})" if gain else row["without_gain"] or NOTHING
         indices = [f"{number(r['index']['value'], 1)} ({span(r['index'], 1)})" for r in known]
         mmd, covered = with_error(known[0]["mmd"], decimals), percent(known[0]["coverage"]["value"], 0)
         yield [row["method"], number(row["n"]), *indices, versus, mmd, covered]

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.comparison import RANDOM, Comparison, called
+from curate.comparison import Comparison, called
 from curate.reporting.thumbnails import Album
 from curate.reporting.wording import counted, decimals_for, number, one_of, percent
 from curate.results import TARGET, Selection
@@ -28,6 +28,7 @@ NAME_WIDTH = 60  # of a label or group
 NEARLY_ALL = 0.9  # share of a selection
 CAP = "with #cap:0 at the end of the target's address"
 FAR = "far"  # the code of the far part's images
+NEAR, NEXT = "near", "next"  # codes of near-first: of a near pool, or of another one
 EXCLUDED = ("excluded", "contaminated")  # codes of images that an excluded source keeps out
 LEFT_OUT = {  # code -> what it is called
     "duplicate": "exact duplicates",
@@ -55,6 +56,7 @@ def selection_part(name: str, selection: Selection, album: Album | None) -> dict
         "left_out": _left_out(selection.left_out),
         "supply": facts.get("supply"),
         "own": own_words(selection),
+        "early": early_words(selection),
         "sheets": _sheets(selection, album) if album else [],
         "rejected": _rejected(selection, album) if album else [],
         "digest": selection.digest,
@@ -66,8 +68,9 @@ def selection_part(name: str, selection: Selection, album: Album | None) -> dict
 def comparison_part(name: str, comparison: Comparison) -> dict[str, Any]:
     """One comparison as the summary holds it: its JSON, names for people, and what the gain over random costs."""
     document = comparison.to_json()
-    for contender in document["contenders"]:
+    for contender, known in zip(document["contenders"], comparison.contenders, strict=True):
         contender["gain_per_cost"] = _gain_per_cost(contender, comparison.encoder)
+        contender["without_gain"] = comparison.without_gain(known)
     names = {encoder: called(encoder) for encoder in (*comparison.encoders, *(j.name for j in comparison.judges))}
     return {"name": name, "encoders": list(comparison.encoders), "called": names, **document}
 
@@ -130,6 +133,21 @@ def own_words(selection: Selection) -> str:
     more = f"For more images of the pools raise --budget above {counted(max(candidates[TARGET], n), 'image')}, or"
     wish = "To have others instead," if facts.get("stopped") else more
     return f"{head}; the target's own are candidates like the others. {wish} leave them out {CAP}."
+
+
+def early_words(selection: Selection) -> str:
+    """That images of pools that are not near were taken before images of near ones; empty if none was."""
+    picks = list(zip(*(selection.table[name].to_pylist() for name in ("code", "source")), strict=True))
+    last = max((place for place, (code, source) in enumerate(picks) if code == NEAR and source != TARGET), default=0)
+    early = Counter(source for code, source in picks[:last] if code == NEXT)
+    if not early:
+        return ""
+    names = ", ".join(f"{name} {n:,}" for name, n in early.most_common())
+    n = early.total()
+    return (
+        f"{counted(n, 'image')} of pools that are not near ({names}) {one_of(n, 'was', 'were')} taken before images of "
+        f"near pools, being much nearer to the target one by one (code {NEXT})."
+    )
 
 
 def how_it_ended(stopped: Mapping[str, Any] | None) -> str:
@@ -343,7 +361,5 @@ def mmd_decimals(comparison: Mapping[str, Any]) -> int:
 
 def versus_random(contender: Mapping[str, Any], encoder: str) -> str:
     """How a method stands against random under an encoder, in a word or two."""
-    if contender["method"] == RANDOM:
-        return "the control"
     reading = contender["readings"].get(encoder)
-    return (reading and reading["verdict"]) or "not measured"
+    return contender["without_gain"] or (reading and reading["verdict"]) or "not measured"

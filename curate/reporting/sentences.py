@@ -6,7 +6,7 @@ beat is the frozen public encoder, which costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -35,7 +35,7 @@ def headline(summary: dict[str, Any]) -> list[str]:
     if study:
         return [
             study_words.says(study),
-            study_words.what_to_do(study, _pools_advice(shift)),
+            study_words.what_to_do(study, _pools_advice(shift), _sources(summary)),
             _certainty(summary, outcomes),
         ]
     beat = "" if shift or not summary["evaluation"] else to_beat(summary["evaluation"])
@@ -121,6 +121,15 @@ def _pools_advice(shift: dict[str, Any] | None) -> str:
     return advice(shift) if shift and shift["pools"] else ""
 
 
+def _sources(summary: dict[str, Any]) -> dict[str, set[str]]:
+    """Arm of a study -> what the selections of its runs took images from."""
+    taken = {chosen["digest"]: set(chosen["counts"]) for chosen in summary["selections"]}
+    found: dict[str, set[str]] = {}
+    for run in summary["runs"]:
+        found.setdefault(run["name"].partition("~")[0], set()).update(taken.get(run["selection"], ()))
+    return found
+
+
 def _certainty(summary: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     shift = summary["shift"]
     results = (summary.get("study") or {}).get("results")
@@ -178,24 +187,34 @@ def _methods(comparisons: Sequence[dict[str, Any]]) -> list[str]:
 
 def _against_random(comparison: dict[str, Any]) -> str:
     first, *judges = comparison["encoders"]
-    found: dict[str, list[str]] = {}
+    found: dict[tuple[bool, str], list[str]] = {}
     doubts = []
     for contender in comparison["contenders"]:
         said = {name: reading["verdict"] for name, reading in contender["readings"].items()}
         if said.get(first):
-            found.setdefault(said[first], []).append(contender["method"])
+            found.setdefault((contender["control"] is not None, said[first]), []).append(contender["method"])
             others = [comparison["called"][name] for name in judges if said.get(name) != said[first]]
             doubts += [f"{contender['method']} not so under {listed(others)}"] if others else []
     if not found:
         return ""
-    is_are = [
-        f"{listed(names)} {one_of(len(names), 'is', 'are')} {_SETTLED[verdict]}" for verdict, names in found.items()
+    held = [
+        f"{listed(is_are)} {control}" for own, control in _CONTROLS.items() if (is_are := _stands(found, has_own=own))
     ]
     heard = "; ".join(doubts) if doubts else one_of(len(judges), "the judge agrees", "the judges agree")
-    told = f"on target images that no method saw, {listed(is_are)} a random draw"
+    told = f"on target images that no method saw, {listed(held)}"
     return f"{told} ({heard})" if judges else told
 
 
+def _stands(found: Mapping[tuple[bool, str], Sequence[str]], *, has_own: bool) -> list[str]:
+    """How the methods with a control of their own, or those without, stand against it."""
+    return [
+        f"{listed(names)} {one_of(len(names), 'is', 'are')} {_SETTLED[verdict]}"
+        for (own, verdict), names in found.items()
+        if own == has_own
+    ]
+
+
+_CONTROLS = {False: "a random draw", True: "a random draw with the same own images"}  # by whether it holds own images
 _SETTLED = {"nearer": "nearer than", "farther": "farther than", "not settled": "not to be told from"}
 
 

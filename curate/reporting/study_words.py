@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from curate.reporting.study import Claim, Results, difference, primary
-from curate.reporting.wording import counted, in_points, listed, number, percent
+from curate.reporting.wording import counted, in_points, listed, number, percent, span
+from curate.results import TARGET
 
 FROZEN, TUNED, BOTH = "frozen", "finetuned", "finetuned, both"
 KEEP = "Keep the frozen public encoder"
@@ -31,30 +32,50 @@ def says(study: Mapping[str, Any]) -> str:
     return f"{claim['statement']}: {claim['status']}, {_figures(claim)}; written down before the runs."
 
 
-def what_to_do(study: Mapping[str, Any], advice: str = "") -> str:
-    """Which arm to pretrain with, or to keep the public encoder, frozen or fine-tuned; then the advice on pools."""
-    verdict = _verdict(study)
+def what_to_do(study: Mapping[str, Any], advice: str = "", sources: Mapping[str, Collection[str]] | None = None) -> str:
+    """Which arm to pretrain with, or to keep the public encoder, frozen or fine-tuned; then the advice on pools.
+
+    Args:
+        study: The part of a summary.
+        advice: On the pools, by their distances; left out where the arms that are named took no image of a pool.
+        sources: Arm -> what its selections took images from.
+    """
+    verdict, arms = _verdict(study)
+    if arms and all(set((sources or {}).get(arm, ())) == {TARGET} for arm in arms):
+        return f"{verdict}; {listed(arms)} took the target's own images alone, none of a pool."
     if not advice:
         return f"{verdict}."
-    if_at_all = "if you pretrain all the same, " if verdict.startswith(KEEP) else ""
+    is_warning = advice.startswith("No pool")
+    if_at_all = "if you pretrain all the same, " if verdict.startswith(KEEP) and not is_warning else ""
     return f"{verdict}; {if_at_all}{advice[0].lower()}{advice[1:]}"
 
 
-def _verdict(study: Mapping[str, Any]) -> str:
+def _verdict(study: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """In words, and the arms that won, else the one that comes nearest."""
     if study["results"] is None:
-        return "Nothing was evaluated over all targets yet"
+        return "Nothing was evaluated over all targets yet", []
     claims = study["results"]["claims"]
     known = [c for c in claims if c["question"] == FROZEN and c["effect"] is not None]
     if not known:
-        return "No arm was compared with the frozen public encoder"
+        return "No arm was compared with the frozen public encoder", []
     best = max(known, key=lambda claim: float(claim["effect"]["value"]))
     won = [claim["sides"][0] for claim in known if claim["status"] == "supported"]
     if best["status"] == "supported":
         others = [name for name in won if name != best["sides"][0]]
         also = f", and so {'do' if len(others) > 1 else 'does'} {listed(others)}" if others else ""
-        return _pretrain(best, also, _tuned(claims, best["sides"][0]))
+        return _pretrain(best, also, _tuned(claims, best["sides"][0])), won
     verb = _LOST.get(" ".join({claim["status"] for claim in known}), "that an arm beats it is not shown")
-    return f"{KEEP}: {verb}; {best['sides'][0]} comes nearest, {best['status']}, {_figures(best)}"
+    return f"{KEEP}: {verb}; {_nearest(best, alone=len(known) == 1)}", [best["sides"][0]]
+
+
+def _nearest(best: Claim, *, alone: bool) -> str:
+    """How the best arm, which does not beat the frozen encoder, stands to it."""
+    name, effect = best["sides"][0], best["effect"]
+    arm, way = name if alone else f"the best arm, {name},", "more" if effect["value"] > 0 else "less"
+    interval = span(effect, 1, scale=100, plus=True)
+    by = f"{in_points(abs(effect['value']))} {way} than it{f' (difference {interval})' if interval else ''}"
+    said = "the two are equivalent" if best["status"] == "equivalent" else f"that {name} beats it is {best['status']}"
+    return f"{arm} reads {by} over {_size(effect)}: {said}"
 
 
 def how_sure(results: Results) -> list[str]:
@@ -139,7 +160,11 @@ def _tuned(claims: Sequence[Claim], arm: str) -> Claim | None:
 
 def _figures(claim: Claim) -> str:
     effect = claim["effect"]
-    return f"{points_of(claim)} over {counted(effect['seeds'], 'seed')} and {counted(effect['conditions'], 'target')}"
+    return f"{points_of(claim)} over {_size(effect)}"
+
+
+def _size(effect: Mapping[str, Any]) -> str:
+    return f"{counted(effect['seeds'], 'seed')} and {counted(effect['conditions'], 'target')}"
 
 
 def points_of(claim: Claim) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
-from curate.comparison import Comparison, Reading, called
+from curate.comparison import CONTROL, Comparison, Reading, called
 from curate.eval_report import EvalReport
 from curate.reporting.closing import below
 from curate.reporting.examined import Examination, examinations, text_rows, writer
@@ -17,6 +19,7 @@ from curate.reporting.wording import NOTHING, counted, likely, number, percent, 
 from curate.results import FAR, Estimate, Run, Selection, ShiftReport
 
 NAME_WIDTH = 34  # of an encoder in a table
+SAME_OWN = "random, same own images"  # the row of a method's own control
 ON_TERMINAL = ("linear", "knn")  # of the accuracies
 BETWEEN = 2  # blanks between two columns
 CONTINUED = "(continued)"
@@ -37,24 +40,60 @@ class TextTable(NamedTuple):
     kept: int = 0  # columns that every part repeats where the table is too wide; 0: its cells are folded instead
 
     def parts(self, width: int) -> list[TextTable]:
-        """The table, or parts of it side by side that are at most so many characters wide where that can be had."""
-        columns = list(zip(self.header, *self.rows, strict=True))
-        widths = [max(len(line) for cell in column for line in cell.split("\n")) + BETWEEN for column in columns]
-        if not self.kept or sum(widths) - BETWEEN <= width:
+        """The table, or parts of it side by side that are at most so many characters wide where that can be had.
+
+        As few parts as can be, with about as many columns each; headers are broken at blanks where that saves a part.
+        """
+        if not 0 < self.kept < len(self.header):
             return [self]
-        room, parts = width + BETWEEN - sum(widths[: self.kept]), [list[int]()]
-        for column in range(self.kept, len(columns)):
-            if parts[-1] and sum(widths[i] for i in (*parts[-1], column)) > room:
-                parts.append([])
-            parts[-1].append(column)
-        tables = [self._of([*range(self.kept), *part]) for part in parts]
+        broken = self._replace(header=[_broken(name, cells) for name, *cells in self._columns()])
+        return min((table._cut(width) for table in (self, broken)), key=len)  # of equals the first
+
+    def _cut(self, width: int) -> list[TextTable]:
+        widths = [max(map(_widest_line, column)) + BETWEEN for column in self._columns()]
+        room = width + BETWEEN - sum(widths[: self.kept])
+        parts = even_parts(widths[self.kept :], room)
+        tables = [self._of([*range(self.kept), *(self.kept + column for column in part)]) for part in parts]
         heads = [self.title, *[CONTINUED] * (len(tables) - 1)]
         tables = [table._replace(title=head, below=()) for table, head in zip(tables, heads, strict=True)]
         return [*tables[:-1], tables[-1]._replace(below=self.below)]
 
+    def _columns(self) -> list[tuple[str, ...]]:
+        return list(zip(self.header, *self.rows, strict=True))
+
     def _of(self, columns: Sequence[int]) -> TextTable:
         header, *rows = ([line[i] for i in columns] for line in (self.header, *self.rows))
         return self._replace(header=header, rows=rows)
+
+
+def even_parts(widths: Sequence[int], room: int) -> list[range]:
+    """Columns in their order, in as few parts as fit the room, whose numbers of columns differ as little as they can.
+
+    Args:
+        widths: Of the columns; one wider than the room is a part by itself.
+        room: Of a part.
+    """
+    best: list[tuple[int, int, list[range]]] = [(0, 0, [])]  # by end: number of parts, sum of squared lengths, parts
+    for end in range(1, len(widths) + 1):
+        starts = [start for start in range(end) if start == end - 1 or sum(widths[start:end]) <= room]
+        choices = [
+            (count + 1, squares + (end - start) ** 2, [*parts, range(start, end)])
+            for start in reversed(starts)  # of equals the one whose last part is short
+            for count, squares, parts in [best[start]]
+        ]
+        best.append(min(choices, key=lambda choice: choice[:2]))
+    return best[-1][2]
+
+
+def _broken(name: str, cells: Sequence[str]) -> str:
+    """A header over several lines, no wider than the cells below it where its words allow that."""
+    width = max(map(_widest_line, [*cells, *name.split()]), default=1)
+    lines = [textwrap.wrap(line, width, break_on_hyphens=False) for line in name.split("\n")]
+    return "\n".join(chain.from_iterable(lines))
+
+
+def _widest_line(cell: str) -> int:
+    return max(map(len, cell.split("\n")))
 
 
 def score_output(reports: Mapping[str, ShiftReport]) -> tuple[dict[str, Any], list[str], list[TextTable]]:
@@ -167,9 +206,14 @@ def comparison_table(comparison: Comparison) -> TextTable:
     for contender in comparison.contenders:
         if contender.n:
             name = f"{contender.method}{' *' if contender.method == best else ''}"
-            rows.append([name, f"{contender.n:,}", *_figures(contender.readings[first])])
+            instead = comparison.without_gain(contender)
+            rows.append([name, f"{contender.n:,}", *_figures(contender.readings[first], instead)])
             judges = [encoder for encoder in comparison.encoders if encoder != first]
-            rows += [[f"  {_short(called(judge))}", "", *_figures(contender.readings[judge])] for judge in judges]
+            rows += [
+                [f"  {_short(called(judge))}", "", *_figures(contender.readings[judge], instead)] for judge in judges
+            ]
+            if (control := contender.control) is not None and control.n:
+                rows.append([f"  {SAME_OWN}", f"{control.n:,}", *_figures(control.readings[first], CONTROL)])
     settled = "; *: settled" if best else ""
     title = (
         f"On {comparison.judging:,} target images that no method saw, nearest by {_short(called(first))} first{settled}"
@@ -287,15 +331,15 @@ def _half_width(index: Estimate) -> str:
     return f"{number(index.value, 1)} ±{number((index.high - index.low) / 2, 1)}"
 
 
-def _figures(reading: Reading) -> list[str]:
-    """Index, its difference to random, and coverage."""
-    return [_half_width(reading.index), _versus(reading), _covered(reading.coverage)]
+def _figures(reading: Reading, instead: str) -> list[str]:
+    """Index, its difference to random or what stands there instead, and coverage."""
+    return [_half_width(reading.index), _versus(reading, instead), _covered(reading.coverage)]
 
 
-def _versus(reading: Reading) -> str:
+def _versus(reading: Reading, instead: str) -> str:
     gain = reading.against_random
     if gain is None or gain.value is None or gain.low is None or gain.high is None:
-        return "the control" if gain is None and reading.index.value is not None else NOTHING
+        return instead if instead and reading.index.value is not None else NOTHING
     return f"{signed(gain.value)} ±{number((gain.high - gain.low) / 2, 1)}, {reading.verdict}"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from curate.numerals import NOTHING, between, counted, number, one_of, signed, within
+from curate.numerals import NOTHING, amount, between, counted, number, one_of, signed, within
 
+CONTROLS = ("Cc", "Zl", "Zp")  # Unicode categories that would break a line
 Figure = dict[str, Any]  # an Estimate as plain JSON
 __all__ = [
     "NOTHING",
@@ -15,6 +17,7 @@ __all__ = [
     "amount",
     "counted",
     "decimals_for",
+    "in_one_line",
     "in_points",
     "likely",
     "listed",
@@ -30,13 +33,10 @@ __all__ = [
 ]
 
 
-def amount(value: float | None) -> str:
-    """A sum of money, bytes or images: whole where it is whole or large, else four digits."""
-    if value is None or not math.isfinite(value):
-        return NOTHING
-    if value == round(value) or abs(value) >= 1000:
-        return number(value)
-    return number(value, min(9, max(0, 3 - math.floor(math.log10(abs(value)))))).rstrip("0").rstrip(".")
+def in_one_line(name: str) -> str:
+    """A name as a table can show it: line breaks and the like escaped, in quotes where it begins or ends blank."""
+    told = "".join(repr(c)[1:-1] if unicodedata.category(c) in CONTROLS else c for c in name)
+    return f"'{told}'" if told != told.strip() else told
 
 
 def percent(share: float | None, decimals: int = 1) -> str:

@@ -36,7 +36,7 @@ from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from curate.selection._candidates import Candidates, Choice, Search
 from curate.selection._directions import Whitening, project
 from curate.selection._ledger import Ledger
-from curate.selection._turns import Schedule, Turns, is_taker, reasons, subset, take_turns
+from curate.selection._turns import Schedule, Turns, choice_of, subset, take_turns
 from embeddings.neighbors import DECIMALS, nearest
 from embeddings.progress import Progress, silent
 from embeddings.vectors import Vectors
@@ -53,20 +53,8 @@ def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     schedule = Schedule.of_targets(candidates, seed)
     search = candidates.search
     assigned = assign(targets, pool, schedule, ledger, search=search, progress=candidates.progress)
-    turns = assigned.turns
-    return Choice(
-        rows=turns.rows,
-        scores=turns.distances,
-        reasons=reasons(candidates, turns, "assignment"),
-        codes=np.where(is_taker(candidates, turns), "own-image", "assignment").tolist(),
-        parameters={
-            "directions": frame.directions,
-            "fitted_on": len(candidates.pool_sample),
-            "target_images": len(targets),
-            "rounds": assigned.rounds,
-            "optimal": assigned.optimal and search is nearest,  # an index may miss what the proof needs
-        },
-    )
+    optimal = assigned.optimal and search is nearest  # an index may miss what the proof needs
+    return choice_of(candidates, assigned.turns, frame, "assignment", rounds=assigned.rounds, optimal=optimal)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

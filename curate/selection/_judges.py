@@ -17,12 +17,11 @@ import pyarrow as pa
 from PIL import Image
 
 from curate.attribution._sample import KEPT, Vectors, read_picture
-from curate.comparison import Reading
 from curate.distances._coverage import sampled_rows
 from curate.results import TARGET
 from curate.scoring.kept import Kept
 from curate.selection._trial import Pick, Trial
-from curate.selection._yardstick import Measured, Yardstick, readings
+from curate.selection._yardstick import Measured, Readings, Yardstick, readings
 from embeddings.encoders import Encoder, get_encoder
 from embeddings.errors import CurateError, TooFewImagesError
 from embeddings.moments import Folded
@@ -144,17 +143,24 @@ class Bench:
 class Judging:
     """What the judges say of some selections; figures are kept below the work folder."""
 
-    def __init__(self, trial: Trial, picks: Mapping[str, Pick], bench: Bench) -> None:
+    def __init__(self, trial: Trial, picks: Mapping[str, Pick], controls: Mapping[str, Pick], bench: Bench) -> None:
         self._bench, self._work = bench, trial.selector.settings["work"]
         target = trial.selector.inputs.target
         rows = trial.judging[sampled_rows(target.take(trial.judging), MOST)]
         self._judging = Sample.of(target.take(rows), [(TARGET, target, rows)])
-        self._chosen = {name: pick.reason or _sample_of(trial, pick) for name, pick in picks.items()}
+        sampled = {name: trial.sample(pick.rows, MOST) for name, pick in picks.items()}
+        matched = {name: trial.matched_sample(sampled[name], control.rows) for name, control in controls.items()}
+        self._chosen = {name: pick.reason or _sample_of(trial, sampled[name]) for name, pick in picks.items()}
+        self._controls = {name: c.reason or _sample_of(trial, matched[name]) for name, c in controls.items()}
         self._yardsticks: dict[int, Yardstick | str] = {}
 
-    def readings(self, judge: int) -> dict[str, Reading]:
+    def readings(self, judge: int) -> Readings:
         """What one of the judges says, by method."""
-        return readings({name: self._measured(sample, judge) for name, sample in self._chosen.items()})
+        found, controls = (
+            {name: self._measured(sample, judge) for name, sample in samples.items()}
+            for samples in (self._chosen, self._controls)
+        )
+        return readings(found, controls)
 
     def _measured(self, chosen: Sample | str, judge: int) -> Measured | str:
         if isinstance(chosen, str):
@@ -181,8 +187,7 @@ class Judging:
             return error.message
 
 
-def _sample_of(trial: Trial, pick: Pick) -> Sample:
-    rows = trial.sample(pick.rows, MOST)
+def _sample_of(trial: Trial, rows: np.ndarray) -> Sample:
     return Sample.of(trial.images(rows), list(trial.parts(rows)))
 
 

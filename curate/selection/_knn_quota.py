@@ -18,12 +18,10 @@ image twice, a budget for a number of neighbors.
 
 from __future__ import annotations
 
-import numpy as np
-
 from curate.selection._candidates import Candidates, Choice
 from curate.selection._directions import Whitening, project
 from curate.selection._ledger import Ledger
-from curate.selection._turns import Schedule, is_taker, reasons, take_turns
+from curate.selection._turns import Schedule, choice_of, take_turns
 
 
 def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
@@ -32,14 +30,4 @@ def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     targets, pool = frame.apply(candidates.target_vectors), project(candidates, frame)
     schedule = Schedule.of_targets(candidates, seed)
     turns = take_turns(targets, pool, schedule, ledger, search=candidates.search, progress=candidates.progress)
-    return Choice(
-        rows=turns.rows,
-        scores=turns.distances,
-        reasons=reasons(candidates, turns, "knn-quota"),
-        codes=np.where(is_taker(candidates, turns), "own-image", "knn-quota").tolist(),
-        parameters={
-            "directions": frame.directions,
-            "fitted_on": len(candidates.pool_sample),
-            "target_images": len(targets),
-        },
-    )
+    return choice_of(candidates, turns, frame, "knn-quota")

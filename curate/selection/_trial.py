@@ -3,6 +3,9 @@
 The target's images are split by a hash of their block: images of one group, copies and near duplicates stay together.
 Images of the judging half are neither searched for nor chosen, and pools are gated by their score against the seen
 half. A judging image that also lies in a pool is out of it too.
+
+A selection of own images and pools' images is tried with as many pools' images, and with so many fewer own ones as the
+seen half has fewer: otherwise the pools would fill their places, with images that the selection does not hold.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from curate.distances._frechet import MIN_IMAGES
 from curate.diversity._union import as_union
 from curate.results import TARGET, ShiftReport
 from curate.scoring import score
-from curate.selection._candidates import Candidates, counter_hash
+from curate.selection._candidates import Candidates, counter_hash, drawn
+from curate.selection._limits import open_ledger
 from curate.selection._methods import find_method
 from curate.selection._near_duplicates import near_duplicates
 from curate.selection._path import Selector, Wish, choose
@@ -29,6 +33,7 @@ from embeddings.moments import block_names, connected_rows
 from embeddings.store import EmbeddingStore
 
 SALT = "judging half"
+NO_POOL = "half the target has it choose the target's own images alone, so no choice among the pools' images is judged."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,8 +56,10 @@ class Trial:
     images_asked: int | None = None
 
     @classmethod
-    def of(cls, selector: Selector, images: int | None = None) -> Trial:
+    def of(cls, selector: Selector, images: int | None = None, own: int = 0) -> Trial:
         """Splits the target of a selector, for methods that may take so many images, if not all that the wish allows.
+
+        ``own`` of these images are the target's: of them only the share that the seen half has is asked for.
 
         Raises:
             TooFewImagesError: fewer than 20 images on a side, or none with a weight above 0 to select for.
@@ -68,7 +75,7 @@ class Trial:
             candidates=left,
             seen=np.flatnonzero(~judges),
             judging=candidates.queries[~searched],
-            images_asked=images,
+            images_asked=None if images is None else max(images - _missing(candidates, left, own), 1),
         )
         _require_halves(trial.candidates, len(trial.judging))
         return trial
@@ -94,6 +101,23 @@ class Trial:
             return Pick(rows=np.empty(0, np.int64), reason=error.message)
         return Pick(rows=np.sort(choice.rows), stopped=choice.stopped)
 
+    def control(self, pick: Pick) -> Pick | None:
+        """What a pick that holds own images is held against: these, and random images of the pools for the others.
+
+        As many images as the pick if the limits allow it, by the draw of ``random``. None where it holds no own image,
+        or where the pools have no candidates: a draw from all candidates is a fair control then.
+        """
+        own = pick.rows[self.candidates.own[pick.rows]]
+        pools = np.flatnonzero(~self.candidates.own)
+        if not len(own) or not len(pools):
+            return None
+        if len(own) == len(pick.rows):
+            return Pick(rows=np.empty(0, np.int64), reason=NO_POOL)
+        ledger = open_ledger(self.candidates, replace(self.wish.budget, images=len(pick.rows)), self.wish.terms)
+        ledger.walk(own)
+        drawn(self.candidates, ledger, pools, seed=self.wish.seed, reason="")
+        return Pick(rows=np.sort(ledger.taken))
+
     def _candidates_for(self, method: str) -> Candidates:
         return replace(self.candidates, report=find_method(method).report_from(lambda: self.report))
 
@@ -106,6 +130,11 @@ class Trial:
         for name, _, places in self.candidates.by_store(rows):
             yield name, self.candidates.stores[name], places
 
+    def matched_sample(self, sampled: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Of a control's candidates [r], ascending, as many as are sampled of its pick, with the same own images."""
+        own, pools = sampled[self.candidates.own[sampled]], rows[~self.candidates.own[rows]]
+        return np.sort(np.concatenate([own, self.sample(pools, len(sampled) - len(own))]))
+
     def sample(self, rows: np.ndarray, most: int) -> np.ndarray:
         """At most so many of some candidates [r], ascending, by a draw that depends on source and key alone."""
         if len(rows) <= most:
@@ -114,6 +143,12 @@ class Trial:
         source = self.candidates.source[rows]
         drawn = counter_hash(f"{SALT}\0{names[s]}\0{key}" for s, key in zip(source, keys, strict=True))
         return np.sort(rows[np.argsort(drawn, kind="stable")[:most]])
+
+
+def _missing(candidates: Candidates, left: Candidates, own: int) -> int:
+    """How many of so many own images the seen half lacks, if it lacks the same share of these as of all."""
+    held = np.count_nonzero(candidates.own)
+    return own - round(own * np.count_nonzero(left.own) / held) if own else 0
 
 
 def _judging_half(target: EmbeddingStore, left_out: pa.Table) -> np.ndarray:

@@ -19,7 +19,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from curate.results import TARGET
-from curate.selection._candidates import Candidates, Search, counter_hash
+from curate.selection._candidates import Candidates, Choice, Search, counter_hash
+from curate.selection._directions import Whitening
 from curate.selection._ledger import Ledger
 from embeddings.neighbors import nearest
 from embeddings.progress import Progress, silent
@@ -179,6 +180,22 @@ def each_turn(
         place = preference.pick(rows, distances) if preference else 0
         ledger.take(int(rows[place]))
         yield int(rows[place]), target, float(distances[place])
+
+
+def choice_of(candidates: Candidates, turns: Turns, frame: Whitening, method: str, **parameters: Any) -> Choice:
+    """The turns of a method in whitened directions as its choice. Score = squared distance to the taker."""
+    return Choice(
+        rows=turns.rows,
+        scores=turns.distances,
+        reasons=reasons(candidates, turns, method),
+        codes=np.where(is_taker(candidates, turns), "own-image", method).tolist(),
+        parameters={
+            "directions": frame.directions,
+            "fitted_on": len(candidates.pool_sample),
+            "target_images": len(candidates.queries),
+            **parameters,
+        },
+    )
 
 
 def reasons(candidates: Candidates, turns: Turns, method: str) -> list[str]:

@@ -103,8 +103,22 @@ class Yardstick:
         )
 
 
-def readings(found: Mapping[str, Measured | str]) -> dict[str, Reading]:
-    """Readings by method from what one encoder measured of each, every one held against the others."""
+@dataclass(frozen=True, kw_only=True)
+class Readings:
+    """What one encoder says, by method."""
+
+    methods: dict[str, Reading]
+    controls: dict[str, Reading]  # of the methods that have a control of their own
+
+
+def readings(found: Mapping[str, Measured | str], controls: Mapping[str, Measured | str] | None = None) -> Readings:
+    """Readings from what one encoder measured of each method and control, every method held against the others.
+
+    Args:
+        found: What was measured of each method, or why it could not be.
+        controls: The same of the controls; a method without one is held against random.
+    """
+    controls = controls or {}
     measured = {method: m for method, m in found.items() if isinstance(m, Measured)}
     gaps = {(a, b): index_difference(measured[a], measured[b]) for a in measured for b in measured if a != b}
     out = {}
@@ -113,8 +127,12 @@ def readings(found: Mapping[str, Measured | str]) -> dict[str, Reading]:
             out[method] = unknown_reading(known)
             continue
         tied = tuple(sorted(b for (a, b), gap in gaps.items() if a == method and not _is_settled(gap)))
-        out[method] = replace(known.reading, against_random=gaps.get((method, RANDOM)), tied_with=tied)
-    return out
+        control = controls.get(method)
+        gain = index_difference(known, control) if isinstance(control, Measured) else None
+        gain = gaps.get((method, RANDOM)) if control is None else gain
+        out[method] = replace(known.reading, against_random=gain, tied_with=tied)
+    blind = {method: unknown_reading(m) if isinstance(m, str) else m.reading for method, m in controls.items()}
+    return Readings(methods=out, controls=blind)
 
 
 def unknown_reading(reason: str) -> Reading:

@@ -139,11 +139,16 @@ def _where(rows: Rows, address: Address) -> Rows:
     return rows
 
 
+def _told(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Labels or groups; an empty text is none, as it is in CSV."""
+    return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
+
+
 def _with_roles(rows: Rows, address: Address) -> pa.Table:
     nothing = pa.nulls(len(rows), pa.string())
     roles = {"label": address.label or "label", "group": address.group or "group"}
     covered = rows.hidden | {role for role, column in roles.items() if role == column}
-    label, group = (rows.columns.get(column, nothing) for column in roles.values())
+    label, group = (_told(rows.columns.get(column, nothing)) for column in roles.values())
     meta = json_objects({name: v for name, v in rows.columns.items() if name not in covered}, len(rows))
     return pa.table([rows.key, rows.uri, rows.size, rows.stamp, label, group, meta], schema=LISTING)
 

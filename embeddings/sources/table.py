@@ -3,8 +3,8 @@
 Images: bytes in the table (a column ``image`` or the only one of type ``struct<bytes, path>`` or binary; a row without
 bytes falls back to its path), else a column of paths (PATH_COLUMNS) relative to the folder that holds the table.
 Key: column ``key``; else the path; else ``STEM#row``, also for rows whose path is missing or shared. Label and group:
-columns ``label`` and ``group``; class numbers of Hugging Face files become names. All other columns of single values
-are kept as strings.
+columns ``label`` and ``group``, where an empty text is none, in Parquet as in CSV; class numbers of Hugging Face files
+become names. All other columns of single values are kept as strings.
 """
 
 from __future__ import annotations

@@ -55,6 +55,13 @@ def gradients(made, batch, share=0.5):
     return loss, {name: p.grad for name, p in made.learner.named_parameters() if p.grad is not None}
 
 
+def projected(made, *, low=False):
+    """What the loss compares, of one batch; the networks in half precision if so asked."""
+    seen = Seen(made.views(sample()), sample(), 0)
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        return made.learner.project(made.learner.encode(seen).parts)
+
+
 def test_outline(method):
     module = load_method(method)
     assert "arXiv" in module.__doc__
@@ -85,6 +92,29 @@ def test_every_trainable_weight_gets_a_finite_gradient(method):
     assert found.keys() == wanted
     assert all(torch.isfinite(gradient).all() for gradient in found.values())
     assert any(gradient.abs().max() > 0 for gradient in found.values())
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_the_loss_of_half_precision_is_computed_in_float32(method, kind):
+    """Of large projections too: float16 holds no square above 65504."""
+    made, rng = trainer(method, precision="float32"), torch.Generator().manual_seed(0)
+    parts = [
+        (300 * torch.randn(200, *part.shape[1:], generator=rng)).to(kind if part.dtype == torch.bfloat16 else None)
+        for part in projected(made, low=True)
+    ]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = made.learner.loss(parts, share=0.5)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(made.learner.loss([x.double() for x in parts], share=0.5).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_constant_projections_do_not_poison_the_gradient(method, value):
+    made = trainer(method, precision="float32")
+    first, *others = (torch.ones_like(part) for part in projected(made))
+    first = (value * first).requires_grad_()
+    made.learner.loss((first, *others), share=0.5).backward()
+    assert torch.isfinite(first.grad).all()
 
 
 def test_the_order_of_the_images_does_not_matter(method):

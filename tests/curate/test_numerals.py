@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from curate.numerals import between, within
+from curate.numerals import amount, between, within
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,21 @@ def test_an_interval(ends, how, text):
 )
 def test_a_figure_with_its_interval(figure, how, text):
     assert within(*figure, **how) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.02, "0.02"),
+        (12.5, "12.5"),
+        (21.39, "21.39"),
+        (140.5, "140.5"),
+        (1234.5, "1,234"),
+        (3.0, "3"),
+        (0.00047, "0.00047"),
+        (None, "n/a"),
+    ],
+)
+def test_amounts(value: float | None, text: str) -> None:
+    assert amount(value) == text

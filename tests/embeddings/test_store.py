@@ -112,7 +112,9 @@ def test_roles_take_any_column_and_leave_the_rest():
     assert other.column("group")[:2] == ["cat", "dog"]  # as the column stood before
     assert store.column("label")[0] == "cat"
     assert store.with_roles().rows() == store.rows()
-    assert store.column_names == ["label", "group", "lot"]
+    empty = store_of(meta=pa.array([json.dumps({"lot": "a" * (i % 2)}) for i in range(10)])).with_roles(label="lot")
+    assert empty.column("label")[:3] == [None, "a", None]
+    assert store.column_names == ["key", "label", "group", "lot"]
     with pytest.raises(SourceError, match="No column 'color'"):
         store.with_roles(label="color")
 

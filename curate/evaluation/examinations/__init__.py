@@ -6,7 +6,7 @@ beside the frozen encoder's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 
@@ -27,6 +27,7 @@ EXAMINATIONS: dict[str, str] = {
     "rare": "curate.evaluation.examinations.rare",
     "anomaly": "curate.evaluation.examinations.anomaly",
 }
+FROM_NORMAL = ("rare", "anomaly")  # those that need to know which label is in order
 REFERENCES, FINETUNE = "references", "finetune"
 ROWS = (REFERENCES, FINETUNE)  # what adds arms instead of findings
 ALL = "all"
@@ -46,12 +47,32 @@ def find_examinations(texts: Sequence[str]) -> tuple[str, ...]:
     return known if ALL in wanted else tuple(name for name in known if name in wanted)
 
 
+def require_normal(names: Sequence[str], normal: str | None, classes: Mapping[str, Sequence[str]]) -> None:
+    """Refuses a label named as normal that no labeled set has; where one of several lacks it, see ``examine``.
+
+    Args:
+        names: Of the examinations.
+        normal: The label; None: the largest class of each set.
+        classes: Labels by labeled set.
+
+    Raises:
+        UnknownNameError: the sets and the labels near by are named.
+    """
+    if normal is None or not {*names} & {*FROM_NORMAL}:
+        return
+    known = {label for labels in classes.values() for label in labels}
+    if normal not in known:
+        raise UnknownNameError(f"normal label of {', '.join(map(repr, classes))}:", normal, known)
+
+
 def examine(names: Sequence[str], view: View) -> dict[tuple[str, str, str], Figure]:
-    """All figures of some examinations, by examination, condition and metric."""
+    """All figures of some examinations, by examination, condition and metric; a reason where the set lacks the label
+    that was named as normal.
+    """
     found = {}
     for name in names:
         examination: Examination = import_module(EXAMINATIONS[name]).examine
-        for figure in examination(view):
+        for figure in _without_normal(name, view) or examination(view):
             found[name, figure.condition, figure.metric] = figure
     return found
 
@@ -78,6 +99,15 @@ def as_findings(
             )
         )
     return tuple(findings)
+
+
+def _without_normal(name: str, view: View) -> list[Figure]:
+    """The figure that says why, where an examination needs a label that the set has not; else nothing."""
+    normal = view.settings.normal
+    if name not in FROM_NORMAL or normal is None or normal in view.comparison.split.facts["class_names"]:
+        return []
+    reason = f"no image of {view.images.name} has the label {normal!r}, which normal= names"
+    return [Figure(condition="", metric="auroc", found=Estimate(value=None, reason=reason))]
 
 
 def _estimate(figure: Figure, resamples: Resamples) -> Estimate:

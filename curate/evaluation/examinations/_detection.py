@@ -10,7 +10,8 @@ held out from training (``stand_out``), never from test images: the false reject
 not the wish.
 
 A resample that lacks a side says nothing, and another one stands in its place. Intervals are told of the smaller side:
-fewer than five units of it carry none, and where all are found it is Clopper and Pearson's of as many.
+fewer than five units of it carry none, and where all are found it is Clopper and Pearson's of as many. Those of
+rankings are in ``_ranking_intervals``, the others percentiles.
 
 Source: Fawcett 2006 (AUROC, ties); scikit-learn's definition of average precision; Vovk 2015, "Cross-conformal
 predictors" (the threshold).
@@ -26,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from curate.evaluation._intervals import Measured, Metric, Resamples
+from curate.evaluation._ranking_intervals import RankingResamples
 from curate.evaluation._split import Split
 from curate.evaluation._view import Figure, View
 from curate.results import Estimate
@@ -33,6 +35,8 @@ from embeddings.errors import UnknownNameError
 
 ROUNDING = 1e-9
 FALSE_REJECT = "false_reject"
+AUROC, AVERAGE_PRECISION = "auroc", "average_precision"
+RANKINGS = (AUROC, AVERAGE_PRECISION)
 Scored = tuple[np.ndarray, np.ndarray]
 
 
@@ -175,8 +179,8 @@ def ranked(condition: str, scores: np.ndarray, wanted: Side, others: Side) -> li
         return lambda weights: answer(weights if len(at) == weights.shape[1] else weights[:, at])
 
     metrics = {
-        "auroc": ("AUROC", ranking.auroc, 0.5),
-        "average_precision": (
+        AUROC: ("AUROC", ranking.auroc, 0.5),
+        AVERAGE_PRECISION: (
             "average precision",
             ranking.average_precision,
             float(wanted.images.sum() / max(len(at), 1)),
@@ -264,5 +268,20 @@ def _figure(question: Question, measured: Measured | None, resamples: Resamples)
         is_share=question.is_share,
         lower_is_better=question.lower_is_better,
         null=question.null,
-        resamples=replace(resamples, units=resamples.units[sides[0].images]),
+        resamples=_resamples_of(question, sides, resamples),
+    )
+
+
+def _resamples_of(question: Question, sides: Sequence[Side], resamples: Resamples) -> Resamples:
+    """Those of the first side, the smallest; of a ranking they know the other one."""
+    units = [resamples.units[side.images] for side in sides]
+    if question.metric not in RANKINGS:
+        return replace(resamples, units=units[0])
+    return RankingResamples(
+        units=units[0],
+        n_train=resamples.n_train,
+        seed=resamples.seed,
+        folds=resamples.folds,
+        n_others=len(np.unique(units[1])),
+        of_pairs=question.metric == AUROC,
     )

@@ -28,10 +28,12 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from curate.evaluation._images import GROUP
 from curate.evaluation._intervals import Measured, Resamples, accuracy
 from curate.evaluation._view import Figure, View
 from curate.evaluation.examinations._group_gaps import Cells, extreme, gap, known, p_value, units_by_group, worst
 from curate.evaluation.examinations._group_reading import Grouped, Reading, read_groups, read_within
+from curate.numerals import counted
 from curate.results import Estimate
 from curate.selection._group_shares import MOST_WEIGHT, weight_for
 from embeddings.errors import SourceError
@@ -42,16 +44,15 @@ LEAST_IN_CLASS = 5  # of a group in a class
 MOST_GROUPS = 50
 NAMED = 10  # groups in a reason
 SURE = 0.05
-SOURCE_GROUP = "group"
 WORST = "linear accuracy of the worst group"
 NOT_COMMON = f"no class has {LEAST_IN_CLASS} test units of every group"
 
 
 def examine(view: View) -> list[Figure]:
     """The figures of one arm's groups; one that says why, where there are none."""
-    column = view.settings.groups or SOURCE_GROUP
+    column = view.settings.groups or view.images.grouped_by
     try:
-        values = [value for store in view.images.stores for value in store.column(column)]
+        values = [value for store in view.images.stores for value in store.column(view.settings.groups or GROUP)]
     except SourceError as error:
         return [_missing(column, "gap", f"{error.message} {error.hint}")]
     grouping = Grouping.of(view, column, [None if v in (None, "") else str(v) for v in values])
@@ -108,7 +109,8 @@ class Grouping:
         if count > MOST_GROUPS and (not is_asked_for or len(self.compared) < 2):
             return f"{name} has {count:,} values for {len(self.group):,} images: it tells things, not groups.{ask}"
         if len(self.compared) < 2:
-            return f"{len(self.compared)} of {count:,} values of {name} has {FEWEST} test units; a gap needs two.{ask}"
+            values = counted(count, "value")
+            return f"{len(self.compared)} of {values} of {name} reached {FEWEST} test units; a gap needs two.{ask}"
         return ""
 
     def shown(self) -> list[int]:

@@ -6,9 +6,8 @@ about each class's share of the labels: one image of every class comes first, th
 steps. Features are standardized with all training images, since only labels are counted.
 
 Penalty, k and T are chosen anew on held-out parts of a list when it has 5 labels a class on average; below that those
-chosen on all labels are used, and the figure says so. The interval draws test units and lists together; lists, of which
-there are few, are weighted so that the variance between them is estimated without bias. Weights may be negative, and
-draws are cut to 0..1.
+chosen on all labels are used, and the figure says so. The interval draws test units and lists together (see
+``_over_draws``).
 
 Cost: with the default fractions about two more linear fits than the arm itself.
 """
@@ -24,11 +23,11 @@ import pyarrow as pa
 
 from curate.eval_report import LABEL_LISTS
 from curate.evaluation._comparison import UNITS
-from curate.evaluation._intervals import DRAWS, Measured, Resamples
 from curate.evaluation._knn import knn_predict, knn_probe
 from curate.evaluation._linear import Scaler, fitted, linear_probe
 from curate.evaluation._split import FOLDS, hold_out
 from curate.evaluation._view import Figure, View
+from curate.evaluation.examinations._over_draws import over_draws
 from curate.results import Estimate
 
 METRICS = ("linear", "knn")
@@ -78,21 +77,6 @@ def lists_table(view: View) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def list_weights(lists: int, seed: int) -> np.ndarray:
-    """How much each list counts in every resample [DRAWS, lists]; rows sum to 1."""
-    rng = np.random.default_rng([seed, 3])
-    drawn = rng.multinomial(lists, np.full(lists, 1 / lists), size=DRAWS) / lists
-    return np.asarray(1 / lists + (drawn - 1 / lists) * np.sqrt(lists / max(lists - 1, 1)))
-
-
-def over_lists(correct: np.ndarray, resamples: Resamples) -> Measured:
-    """The mean accuracy over lists, from which test images were right with each, bool [lists, m]."""
-    right = correct.astype(np.float64).T
-    draws = np.concatenate([weights @ right / weights.sum(axis=1, keepdims=True) for weights in resamples])
-    shares = list_weights(len(correct), resamples.seed)
-    return Measured(value=float(correct.mean()), draws=(draws * shares).sum(axis=1).clip(0, 1))
-
-
 def _hash(seed: int, key: str) -> bytes:
     return hashlib.sha256(f"labels:{seed}:{key}".encode()).digest()
 
@@ -127,7 +111,7 @@ def _figures(view: View, condition: str, size: int, orders: Sequence[np.ndarray]
         Figure(
             condition=condition,
             metric=metric,
-            found=over_lists(correct[:, i], resamples),
+            found=over_draws(correct[:, i], resamples),
             unit=UNITS[metric],
             resamples=drawn,
             note=note,

@@ -16,8 +16,9 @@ them all. Networks that were fitted to all training images have none. NORMAL is 
 largest class of the training part. Where classes are balanced and none is in order, the rows of the classes are the
 ones to read.
 
-A class of which the test part has fewer than five units (groups, else images) has figures without an interval. It is a
-detail, and so are classes beyond the eight with the most test images: which ones does not depend on the arm.
+A class without a training image has no p(class) to be ranked by; whether it is rejected can be told all the same. One
+of which the test part has fewer than five units (groups, else images) has figures without an interval. It is a detail,
+and so are classes beyond the eight with the most test images: which ones does not depend on the arm.
 
 Cost: one fit per held-out part; 2,000 resamples of 1,000 test images take .1 s per class.
 """
@@ -34,6 +35,7 @@ from curate.evaluation._split import Split
 from curate.evaluation._view import Figure, View
 from curate.evaluation.examinations._costs import cost_questions, read_costs
 from curate.evaluation.examinations._detection import (
+    RANKINGS,
     Question,
     Scored,
     Side,
@@ -49,6 +51,7 @@ from curate.evaluation.examinations._detection import (
 
 SHOWN = 8  # classes that are no details
 NOT_TESTED = "the test part has no image of this class"
+NOT_TRAINED = "no training image of this class"
 
 
 def examine(view: View) -> list[Figure]:
@@ -81,12 +84,13 @@ def _of_class(view: View, number: int, above: np.ndarray | str | None) -> list[Q
     """What is asked of one class; ``above`` is None for the normal one, of which nothing is to be rejected."""
     split = view.comparison.split
     name, of_class = split.facts["class_names"][number], split.labels[split.test] == number
-    metrics = ["auroc", "average_precision", *([] if above is None else ["recall"])]
+    recall = [] if above is None else ["recall"]
     if not of_class.any():
-        return [missing(name, metric, NOT_TESTED) for metric in metrics]
-    side = Side(f"image of {name}", of_class)
-    scores, others = view.probed.probabilities[:, number], Side(f"image but of {name}", ~of_class)
-    asked: list[Question | Figure] = [*ranked(name, scores, side, others)]
+        return [missing(name, metric, NOT_TESTED) for metric in (*RANKINGS, *recall)]
+    side, others = Side(f"image of {name}", of_class), Side(f"image but of {name}", ~of_class)
+    asked: list[Question | Figure] = [missing(name, metric, NOT_TRAINED) for metric in RANKINGS]
+    if (split.labels[split.train] == number).any():
+        asked = [*ranked(name, view.probed.probabilities[:, number], side, others)]
     return asked if above is None else [*asked, rejected(name, "recall", side, above)]
 
 

@@ -14,7 +14,7 @@ m counts per step: a run of few steps needs a smaller ``start`` (BYOL's code: .9
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -55,7 +55,7 @@ class Teacher(nn.Module):
 
 
 class Siamese(nn.Module):
-    """A learner that predicts, from one view, what its teacher makes of the other view; the loss is the method's.
+    """A learner that predicts, from one view, what its teacher makes of the other; how both compare is the method's.
 
     Backbone and projector have a teacher, the predictor has none. Each view passes on its own, so that batch norms see
     one view at a time, as in the papers.
@@ -63,10 +63,19 @@ class Siamese(nn.Module):
 
     coupled = True  # by the batch norms of its heads
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module, predictor: nn.Module, *, start: float) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module,
+        predictor: nn.Module,
+        *,
+        start: float,
+        compare: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> None:
         super().__init__()
         self.backbone, self.projector, self.predictor = backbone, projector, predictor
         self.teacher = Teacher(backbone, projector, start=start)
+        self._compare = compare  # predictions with the teacher's projections
 
     def encode(self, seen: Seen) -> Encoded:
         """Features of both views, then the teacher's of both, four times [b, d]."""
@@ -77,6 +86,11 @@ class Siamese(nn.Module):
         """Predictions from both views, then the teacher's projections of both, four times [b, dim]."""
         predictions = [self.predictor(self.projector(features)) for features in parts[:2]]
         return *predictions, *map(self.teacher.project, parts[2:])
+
+    def loss(self, parts: Sequence[torch.Tensor], *, share: float) -> torch.Tensor:
+        """Each view's predictions compared with the other view's projections, both directions added."""
+        first, second, *targets = parts
+        return self._compare(first, targets[1]) + self._compare(second, targets[0])
 
     def after_step(self, share: float) -> None:
         """Moves the teacher."""

@@ -18,7 +18,6 @@ Apache-2.0, byol/configs/byol.py). Deviations: ours beside ``RECIPES``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,12 +59,7 @@ class BYOL(Siamese):
         projector, predictor = (
             mlp([width, config.hidden, config.dim], bias="hidden") for width in (network.dim, config.dim)
         )
-        super().__init__(network.module, projector, predictor, start=config.teacher_momentum)
-
-    def loss(self, parts: Sequence[torch.Tensor], *, share: float) -> torch.Tensor:
-        """Distance of each view's predictions from the other view's projections, both directions added."""
-        first, second, *targets = parts
-        return distance(first, targets[1]) + distance(second, targets[0])
+        super().__init__(network.module, projector, predictor, start=config.teacher_momentum, compare=distance)
 
 
 def views(config: Config) -> tuple[Preset, ...]:
@@ -120,14 +114,6 @@ RECIPES = {
     "paper-300": _published(0.3, weight_decay=1e-6, teacher_momentum=0.99, epochs=300),
     "paper-100": _published(0.45, weight_decay=1e-6, teacher_momentum=0.99, epochs=100),
     "paper-40": _published(0.45, weight_decay=1e-6, teacher_momentum=0.97, epochs=40),
-    "scratch": Config(
-        training=SCRATCH,
-        hidden=512,
-        teacher_momentum=0.9,
-    ),
-    "continued": Config(
-        training=CONTINUED,
-        hidden=512,
-        teacher_momentum=0.9,
-    ),
+    "scratch": Config(training=SCRATCH, hidden=512, teacher_momentum=0.9),
+    "continued": Config(training=CONTINUED, hidden=512, teacher_momentum=0.9),
 }

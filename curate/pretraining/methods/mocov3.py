@@ -19,8 +19,8 @@ positions and the start of queries, keys and values are those of the backbone. O
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -73,14 +73,8 @@ class MoCoV3(Siamese):
         inner = [config.hidden] * (2 if deep else 1)
         projector = mlp([network.dim, *inner, config.dim], bias=False, last_norm="plain")
         predictor = mlp([config.dim, config.hidden, config.dim], bias=False, last_norm="plain" if deep else None)
-        super().__init__(network.module, projector, predictor, start=config.teacher_momentum)
-        self._temperature = config.temperature
-
-    def loss(self, parts: Sequence[torch.Tensor], *, share: float) -> torch.Tensor:
-        """InfoNCE of each view's predictions against the other view's projections."""
-        first, second, *keys = parts
-        temperature = self._temperature
-        return info_nce(first, keys[1], temperature=temperature) + info_nce(second, keys[0], temperature=temperature)
+        compare = partial(info_nce, temperature=config.temperature)
+        super().__init__(network.module, projector, predictor, start=config.teacher_momentum, compare=compare)
 
 
 def views(config: Config) -> tuple[Preset, ...]:
@@ -134,14 +128,6 @@ RECIPES = {
             optimizer="adamw", learning_rate=1.5e-4, weight_decay=0.1, batch=4096, warmup=40 / 300, scaling=1.0
         ),
     ),
-    "scratch": Config(
-        training=SCRATCH,
-        hidden=512,
-        teacher_momentum=0.9,
-    ),
-    "continued": Config(
-        training=CONTINUED,
-        hidden=512,
-        teacher_momentum=0.9,
-    ),
+    "scratch": Config(training=SCRATCH, hidden=512, teacher_momentum=0.9),
+    "continued": Config(training=CONTINUED, hidden=512, teacher_momentum=0.9),
 }

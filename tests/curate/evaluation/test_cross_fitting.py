@@ -305,3 +305,9 @@ def test_intervals_cover_closely(n):
     found = coverage(by_linear_probe, 120, n)
     assert 0.92 <= found["accuracy"] <= 0.99
     assert found["difference"] >= 0.92
+
+
+def test_images_without_a_label_are_counted_in_words():
+    facts = {"n_train": 70, "n_test": 30, "classes": 3, "unlabeled_left_out": 1_200}
+    assert sizes_in_words(facts) == "70 training and 30 test images, 3 classes, 1,200 left out without a label"
+    assert sizes_in_words({**facts, "unlabeled_left_out": 0}) == "70 training and 30 test images, 3 classes"

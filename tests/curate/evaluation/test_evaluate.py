@@ -13,10 +13,11 @@ import pytest
 import curate.evaluation
 from curate.eval_report import EvalReport
 from curate.evaluation import _images, _pairs, evaluate, verdicts
+from curate.evaluation._comparison import Comparison
 from curate.evaluation.settings import Settings
 from curate.results import Run
 from embeddings import files
-from embeddings.errors import CorruptError, EncoderMismatchError, TooFewImagesError, UsageError
+from embeddings.errors import CorruptError, EncoderMismatchError, TooFewImagesError, UnknownNameError, UsageError
 from embeddings.spec import EncoderSpec
 from embeddings.store import ROWS, EmbeddingStore
 
@@ -307,6 +308,24 @@ def test_a_fact_and_a_sentence_tell_that_runs_are_not_paired(gallery, run_of, mo
 def test_what_is_no_run(gallery, tmp_path):
     with pytest.raises(UsageError, match=r"no run\.json"):
         evaluate({"run": tmp_path / "nothing"}, {"set": gallery.add("set")})
+
+
+def test_a_normal_label_that_no_set_has_is_refused_before_any_probe(gallery, monkeypatch):
+    sets = {name: gallery.add(name) for name in ("one", "two")}
+    monkeypatch.setattr(Comparison, "probe", lambda *_: pytest.fail("probed"))
+    with pytest.raises(UnknownNameError, match="Unknown normal label of 'one', 'two': 'c00'") as caught:
+        evaluate({}, sets, also=["rare"], settings=Settings(normal="c00"))
+    assert caught.value.nearest
+
+
+def test_a_set_without_the_normal_label_says_so_and_the_others_are_examined(gallery):
+    sets = {"one": gallery.add("one"), "two": gallery.add("two", labels=["x", "y"] * (N // 2))}
+    report = evaluate({}, sets, also=["rare"], settings=Settings(normal="x"))
+    findings = {name: next(s for s in report.scores if s.labeled == name).findings for name in sets}
+    (only,) = findings["one"]
+    assert (only.about, only.estimate.value) == ("rare", None)
+    assert only.estimate.reason == "no image of one has the label 'x', which normal= names"
+    assert {f.condition for f in findings["two"]} == {"x", "y", "all but x"}
 
 
 def test_no_set_no_labels_no_images(gallery):

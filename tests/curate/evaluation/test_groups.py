@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -172,7 +173,7 @@ def test_small_groups_are_named_with_their_units(labels, lines):
 @pytest.mark.parametrize(
     ("lines", "groups", "reason"),
     [
-        (["a"] * N, "line", "1 of 1 values of line has 10 test units"),
+        (["a"] * N, "line", "1 of 1 value of line reached 10 test units"),
         ([None] * N, "line", "No column 'line'"),
         (range(N), "line", "400 values for 400 images: it tells things, not groups"),
         (["a"] * N, "lime", "No column 'lime'"),
@@ -184,6 +185,13 @@ def test_what_cannot_be_compared_says_why(lines, groups, reason, labels):
     assert place[1] == "gap"
     assert estimate.value is None
     assert reason in estimate.reason
+
+
+def test_groups_that_a_column_was_named_for_have_its_name(labels):
+    view = view_of(made(labels, ["a"] * N, units=np.arange(N) // 8), groups=None)
+    ((place, estimate),) = found(replace(view, images=replace(view.images, grouped_by="lot"))).items()
+    assert place == ("lot", "gap")
+    assert estimate.reason.startswith("0 of 50 values of lot reached 10 test units")
 
 
 def test_a_source_group_that_names_each_thing_is_no_group(labels, lines):

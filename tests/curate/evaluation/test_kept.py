@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -286,9 +287,18 @@ def test_one_call_at_a_time_works_in_a_folder_and_takes_away_what_killed_ones_le
     folder.mkdir()
     cut = folder / ".0123-arm.safetensors.abcd1234.part"
     cut.touch()
-    with locked(folder), pytest.raises(ForeignFolderError, match="Another process"):
-        evaluate({}, {"set": "set"}, kept=folder)
-    assert cut.exists()  # the other process may be writing it
+    other = ExitStack()
+    other.enter_context(locked(folder))
+    waited = []
+
+    def wait(stage, done, total, note=""):
+        if "another process" in note:
+            waited.append(cut.exists())  # the other process may be writing it
+            other.close()
+
+    evaluate({}, {"set": "set"}, kept=folder, progress=wait)
+    assert waited == [True]
+    cut.touch()
 
     def look(stage, done, total, note=""):
         with pytest.raises(ForeignFolderError), locked(folder):

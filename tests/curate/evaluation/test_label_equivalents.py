@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curate.evaluation import _label_equivalents
 from curate.evaluation._intervals import Measured, Resamples, accuracy
 from curate.evaluation._label_equivalents import (
     SUBSETS,
     Curve,
-    amount,
     curve_sizes,
     label_cost,
     label_equivalents,
@@ -38,12 +38,13 @@ def arm(drawn, rate, m=1000) -> Measured:
 
 
 @pytest.mark.parametrize(
-    ("rate", "labels"), [(0.1, 10), (0.2, 20), (0.25, 20 * 2**0.5), (0.37, 40 * 2**0.7), (0.5, 160)]
+    ("rate", "labels"),
+    [(0.1, 10), (0.2, 20), (0.25, 28), (0.37, 64), (0.5, 160)],  # 28.3 = 20 x 2^.5 and 64.98 = 40 x 2^.7, rounded down
 )
 def test_the_answer_of_a_constructed_curve(rate, labels):
     curve, drawn = constructed()
     estimate = label_equivalents(curve, arm(drawn, rate), drawn)
-    assert estimate.value == pytest.approx(labels)
+    assert estimate.value == labels
     assert estimate.low <= estimate.value <= estimate.high
     assert estimate.n == (160, 1000)
 
@@ -105,12 +106,36 @@ def test_the_cost_of_the_labels(rate, reason):
     labels = label_equivalents(curve, arm(drawn, rate), drawn)
     cost = label_cost(labels, curve, 0.5)
     assert cost.reason == reason
-    assert cost.unit == "money, 0.50 a label"
+    assert cost.unit == "money, 0.5 a label"
     for end in ("value", "low", "high"):
         if getattr(labels, end) is None:
             assert getattr(cost, end) is None
         else:
             assert getattr(cost, end) == pytest.approx(getattr(labels, end) / 2)
+
+
+def test_the_price_is_that_of_the_whole_labels_that_are_told():
+    curve, drawn = constructed()
+    other = drawn.measure({"linear": accuracy(np.arange(1000) >= 750)})["linear"]
+    labels = label_equivalents(curve, other, drawn)
+    cost = label_cost(labels, curve, 0.75)
+    assert (labels.value, cost.value) == (28, 21.0)  # of 28.28 labels: 21.21
+    for end in ("low", "high"):
+        assert getattr(labels, end) == int(getattr(labels, end))
+        assert getattr(cost, end) == 0.75 * getattr(labels, end)
+
+
+def test_the_interval_is_rounded_outward(monkeypatch):
+    curve, drawn = constructed()
+    linear = arm(drawn, 0.25)
+    for ends, told in (((21.7, 33.2), (21, 34)), ((22 - 1e-9, 33 + 1e-9), (22, 33)), ((0.0, 33.2), (10, 34))):
+        monkeypatch.setattr(_label_equivalents, "_interval", lambda *_, ends=ends: ends)
+        estimate = label_equivalents(curve, linear, drawn)
+        assert (estimate.low, estimate.high) == told
+    monkeypatch.setattr(_label_equivalents, "_interval", lambda *_: (117.9, np.inf))
+    assert label_equivalents(curve, arm(drawn, 0.8), drawn).low == 117
+    monkeypatch.setattr(_label_equivalents, "_interval", lambda *_: (0.0, 11.2))
+    assert label_equivalents(curve, arm(drawn, 0.02), drawn).high == 12
 
 
 def test_the_cost_of_an_interval_that_leaves_the_curve():
@@ -121,14 +146,10 @@ def test_the_cost_of_an_interval_that_leaves_the_curve():
     assert cost.high == 3200
 
 
-def test_amounts_of_money():
-    assert [amount(value) for value in (0.125, 3.0, 99.99, 1300.4)] == ["0.12", "3", "99.99", "1,300"]
-
-
 def test_too_few_groups_have_no_interval():
     curve, drawn = constructed(units=np.arange(1000) % 3)
     inside, above = (label_equivalents(curve, arm(drawn, rate), drawn) for rate in (0.25, 0.8))
-    assert inside.value == pytest.approx(20 * 2**0.5)
+    assert inside.value == 28
     assert (inside.low, inside.high) == (None, None)
     assert (above.low, above.reason) == (160, "more than 160")
 

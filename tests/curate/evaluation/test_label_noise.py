@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -108,6 +110,42 @@ def test_without_noise_it_is_the_linear_accuracy():
     assert list(found) == [("0%", "linear"), ("noise", "slope")]
     np.testing.assert_array_equal(found["0%", "linear"].found.draws, view.probed.measured["linear"].draws)
     assert found["noise", "slope"].found.value == 0
+
+
+def figures_of(monkeypatch, hits):
+    """Figures where the draws at 20% name these test images rightly [k, m], without noise every one."""
+    view = view_of(Settings(noise=(20.0,)))
+    monkeypatch.setattr("curate.evaluation.examinations.noise._hits", lambda *_: hits)
+    view = replace(view, probed=replace(view.probed, correct=np.ones(hits.shape[1], bool)))
+    return view, by_place(examine(view))
+
+
+def test_draws_that_agree_have_the_interval_of_the_images(monkeypatch):
+    right = np.arange(45) % 3 > 0
+    view, found = figures_of(monkeypatch, np.tile(right, (3, 1)))
+    resamples = view.comparison.resamples
+    alone = resamples.measure({"accuracy": lambda weights: weights @ right / weights.sum(axis=1)})["accuracy"]
+    np.testing.assert_allclose(found["20%", "linear"].found.draws, alone.draws)
+    np.testing.assert_allclose(found["noise", "slope"].found.draws, 50 * (1 - alone.draws))  # of 100 points in 2 steps
+
+
+def test_draws_that_differ_widen_the_intervals(monkeypatch):
+    """Accuracies of 1, 2/3 and 1/3 have a variance of 1/9: the mean of three, of 1/27, beside that of the images."""
+    hits = np.arange(45) % 3 < np.array([[3], [2], [1]])
+    _, found = figures_of(monkeypatch, hits)
+    of_image = hits.mean(axis=0)
+    se = np.sqrt(1 / 27 + of_image.var() / 45)
+    slope = found["noise", "slope"]
+    assert slope.found.value == pytest.approx(50 * (1 - 2 / 3))
+    assert slope.found.draws.std() == pytest.approx(50 * se, rel=0.06)
+    assert found["20%", "linear"].found.draws.std() > 2 * of_image.std() / np.sqrt(45)
+    assert slope.note == "and over 3 draws of wrong labels"
+    assert found["0%", "linear"].note == ""
+
+
+def test_one_draw_is_told_to_be_outside_the_interval():
+    found = by_place(examine(view_of(Settings(seeds=1, noise=(20.0,)))))
+    assert found["noise", "slope"].note == "of one draw of wrong labels, which the interval does not cover"
 
 
 def test_any_order_of_rows_gives_the_same_figures():

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.evaluation._comparison import Comparison
-from curate.evaluation._intervals import DRAWS, Resamples
 from curate.evaluation._linear import Scaler, fitted
 from curate.evaluation._split import split_labeled
 from curate.evaluation.examinations import as_findings
@@ -19,9 +18,7 @@ from curate.evaluation.examinations.labels import (
     examine,
     label_lists,
     list_seeds,
-    list_weights,
     lists_table,
-    over_lists,
 )
 from curate.evaluation.settings import Settings
 from curate.results import Estimate
@@ -138,40 +135,3 @@ def test_a_network_that_saw_all_labels_is_not_examined():
     figures = found(view_of(np.arange(600) % 4, saw_labels=True))
     assert figures["10%", "linear"].found.reason == "the network was trained on all labels"
     assert figures["100%", "linear"].found.value > 0.5
-
-
-def test_weights_of_lists():
-    weights = list_weights(3, seed=0)
-    assert weights.shape == (DRAWS, 3)
-    assert weights.sum(axis=1) == pytest.approx(1)
-    assert weights.mean(axis=0) == pytest.approx(1 / 3, abs=0.02)
-    spread = (weights @ np.array([1.0, 2.0, 6.0])).var()
-    assert spread == pytest.approx(np.var([1, 2, 6], ddof=1) / 3, rel=0.1)
-    assert (list_weights(1, seed=0) == 1).all()
-
-
-def test_one_list_is_drawn_over_images_alone():
-    correct = np.arange(100)[None] % 4 > 0
-    measured = over_lists(correct, Resamples(units=np.arange(100), n_train=10))
-    assert measured.value == 0.75
-    assert measured.draws.std() == pytest.approx(np.sqrt(0.75 * 0.25 / 100), rel=0.05)
-
-
-def test_draws_of_an_accuracy_are_accuracies():
-    """Of two lists, one right and one wrong everywhere, the weights go from -.2 to 1.2."""
-    correct = np.repeat([[True], [False]], 50, axis=1)
-    assert list_weights(2, seed=0).min() < 0
-    draws = over_lists(correct, Resamples(units=np.arange(50), n_train=10)).draws
-    assert (draws.min(), draws.max()) == (0, 1)
-
-
-def test_the_interval_covers_images_and_lists():
-    """Each list has an accuracy of its own about .7; each image is right with it."""
-    rng, covered = np.random.default_rng(0), 0
-    for seed in range(100):
-        rates = 0.7 + 0.05 * rng.standard_normal(5)
-        correct = rng.random((5, 150)) < rates[:, None]
-        drawn = Resamples(units=np.arange(150), n_train=10, seed=seed)
-        estimate = drawn.estimate(over_lists(correct, drawn), "accuracy")
-        covered += estimate.low <= 0.7 <= estimate.high
-    assert 87 <= covered <= 99

@@ -175,8 +175,11 @@ def test_of_a_given_test_part_twins_are_counted(burst, folder):
 
 
 def test_a_column_that_is_not_there(burst, folder):
-    with pytest.raises(SourceError, match="camera"):
+    with pytest.raises(SourceError, match="The labeled set 'set': No column 'camera'") as caught:
         seen(burst, folder, split_by="camera")
+    assert caught.value.hint.startswith("Columns: key, label, group")
+    with pytest.raises(SourceError, match="The training part of the labeled set 'set': No column 'camera'"):
+        seen((burst, burst), folder, split_by="camera")
 
 
 def test_things_without_columns(burst, folder):

@@ -172,6 +172,13 @@ def test_unlabeled_images_are_counted_and_left_out():
     assert (split.labels[[0, 61]] == -1).all()
 
 
+def test_an_empty_label_is_none():
+    split = split_labeled(rows_of([*two_classes(50), "", None]))
+    assert split.facts["unlabeled_left_out"] == 2
+    assert split.facts["class_names"] == ["a", "b"]
+    assert split.labels[-2:].tolist() == [-1, -1]
+
+
 def test_a_given_test_part_stays_and_its_copies_leave_the_training_part():
     train, test = two_classes(30), two_classes(12)
     shas = [f"s{i}" for i in range(42)]

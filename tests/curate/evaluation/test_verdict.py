@@ -112,6 +112,11 @@ def test_one_line_to_beat_and_one_per_run():
             "emoji: careful: an untrained network reads linear 0.250, so what the public encoder has learned is worth "
             "+0.020 (−0.020 to +0.060) here, not to be told from nothing. Do the labels belong to the images?",
         ),
+        (
+            estimate(-0.217, -0.411, 0.018),
+            "emoji: an untrained network reads linear 0.250, so what the public encoder has learned is worth "
+            "+0.217 (−0.018 to +0.411) here: the test images are too few to tell it from nothing.",
+        ),
         (None, "emoji: an untrained network reads linear 0.250."),
     ],
 )
@@ -184,11 +189,12 @@ def test_one_run_is_not_compared():
 @pytest.mark.parametrize(
     ("cost", "words"),
     [
-        (estimate(280.4), "about 140 labels for as much, of 650, which cost 280."),
+        (estimate(70.0), "about 140 labels for as much, of 650, which cost 70."),
+        (estimate(280.7), "about 140 labels for as much, of 650, which cost 280.7."),
         (estimate(None, reason="more than 1,300"), "about 140 labels for as much, of 650, which cost more than 1,300."),
     ],
 )
 def test_labels_have_a_price(cost, words):
     gain = estimate(-0.14, -0.18, -0.1)
-    run = dataclasses.replace(score("near", "run", 0.62, gain, estimate(140.2)), label_cost=cost)
+    run = dataclasses.replace(score("near", "run", 0.62, gain, estimate(140)), label_cost=cost)
     assert verdict(report(run), "near", "emoji").endswith(words)

@@ -16,7 +16,7 @@ from curate.experiments.matching import Evidence
 from curate.experiments.outcomes import outcome, read_outcomes
 from curate.experiments.protocol import Contrast, Protocol, write_protocol
 from curate.experiments.questions import leader_of, shape_of, shapes, sizes_of, which_wins
-from curate.experiments.statistics import Draws, Effect, spread
+from curate.experiments.statistics import Draws, Effect, equivalence, spread, two_sided
 from curate.experiments.tidy import FILE, TargetResults
 from embeddings import files
 from embeddings.errors import CorruptError, UnknownNameError, UsageError
@@ -198,16 +198,39 @@ def test_a_run_fine_tuned_is_set_against_the_fine_tuned_encoder(tmp_path):
     assert both.means == pytest.approx((0.9, 0.7), abs=0.05)
 
 
-def test_holm_is_within_each_family_and_leaves_the_primary_contrast_alone():
-    def claim(p, family=""):
-        found = Effect(value=0.1, low=0.0, high=0.2, p=p, p_equivalence=1.0, seeds=3, units=100)
-        return Claim(question="q", statement="s", family=family, effect=found)
+def claim_with(p, family="", q=1.0):
+    found = Effect(value=0.1, low=0.0, high=0.2, p=p, p_equivalence=q, seeds=3, units=100)
+    return Claim(question="q", statement="s", family=family, effect=found)
 
-    found = settle([claim(0.04), claim(0.03, "f"), claim(0.01, "f"), claim(0.04, "g"), claim(0.04)])
-    assert [c.p_adjusted for c in found] == pytest.approx([0.04, 0.03, 0.02, 0.04, 0.04])
+
+def test_holm_is_within_each_family_and_leaves_the_primary_contrast_alone():
+    families = [(0.04, ""), (0.024, "f"), (0.01, "f"), (0.04, "g"), (0.04, "")]
+    found = settle([claim_with(p, family) for p, family in families])
+    assert [c.p_adjusted for c in found] == pytest.approx([0.04, 0.048, 0.02, 0.04, 0.04])
     assert {c.status for c in found} == {"supported"}
-    three = settle([claim(0.03, "f"), claim(0.02, "f"), claim(0.04, "f")])
+    three = settle([claim_with(p, "f") for p in (0.03, 0.02, 0.04)])
     assert {c.status for c in three} == {"undecided"}
+
+
+def test_one_holm_is_over_both_tests_of_a_claim():
+    """Claims are counted until both of their tests are passed: three, three, then two."""
+    found = settle([claim_with(0.01, "f", q=0.001), claim_with(0.02, "f"), claim_with(0.5, "f", q=0.024)])
+    assert [c.p_adjusted for c in found] == pytest.approx([0.03, 0.04, 1.0])
+    assert [c.p_equivalence_adjusted for c in found] == pytest.approx([0.003, 1.0, 0.048])
+    assert [c.status for c in found] == ["equivalent", "supported", "equivalent"]
+
+
+def test_a_family_of_no_and_of_just_mattering_differences_has_a_false_claim_at_most_as_often_as_it_says():
+    """With a Holm for each kind of test it would be 9% of families."""
+    rng, n, false = np.random.default_rng(0), 1500, 0
+    true, se = np.array([0.0, 0.01]), 0.003
+    for _ in range(n):
+        values = true + se * rng.standard_normal(2)
+        p, q = (two_sided(v, se, np.inf) for v in values), (equivalence(v, se, np.inf, matters=0.01) for v in values)
+        claims = [claim_with(a, "f", q=b) for a, b in zip(p, q, strict=True)]
+        first, second = (claim.status for claim in settle(claims))
+        false += first in ("supported", "refuted") or second == "equivalent"
+    assert 0.035 <= false / n <= 0.065
 
 
 def test_power_is_told(tmp_path):
@@ -248,6 +271,16 @@ def test_selections_that_fell_short_are_told(tmp_path):
     cells = [*cells_of("near", realized=400), *cells_of("gated")]
     match = evidence_of(tmp_path, cells, by_arm(near=0.7, gated=0.6)).compare(Contrast.of_arms("near", "gated", "x"))
     assert match.notes == ("their selections hold 400 and 500 images",)
+
+
+def test_runs_that_were_stopped_early_are_told_in_the_claim(tmp_path):
+    stopped = {"at": 4_000, "saved": 0.6}
+    cells = [cell("near", seed=s, stopped=stopped if s == 1 else None) for s in range(3)] + cells_of("gated", seeds=3)
+    primary, *others = make_claims(evidence_of(tmp_path, cells, by_arm(near=0.7, gated=0.6)))
+    assert primary.notes == ("1 of 3 and 0 of 3 runs were stopped early and saw fewer samples",)
+    assert primary.sentence.endswith("; 1 of 3 and 0 of 3 runs were stopped early and saw fewer samples.")
+    of_frozen = {c.sides[0]: c.notes for c in others if c.question == "frozen"}
+    assert of_frozen == {"near": ("1 of 3 runs were stopped early and saw fewer samples",), "gated": ()}
 
 
 def test_where_limits_what_is_averaged(tmp_path):

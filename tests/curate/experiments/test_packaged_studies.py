@@ -9,7 +9,16 @@ from curate.experiments.protocol import read_protocol, require_runs
 from curate.selection import METHODS
 
 STUDIES = Path(__file__).parents[3] / "benchmarks" / "studies"
-CELLS = {"demo": 16, "factors": 48, "full": 1_120, "methods": 42, "primary": 80, "questions": 90, "small": 288}
+CELLS = {
+    "demo": 16,
+    "factors": 48,
+    "full": 1_120,
+    "methods": 42,
+    "primary": 80,
+    "questions": 90,
+    "references": 24,
+    "small": 114,
+}
 
 
 def packaged(name):

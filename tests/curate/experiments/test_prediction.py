@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 from study_examples import cell, drawn, shift_report, write_study
 
 from curate.experiments.matching import Evidence
@@ -99,6 +100,30 @@ def test_few_targets_are_judged_by_their_pools_and_one_pair_not_at_all():
     assert (pair.share.value, pair.share.low, pair.regret.low) == (1.0, None, None)
 
 
+@pytest.mark.parametrize("right", [0.0, 0.5, 1.0])
+def test_targets_that_read_alike_leave_as_much_open_as_few_trials_do(right):
+    """Three targets of one pair, all called alike: the jackknife shows no spread."""
+    distance = {0.0: [1, 2], 0.5: [1, 1], 1.0: [2, 1]}[right]
+    found = predictors([contest([0.5, 0.7], {"d": distance, "size": [0, 0]}, t) for t in "abc"])[0]
+    x = 3 * right
+    wanted = (stats.beta(x, 4 - x).ppf(0.025) if x else 0.0, stats.beta(x + 1, 3 - x).ppf(0.975) if x < 3 else 1.0)
+    assert (found.share.value, found.share.se) == (right, 0.0)
+    assert (found.share.low, found.share.high) == pytest.approx(wanted)
+    assert ("goal 80%: missed" in found.sentence) == (right == 0)
+    assert ("goal 80%: not settled" in found.sentence) == (right > 0)
+
+
+def test_trials_lie_between_targets_and_independent_pairs():
+    """Four targets of three pools: two of three pairs right in each; two pairs of each are independent."""
+    found = predictors([contest([0.5, 0.6, 0.7], {"d": [3, 1, 2], "size": [0, 0, 0]}, t) for t in "abcd"])[0].share
+    trials = 4 + 4 * 4 * (2 / 3) * (1 / 3)
+    wanted = stats.beta(2 / 3 * trials, 1 / 3 * trials + 1).ppf(0.025)
+    assert (found.value, found.n) == (pytest.approx(2 / 3), (12, 4))
+    assert found.low == pytest.approx(wanted)
+    again = [contest([0.5, 0.6, 0.7], {"d": [3, 1, 2], "size": [0, 0, 0]}, t) for t in "abcdabcd"]
+    assert predictors(again)[0].share.low == pytest.approx(wanted)  # other settings of the same pools are no new pairs
+
+
 def test_contests_are_read_from_a_study(tmp_path):
     quality = {"near": 0.75, "middle": 0.65, "far": 0.55}
     cells = [cell(f"only-{pool}", seed=s, pools=[pool]) for pool in quality for s in range(3)]
@@ -126,6 +151,27 @@ def test_a_pool_that_had_fewer_images_to_give_is_told(tmp_path):
     note = "near and far: their selections hold 500 and 300 images"
     assert said["contests"][0]["notes"] == [note]
     assert said["lines"][1] == f"Q3: 1 pairs of pools differ in more than the pool: on mine, {note}."
+
+
+def test_with_one_seed_no_pair_is_called_and_this_is_told(tmp_path):
+    quality = {"near": 0.9, "middle": 0.6, "far": 0.3}
+    cells = [cell(f"only-{pool}", pools=[pool]) for pool in quality]
+    score = shift_report({"near": 5, "middle": 20, "far": 40})
+    folder = write_study(tmp_path, cells, drawn(cells, lambda one: quality[one["pools"][0]]), score=score)
+    said = prediction(Evidence(targets=(TargetResults.open("mine", folder, cells),), protocol=Protocol()))
+    (head, why) = said["lines"]
+    assert head == "Q3: 1 contests of single pools, 0 pairs more than two standard errors apart."
+    assert why.startswith("Q3: 3 pairs of pools cannot be called: on mine, near and middle: one draw; ")
+    assert len(said["contests"][0]["unknown"]) == 3
+
+
+def test_runs_without_a_seed_in_common_are_not_called(tmp_path):
+    cells = [cell(f"only-{p}", seed=s, pools=[p]) for p, seeds in (("near", (0, 1)), ("far", (2, 3))) for s in seeds]
+    right = drawn(cells, lambda one: 0.9 if one["pools"] == ["near"] else 0.3)
+    folder = write_study(tmp_path, cells, right, score=shift_report({"near": 5, "far": 40}))
+    said = prediction(Evidence(targets=(TargetResults.open("mine", folder, cells),), protocol=Protocol()))
+    why = "Q3: 1 pair of pools cannot be called: on mine, near and far: they have no runs of one seed."
+    assert said["lines"][1] == why
 
 
 def test_pools_that_are_not_told_apart_are_not_called(tmp_path):

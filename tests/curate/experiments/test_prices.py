@@ -1,10 +1,11 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
 from curate.experiments import prices
 from curate.experiments.prices import price
-from curate.experiments.queue import DONE, TASK, Task
+from curate.experiments.task import DONE, TASK, Task
 from curate.pretraining.measure import Cost
 from embeddings import files
 from embeddings.errors import ForeignFolderError, UsageError
@@ -46,6 +47,8 @@ def test_hours_money_and_the_longest_run_add_up(tmp_path, rates):
     assert (found.runs, found.done, found.samples) == (3, 0, 7_200)
     assert (found.device_hours, found.hours) == (0.5 + 0.5 + 2.0, 3.0)
     assert (found.longest, found.longest_hours) == ("c", 2.0)
+    assert found.run_hours == {"a": 0.5, "b": 0.5, "c": 2.0}
+    assert [found.of_run(name) for name in "ac"] == ["30 min of training", "2.0 h of training"]
     assert found.money == 7.5
     assert found.to_json()["money"] == 7.5
     assert [(rate.method, rate.runs, rate.finished) for rate in found.rates] == [("simclr", 2, 0), ("byol", 1, 0)]
@@ -79,6 +82,14 @@ def test_finished_runs_are_not_priced_and_give_their_rate(tmp_path, rates):
     assert rates == []
 
 
+def test_a_run_that_was_finished_without_a_queue_is_done(tmp_path, rates):
+    finish(tmp_path, task("a"), seconds=180.0)
+    shutil.rmtree(tmp_path / "tasks")
+    found = price([task("a"), task("b")], devices=["cpu"], folder=tmp_path)
+    assert (found.runs, found.done, found.run_hours, found.of_run("a")) == (1, 1, {"b": 0.05}, "done")
+    assert found.lines()[0].startswith("1 run (1 more done), 1,800 samples: 3 min of training.")
+
+
 def test_runs_of_another_setting_or_kind_of_device_give_no_rate(tmp_path, rates):
     finish(tmp_path, task("a", method="byol"), seconds=1.0)
     finish(tmp_path, task("b"), seconds=1.0, device="cuda")
@@ -91,7 +102,7 @@ def test_when_all_is_done_it_costs_nothing(tmp_path, rates):
     finish(tmp_path, task("a"), seconds=1.0)
     found = price([task("a")], devices=["cpu"], folder=tmp_path, hour_price=1.0)
     assert (found.runs, found.hours, found.longest, found.money) == (0, 0.0, "", 0.0)
-    assert found.lines() == ["All 1 runs are done."]
+    assert found.lines() == ["All runs are done (1)."]
 
 
 def test_it_says_so_in_words(tmp_path, rates):

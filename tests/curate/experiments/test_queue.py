@@ -14,9 +14,13 @@ from pathlib import Path
 import pytest
 
 from curate.experiments import lock, queue, workers
+from curate.experiments import task as task_module
 from curate.experiments.named import named
-from curate.experiments.queue import Task, attempt, run_all
+from curate.experiments.queue import run_all
+from curate.experiments.task import Task, attempt
+from embeddings import files
 from embeddings.errors import CurateError, ForeignFolderError, UsageError
+from embeddings.progress import silent
 
 HERE = Path(__file__).parent
 ONE, TWO = ["cpu"], ["cpu", "cpu"]
@@ -46,7 +50,8 @@ def in_the_background(folder, tasks, devices):
     """The same call in a process of its own."""
     listed = [{**vars(t), "folder": str(t.folder)} for t in tasks]
     code = (
-        "import sys, json, signal; from pathlib import Path; from curate.experiments.queue import Task, run_all\n"
+        "import sys, json, signal; from pathlib import Path; from curate.experiments.queue import run_all\n"
+        "from curate.experiments.task import Task\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs of a shell ignore it
         "tasks = [Task(**{**t, 'folder': Path(t['folder'])}) for t in json.loads(sys.argv[1])]\n"
         "run_all(tasks, devices=json.loads(sys.argv[2]), folder=Path(sys.argv[3]))"
@@ -97,7 +102,7 @@ def test_the_order_of_the_tasks_changes_no_result(tmp_path):
 
 
 def test_the_digest_tells_functions_and_arguments_apart():
-    digests = {queue.files.digest(t.document()) for t in (task(1), task(1, seconds=1.0), task(1, "fail_once"), task(2))}
+    digests = {files.digest(t.document()) for t in (task(1), task(1, seconds=1.0), task(1, "fail_once"), task(2))}
     assert len(digests) == 4
 
 
@@ -125,14 +130,14 @@ def test_a_function_that_does_not_exist_is_a_failed_task(tmp_path):
 
 
 def test_why_a_task_failed_is_told_though_another_call_has_taken_it_up_since(tmp_path, monkeypatch):
-    perform = queue._perform
+    perform = task_module._perform
 
     def performed(one, *rest):
         found = perform(one, *rest)
         (one.folder / "error.json").unlink()  # as the other call's attempt begins
         return found
 
-    monkeypatch.setattr(queue, "_perform", performed)
+    monkeypatch.setattr(task_module, "_perform", performed)
     with pytest.raises(CurateError, match="1 of 1 tasks failed: t0: 1/0"):
         run_all([task(0, "fail_once", how="crash")], devices=ONE, folder=tmp_path)
 
@@ -311,16 +316,16 @@ def test_a_live_lock_is_respected(tmp_path):
 
 
 def test_a_task_that_somebody_is_at_is_left_to_them(tmp_path):
-    queue.files.write_json(tmp_path / "cells/t0/task.json", task(0).document())
+    files.write_json(tmp_path / "cells/t0/task.json", task(0).document())
     held_by(tmp_path / "cells/t0")
     mine = Task(**{**vars(task(0)), "folder": tmp_path / "cells/t0"})
-    assert attempt(mine, device="cpu", progress=queue.silent) == ("busy", "")
+    assert attempt(mine, device="cpu", progress=silent) == ("busy", "")
     assert effects(tmp_path) == {}
 
 
 def test_a_call_waits_for_what_others_are_at(tmp_path, monkeypatch):
     monkeypatch.setattr(queue, "POLL_S", 0.01)
-    queue.files.write_json(tmp_path / "cells/t0/task.json", task(0).document())
+    files.write_json(tmp_path / "cells/t0/task.json", task(0).document())
     path = held_by(tmp_path / "cells/t0")
     free = threading.Timer(0.2, lambda: path.write_text(json.dumps(lock.FREE)))
     free.start()
@@ -379,7 +384,7 @@ def test_who_was_taken_for_dead_stops_and_leaves_the_task_to_the_other(tmp_path,
     taken = threading.Timer(0.3, act)
     taken.start()
     with queue.sigterm_interrupts():
-        assert attempt(mine, device="cpu", progress=queue.silent) == ("busy", "")
+        assert attempt(mine, device="cpu", progress=silent) == ("busy", "")
     taken.join()
     assert not (mine.folder / "done.json").exists()
     kept = {path.name: path.read_text() for path in mine.folder.glob("lock.*")}

@@ -6,7 +6,7 @@ import pytest
 from curate import cli
 from curate.comparison import Comparison
 from curate.config import load_config
-from curate.experiments import Study, _study, evaluation_parts, steps
+from curate.experiments import Study, _study, evaluation_parts, prices, steps
 from curate.experiments._parts import examination_settings
 from embeddings.errors import ConfigError, ForeignFolderError, UnknownNameError, UsageError
 
@@ -105,6 +105,30 @@ def test_paths_of_examinations_are_relative_to_the_file_and_shift_sets_are_never
         assert found.shifts == {"winter": f"{tmp_path}/web#label:kind", "far": "hf:a/b"}
         parts = evaluation_parts(config, encoder="color-texture", work=tmp_path / "work")
         assert parts[1:] == ([] if also == "labels" else list(found.shifts.values()))
+
+
+def test_a_dry_run_tells_what_every_arm_takes_and_what_is_done(file_of_arms, tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(prices, "_measured", lambda arguments, **where: measured.append(where["device"]) or 45.0)
+    config = file_of_arms(("near", "near-first", 80), ("chance", "random", 80))
+    lines = study(config, tmp_path, device="cpu").plan_lines()
+    assert lines[1:] == [
+        "  near: near-first, simclr from scratch, C = 80, 60 min of training",
+        "  chance: random, simclr from scratch, C = 80, 60 min of training",
+        "2 runs, 160 samples: 2.0 h of training. The longest run is near, 60 min.",
+        "  simclr, tiny-resnet@32 from scratch: 2 runs, 0 samples a second (measured on noise)",
+        "Nothing was done (--dry-run).",
+    ]
+    assert measured == ["cpu"]
+    selected = study(config, tmp_path, until="select")
+    assert "price" not in selected.plan()
+    assert selected.plan_lines()[1] == "  near: near-first, simclr from scratch, C = 80"
+    study(config, tmp_path).execute(work=tmp_path / "work")
+    again = study(config, tmp_path)
+    assert (again.plan()["price"]["runs"], again.plan()["price"]["done"]) == (0, 2)
+    assert "All runs are done (2)." in again.plan_lines()
+    with pytest.raises(ForeignFolderError, match="budget is 20 there, 21 here"):
+        study(file_of_arms(("near", "near-first", 80), ("chance", "random", 80), budget=21), tmp_path).plan()
 
 
 def test_it_stops_where_it_is_told(file_of_arms, tmp_path):

@@ -10,9 +10,17 @@ import pytest
 from curate.config import load_config
 from curate.demo import demo_folder
 from curate.experiments import Study, _target_study, cells, prices
+from curate.experiments._target_study import TargetStudy
 from curate.results import Run, Selection, ShiftReport
 from embeddings import files
-from embeddings.errors import ConfigError, ForeignFolderError, UnknownNameError, UsageError
+from embeddings.errors import (
+    ConfigError,
+    ForeignFolderError,
+    TasksFailedError,
+    TrainingError,
+    UnknownNameError,
+    UsageError,
+)
 
 SOURCES = """
 [target]
@@ -78,13 +86,16 @@ def results(out):
     return evaluated, *((out / name).read_bytes() for name in ("cells.json", "study-results.json", "results.parquet"))
 
 
-def test_a_file_of_arms_is_planned_as_ever(tmp_path):
+def test_a_file_of_arms_is_planned_as_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(prices, "_measured", lambda *_, **__: 0.01)
     root = demo_folder()
     data = {f.stem: f"{root}/data/{f.name}" for f in sorted((root / "data").glob("*.parquet"))}
     pools = {name: path for name, path in data.items() if not name.startswith("target")}
     arm = {"backbone": "tiny-resnet", "init": "scratch", "method": "simclr", "samples": 12000, "set": []}
     parts = {"categories": "label", "subgroups": "subgroup"}
     plan = Study(config=load_config(root / "curate.toml"), out=tmp_path).plan()
+    priced = plan.pop("price")
+    assert (priced["runs"], priced["samples"], priced["device_hours"]) == (3, 36_000, pytest.approx(0.1))
     assert json.loads(json.dumps(plan)) == {
         "schema": "curate.run-plan/1",
         "steps": ["score", "select", "pretrain", "evaluate"],
@@ -115,7 +126,7 @@ def test_a_dry_run_lists_and_prices_every_cell_and_does_nothing(study, tmp_path,
     assert (plan["price"]["runs"], plan["price"]["samples"]) == (24, plan["samples"])
     lines = found.plan_lines()
     assert lines[1] == "1 target, 12 selections, 24 runs, 2,880 samples in all."
-    assert "  near~N12~C80~s0: near-first, simclr from scratch, C = 80" in lines
+    assert "  near~N12~C80~s0: near-first, simclr from scratch, C = 80, 1 s of training" in lines
     assert any("24 runs, 2,880 samples:" in line for line in lines)
     assert lines[-2].startswith("No primary contrast is written down")
     assert "forecast" not in plan
@@ -198,6 +209,42 @@ def trained(monkeypatch):
     monkeypatch.setattr(cells.pretraining, "pretrain", pretrain, raising=False)
     monkeypatch.setattr(prices, "_measured", lambda *_, **__: 0.01)
     return beyond
+
+
+def test_a_run_that_fails_leaves_the_others_to_be_evaluated(study, tmp_path, trained, monkeypatch):
+    evaluated, pretrain = [], cells.pretraining.pretrain
+
+    def broken(chosen, *, out, **settings):
+        if out.name == "own":
+            raise TrainingError("The loss is not finite.")
+        return pretrain(chosen, out=out, **settings)
+
+    monkeypatch.setattr(cells.pretraining, "pretrain", broken)
+    monkeypatch.setattr(TargetStudy, "evaluate", lambda self, runs, _: evaluated.append(sorted(runs)))
+    monkeypatch.setattr("curate.experiments._study.analyze", lambda _: None)
+    found = study(TWO_ARMS)
+    with pytest.raises(TasksFailedError, match="own: The loss is not finite"):
+        found.execute(work=tmp_path / "work")
+    assert evaluated == [["near"]]
+    assert failures(tmp_path) == {"near": "", "own": "The loss is not finite."}
+    monkeypatch.setattr(cells.pretraining, "pretrain", pretrain)
+    found.execute(work=tmp_path / "work")
+    assert evaluated == [["near"], ["near", "own"]]
+    assert failures(tmp_path) == {"near": "", "own": ""}
+
+
+def test_a_study_whose_runs_all_fail_evaluates_nothing(study, tmp_path, trained, monkeypatch):
+    def broken(*_, **__):
+        raise TrainingError("The loss is not finite.")
+
+    monkeypatch.setattr(cells.pretraining, "pretrain", broken)
+    monkeypatch.setattr(TargetStudy, "evaluate", lambda *_: pytest.fail("nothing to evaluate"))
+    with pytest.raises(TasksFailedError, match="2 of 2 tasks failed"):
+        study(TWO_ARMS).execute(work=tmp_path / "work")
+
+
+def failures(folder):
+    return {cell["name"]: cell["failed"] for cell in files.read_json(folder / "out" / "cells.json")["cells"]}
 
 
 def test_a_run_whose_folder_was_deleted_is_priced_and_done_again(study, tmp_path, trained):

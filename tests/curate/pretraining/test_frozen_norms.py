@@ -97,6 +97,12 @@ def test_a_network_that_calls_its_layers_in_another_order_is_left_alone():
     assert module.training
 
 
+def test_a_network_without_such_pairs_is_left_alone():
+    module = nn.Flatten()
+    fold_frozen_norms(module, 8)
+    assert type(module) is nn.Flatten
+
+
 def test_convolutions_with_a_low_rank_change_keep_their_norms():
     module = used("tiny-resnet", 32)
     Adaptation("lora", 2).apply(module, seed=0)

@@ -95,7 +95,8 @@ def test_chance_is_the_least_that_features_which_tell_nothing_can_reach(weights,
 def test_perfect_features_give_zero():
     z = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1.0]])  # unbiased variance 4/3, no covariance
     assert loss(z, z) == 0
-    assert loss(np.sqrt(3) / 2 * z, np.sqrt(3) / 2 * z) == pytest.approx(0, abs=1e-30)  # unbiased variance 1: the hinge starts here
+    edge = np.sqrt(3) / 2 * z  # unbiased variance 1: the hinge starts here
+    assert loss(edge, edge) == pytest.approx(0, abs=1e-30)
     smaller = 0.8 * np.sqrt(3) / 2 * z
     assert loss(smaller, smaller) == pytest.approx(25 * (1 - math.sqrt(0.64 + 1e-4)), rel=1e-12)
 
@@ -113,22 +114,6 @@ def test_does_not_change_under_what_should_not_matter():
     assert loss(first @ rotation, second @ rotation, **only) == pytest.approx(loss(first, second, **only), rel=1e-12)
     assert loss(first @ rotation, second @ rotation) != pytest.approx(value, rel=1e-3)
     assert loss(first, second[order]) != pytest.approx(value, rel=1e-2)
-
-
-def test_half_precision_is_computed_in_float32():
-    """float16 holds no square above 65504: the sum of squared covariances of large features needs more."""
-    first, second = (torch.tensor(300 * z).half() for z in draw(200, 16))
-    exact = vicreg(first.double(), second.double(), **WEIGHTS).item()
-    with torch.autocast("cpu", torch.bfloat16):
-        found = vicreg(first, second, **WEIGHTS)
-    assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(exact, rel=1e-5)
-
-
-def test_constant_features_do_not_poison_the_gradient():
-    z = torch.ones(4, 3, requires_grad=True)
-    vicreg(z, torch.ones(4, 3), **WEIGHTS).backward()
-    assert torch.isfinite(z.grad).all()
 
 
 def test_learner_passes_each_view_on_its_own():

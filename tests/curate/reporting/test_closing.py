@@ -159,3 +159,11 @@ def test_it_stands_under_the_table_on_every_surface() -> None:
     assert table.below == (sentence,)
     assert sentence in render_html(summary)
     assert sentence in render_markdown(summary)
+
+
+def test_a_normal_class_that_was_named_is_not_told_to_be_named():
+    score = replace(frozen_scores()[0], findings=(finding(RECALL, 0.944),))
+    summary = summarize(evaluation=eval_report([score]), thumbnails=False)["evaluation"]["labeled"][0]
+    summary["facts"]["normal"] = "good"
+    (only,) = examinations(summary)
+    assert closing(only) == "The frozen encoder finds 0.944 of all but good, taking good for that."

@@ -130,3 +130,9 @@ def test_without_examinations_nothing_is_said():
     report = report_of()
     assert examination_tables(report) == []
     assert "<h4>" not in render_html(summarize(evaluation=report, thumbnails=False))
+
+
+def test_odd_names_of_classes_take_one_line():
+    labels = ["odd\n2", " spaces ", "all but  spaces "]
+    found = only(report_of(frozen=[finding(label) for label in labels]))
+    assert [row.condition for row in found.rows] == ["odd\\n2", "' spaces '", "all but ' spaces '"]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from html_page import Page
 from report_examples import arm_score, eval_report, frozen_scores, pool_score, run_in, selection_of, shift_report
 
+from curate.evaluation import verdict
 from curate.reporting import render_html, render_markdown, summarize
 from curate.results import Estimate, PoolScore
 
@@ -134,6 +136,27 @@ def test_figures_without_a_value_give_their_reason() -> None:
     assert "more than 469" in text
     assert "n/a: the target has no labels." in text
     assert "None" not in text.replace("None in this report", "")
+
+
+@pytest.mark.parametrize(
+    ("labels", "cost", "told"),
+    [
+        (Estimate(value=43, low=30, high=61, n=(469, 90)), Estimate(value=21.5), "21.5"),
+        (
+            Estimate(value=None, reason="more than 469"),
+            Estimate(value=None, reason="more than 234.5"),
+            "more than 234.5",
+        ),
+    ],
+)
+def test_page_and_verdict_tell_one_price_of_the_labels(labels: Estimate, cost: Estimate, told: str) -> None:
+    arm = arm_score("run", 0.7, gain=(-0.1, 0.04), label_equivalents=labels, label_cost=cost)
+    scores = [*frozen_scores(), arm, replace(arm, arm="unpriced", label_cost=None)]
+    report = eval_report(scores)
+    text = Page(render_html(summarize(evaluation=report, thumbnails=False))).text
+    assert text.count(f" cost {told} ") == 1
+    assert text.count(" cost ") == 1
+    assert verdict(report, "run", "emoji").endswith(f"which cost {told}.")
 
 
 @pytest.mark.parametrize("part", ["shift", "selections", "comparisons", "runs", "evaluation", ""])

@@ -21,7 +21,6 @@ from curate.reporting import render_html, render_markdown, summarize
 from curate.reporting.figures import comparison_chart, supply_chart
 from curate.reporting.selections import own_words, share_rows, share_words, wishes
 from curate.reporting.text import comparison_lines, comparison_table
-from curate.reporting.wording import amount
 from curate.results import LEFT_OUT, Selection
 
 EVIL = "<script>alert('x')</script>\"&'"
@@ -29,7 +28,7 @@ EVIL = "<script>alert('x')</script>\"&'"
 
 def point(value: float | None, width: float | None = 2.0) -> dict[str, Any]:
     ends = {"low": None, "high": None} if None in (value, width) else {"low": value - width, "high": value + width}
-    return {"value": value, "se": None, "n": [1, 2], **ends}
+    return {"value": value, "se": None, "n": [1, 2], "unit": "squared embedding units", **ends}
 
 
 SUPPLY = {
@@ -339,8 +338,62 @@ def test_a_selection_comes_first_in_its_own_report_and_a_study_begins_with_its_s
 def test_the_supply_figure_names_its_axes() -> None:
     selection = selection_of([("web", "a", "a")], {"web": ""}, supply=SUPPLY)
     html = render_html(summarize(selections={"near": selection}, thumbnails=False))
-    assert '<div class="yname">distance to the target, of the pool images taken so far</div>' in html
+    name = "distance to the target of the pool images taken so far, squared embedding units"
+    assert f'<div class="yname">{name}</div>' in html
     assert '<div class="xname">images taken' in html
+
+
+def test_an_older_selection_has_no_unit_to_name() -> None:
+    older = {**SUPPLY, "distance": [{**found, "unit": ""} for found in SUPPLY["distance"]]}
+    selection = selection_of([("web", "a", "a")], {"web": ""}, supply=older)
+    html = render_html(summarize(selections={"near": selection}, thumbnails=False))
+    assert '<div class="yname">distance to the target of the pool images taken so far</div>' in html
+
+
+def test_figures_of_the_index_name_their_axis(demo_shift: Any) -> None:
+    html = render_html(summarize(shift=demo_shift, comparisons={"near": comparison_of()}, thumbnails=False))
+    assert re.findall(r'<div class="axis-name">(.*?)</div>', html) == [
+        "Index, lower is nearer",
+        "Index of what was chosen, lower is nearer",
+    ]
+
+
+def coded(codes: str) -> Selection:
+    """A selection by near-first: o own image, t and n near, of the target and of a near pool, x and y of others."""
+    kinds = {"o": ("target", "own-image"), "t": ("target", "near"), "n": ("web", "near")}
+    kinds |= {"x": ("open", "next"), "y": ("old", "next"), "f": ("open", "far")}
+    selection = selection_of([(kinds[code][0], f"k{i}", "") for i, code in enumerate(codes)], {"web": ""})
+    column = pa.array([kinds[code][1] for code in codes])
+    return replace(
+        selection, table=selection.table.set_column(selection.table.schema.names.index("code"), "code", column)
+    )
+
+
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        ("oonnxxx", ""),  # only after the near ones
+        ("ooxxtt", ""),  # the target's own are of no pool
+        ("oonfn", ""),  # drawn for the far part
+        ("xxx", ""),
+        (
+            "onxnyx",
+            "1 image of pools that are not near (open 1) was taken before images of near pools, being much nearer to "
+            "the target one by one (code next).",
+        ),
+        (
+            "oxnyxnxnx",
+            "4 images of pools that are not near (open 3, old 1) were taken before images of near pools, being much "
+            "nearer to the target one by one (code next).",
+        ),
+    ],
+)
+def test_what_is_taken_before_the_near_pools_is_told(codes: str, said: str) -> None:
+    summary = summarize(selections={"s": coded(codes)}, thumbnails=False)
+    text, markdown = Page(render_html(summary)).text, render_markdown(summary)
+    assert summary["selections"][0]["early"] == said
+    assert (said in text, said in markdown) == (True, True)
+    assert ("not near" in text, "not near" in markdown) == (bool(said), bool(said))
 
 
 KNEE = {"n": 9, "low": 9, "high": 9, "from_pools": 0}
@@ -423,11 +476,3 @@ def test_the_chart_needs_every_encoder() -> None:
     assert [row["contender"]["method"] for row in chart["rows"]] == ["near-first", "random", "uniform"]
     assert [[mark["encoder"] for mark in row["marks"]] for row in chart["rows"]] == [["lite0", "color-texture"]] * 3
     assert comparison_chart({**document, "contenders": []}) is None
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0, "0"), (0.02, "0.02"), (12.5, "12.5"), (1234.5, "1,234"), (3.0, "3"), (0.00047, "0.00047"), (None, "n/a")],
-)
-def test_amounts(value: float | None, text: str) -> None:
-    assert amount(value) == text

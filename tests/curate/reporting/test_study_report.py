@@ -144,15 +144,47 @@ def test_fine_tuning_the_public_encoder_is_weighed(question: str, status: str, s
 def test_keeping_the_frozen_encoder() -> None:
     worse = [claim_of("frozen", "refuted", arm, effect=effect_of(-0.05 - i / 100)) for i, arm in enumerate(("a", "b"))]
     assert say(*worse)[1] == (
-        "Keep the frozen public encoder: no arm beats it; a comes nearest, refuted, −5.0 points (−5.9 to −4.1) over "
-        "3 seeds and 2 targets."
+        "Keep the frozen public encoder: no arm beats it; the best arm, a, reads 5.0 points less than it "
+        "(difference −5.9 to −4.1) over 3 seeds and 2 targets: that a beats it is refuted."
     )
-    assert "that an arm beats it is not shown; a comes" in say(worse[1], claim_of("frozen", "undecided", "a"))[1]
-    assert "every arm is equivalent to it; near comes nearest" in say(claim_of("frozen", "equivalent"))[1]
+    open_ = say(worse[1], claim_of("frozen", "undecided", "a"))[1]
+    assert "that an arm beats it is not shown; the best arm, a, reads 3.0 points more than it (difference +2.1" in open_
+    assert open_.endswith("that a beats it is undecided.")
+    same = say(claim_of("frozen", "equivalent", effect=effect_of(0.001)))[1]
+    assert "every arm is equivalent to it; near reads 0.1 points more than it (difference −0.8 to +1.0) over" in same
+    assert same.endswith("targets: the two are equivalent.")
     assert say(claim_of())[1] == "No arm was compared with the frozen public encoder."
     shift = shift_report([pool_score("web", 8.0, rank=1)])
     study = study_of(claim_of("frozen"))
     assert headline(summarize(study=study, shift=shift, thumbnails=False))[1].endswith("2 targets; use web.")
+
+
+@pytest.mark.parametrize(
+    ("taken", "status", "said"),
+    [
+        ({"near": {"target": 9}}, "supported", "; near took the target's own images alone, none of a pool."),
+        ({"near": {"target": 9}}, "undecided", "; near took the target's own images alone, none of a pool."),
+        ({"near": {"target": 8, "web": 1}}, "supported", "2 targets; use web."),
+        ({"near": {"target": 8, "web": 1}}, "undecided", "; if you pretrain all the same, use web."),
+        ({}, "undecided", "; if you pretrain all the same, use web."),
+    ],
+)
+def test_pools_are_advised_on_only_where_the_arm_that_is_named_took_from_one(
+    taken: dict[str, dict[str, int]], status: str, said: str
+) -> None:
+    study = study_of(claim_of("frozen", status), claim_of("frozen", "refuted", "random", effect=effect_of(-0.1)))
+    summary = summarize(study=study, shift=shift_report([pool_score("web", 8.0, rank=1)]), thumbnails=False)
+    taken = {**taken, "random": {"web": 9}}
+    drawn = [{"digest": arm, "counts": counts, "supply": None} for arm, counts in taken.items()]
+    run = {"health": {"verdict": "healthy"}}
+    runs = [{"name": f"{arm}~s{seed}", "selection": arm, **run} for arm in taken for seed in (0, 1)]
+    assert headline({**summary, "selections": drawn, "runs": runs})[1].endswith(said)
+
+
+def test_where_no_pool_is_near_nothing_is_advised_all_the_same() -> None:
+    study = study_of(claim_of("frozen", "undecided"))
+    summary = summarize(study=study, shift=shift_report([pool_score("web", 45.0, rank=1)]), thumbnails=False)
+    assert headline(summary)[1].endswith("is undecided; no pool is near: do not pretrain on these.")
 
 
 def test_an_exploratory_study_says_so() -> None:

@@ -11,7 +11,7 @@ from report_examples import arm_score, eval_report, frozen_scores
 
 from curate import terminal
 from curate.eval_report import Finding
-from curate.reporting.text import TextTable, evaluation_table, examination_tables
+from curate.reporting.text import TextTable, evaluation_table, even_parts, examination_tables
 from curate.results import Estimate
 
 
@@ -38,6 +38,55 @@ def test_a_table_that_fits_or_that_may_fold_stays_whole() -> None:
     assert wide(7).parts(200) == [wide(7)]
     assert wide(7, kept=0).parts(40) == [wide(7, kept=0)]
     assert len(wide(3).parts(5)) == 2  # too narrow for anything: a column a part, none lost
+    bare = TextTable("nothing found", [""], [], ("why",), kept=2)
+    assert bare.parts(5) == [bare]
+
+
+@pytest.mark.parametrize(
+    ("columns", "width", "sizes"),
+    [
+        (5, 14 * 5 - 1, [3, 2]),  # four would fit beside the name: 4 and 1
+        (4, 14 * 4 - 1, [2, 2]),
+        (7, 14 * 5, [4, 3]),
+        (7, 14 * 4, [3, 2, 2]),
+        (3, 14 * 3, [2, 1]),  # nothing more even is to be had
+        (5, 14 * 6, [5]),
+    ],
+)
+def test_parts_hold_about_as_many_columns_each(columns: int, width: int, sizes: list[int]) -> None:
+    parts = wide(columns, kept=1).parts(width)
+    assert [len(part.header) - 1 for part in parts] == sizes
+
+
+@pytest.mark.parametrize(
+    ("widths", "room", "parts"),
+    [
+        ([], 9, []),
+        ([5, 5, 20, 20], 30, [[0, 1, 2], [3]]),  # the two wide ones do not fit together
+        ([10, 40, 10], 30, [[0], [1], [2]]),
+        ([20, 5, 5, 5], 30, [[0, 1], [2, 3]]),
+        ([5, 5, 5, 20, 10], 30, [[0, 1, 2], [3, 4]]),
+    ],
+)
+def test_columns_of_unequal_widths_are_spread_as_evenly_as_they_fit(
+    widths: list[int], room: int, parts: list[list[int]]
+) -> None:
+    assert [list(part) for part in even_parts(widths, room)] == parts
+
+
+def test_headers_are_broken_where_that_saves_a_part() -> None:
+    table = TextTable("arms", ["", "accuracy", "against frozen, points", "beats it"], [["near", "1%", "+1.0", "yes"]])
+    table = table._replace(kept=1)
+    (part,) = table.parts(30)
+    assert part.header == ["", "accuracy", "against\nfrozen,\npoints", "beats\nit"]
+    assert table.parts(80) == [table]
+    longer = table._replace(rows=[["near", "1%", "+1.0 (+0.2 to +1.8)", "yes"]])
+    assert longer.parts(44)[0].header == ["", "accuracy", "against frozen,\npoints", "beats\nit"]
+    assert [part.header for part in longer.parts(30)] == [  # three parts in any case
+        ["", "accuracy"],
+        ["", "against frozen, points"],
+        ["", "beats it"],
+    ]
 
 
 def estimate(value: float, low: float, high: float) -> Estimate:

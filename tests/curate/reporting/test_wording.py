@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.reporting.wording import counted, decimals_for, listed, number, percent, points, signed, span, with_error
+from curate.reporting.wording import (
+    counted,
+    decimals_for,
+    in_one_line,
+    listed,
+    number,
+    percent,
+    points,
+    signed,
+    span,
+    with_error,
+)
 from curate.results import Estimate
 
 
@@ -70,3 +81,18 @@ def test_lists() -> None:
         "a, b, c and 3 more",
     ]
     assert [counted(n, "class", "classes") for n in (0, 1, 2000)] == ["0 classes", "1 class", "2,000 classes"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a,b [c] 'd'", "a,b [c] 'd'"),
+        ("δ\n2", "δ\\n2"),
+        ("a\tb\u2028c", "a\\tb\\u2028c"),
+        (" spaces ", "' spaces '"),
+        ("\n", "\\n"),
+        ("👩\u200d🔧", "👩\u200d🔧"),
+    ],
+)
+def test_a_name_takes_one_line_in_which_all_of_it_is_seen(name, told):
+    assert in_one_line(name) == told

@@ -139,6 +139,15 @@ def test_where_sees_the_columns_as_they_stand() -> None:
     assert listing.images.select(["key", "label"]).to_pylist() == [{"key": "c", "label": "A"}]
 
 
+def test_an_empty_label_or_group_is_none() -> None:
+    rows = make(list("abc"), label=["x", "", None], group=["", "g", None])
+    listing = listing_of(rows, address())
+    assert listing.images["label"].to_pylist() == ["x", None, None]
+    assert listing.images["group"].to_pylist() == [None, "g", None]
+    kept = listing_of(rows, address(where=(("label", ("",)),)))
+    assert kept.images["key"].to_pylist() == ["b", "c"]
+
+
 @pytest.mark.parametrize("parts", [{"label": "halve"}, {"group": "halve"}, {"where": (("halve", ("A",)),)}])
 def test_an_unknown_column_names_the_known_ones(parts: dict[str, object]) -> None:
     with pytest.raises(SourceError, match="No column 'halve' in x; columns: half, label, lot") as caught:
