@@ -120,6 +120,8 @@ def price(tasks: Sequence[Task], *, devices: Sequence[str], folder: Path, hour_p
         raise UsageError(f"An hour cannot cost {hour_price}.", hint="Give 0 or more.")
     is_done = [replace(t, folder=folder / t.folder).is_done() or _run_file(t, folder).exists() for t in tasks]
     done, left = ([task for task, over in zip(tasks, is_done, strict=True) if over is side] for side in (True, False))
+    by_run = {str(_run_file(task, folder).parent.absolute()): task for task in left}
+    left = [_from_its_first_start(task, by_run) for task in left]
     finished, threads = _finished(done, folder, devices[0]), max(1, core_count() // len(devices))
     rates: list[Rate] = []
     hours: dict[str, float] = {}
@@ -141,6 +143,16 @@ def price(tasks: Sequence[Task], *, devices: Sequence[str], folder: Path, hour_p
         hour_price=hour_price,
         rates=tuple(rates),
     )
+
+
+def _from_its_first_start(task: Task, by_run: Mapping[str, Task]) -> Task:
+    """The task; one that goes on from a run which is yet to be done starts as that one does, and is as fast."""
+    place = str(Path(str(task.arguments["init"]).removeprefix("run:")).absolute())
+    if place not in by_run:
+        return task
+    first = _from_its_first_start(by_run[place], {run: other for run, other in by_run.items() if run != place})
+    told = {"init": first.arguments["init"], "backbone": task.arguments["backbone"] or first.arguments["backbone"]}
+    return replace(task, arguments={**task.arguments, **told})
 
 
 def words(hours: float) -> str:

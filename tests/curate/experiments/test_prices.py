@@ -55,6 +55,16 @@ def test_hours_money_and_the_longest_run_add_up(tmp_path, rates):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_run_that_goes_on_from_one_that_is_not_there_yet_is_priced_as_that_one(tmp_path, rates):
+    first = task("first", backbone="resnet18-small")
+    later = task("later", init=f"run:{tmp_path / 'runs' / 'first'}", samples=3_600)
+    found = price([first, later], devices=["cpu"], folder=tmp_path)
+    assert found.run_hours == {"first": 0.5, "later": 1.0}
+    assert [(rate.backbone.partition("@")[0], rate.runs) for rate in found.rates] == [("resnet18-small", 2)]
+    with pytest.raises(UsageError):
+        price([task("lost", init="run:nowhere")], devices=["cpu"], folder=tmp_path)
+
+
 def test_side_by_side_takes_a_share_each_but_never_less_than_the_longest(tmp_path, rates):
     even = price([task(n) for n in "abcd"], devices=["cpu", "cpu"], folder=tmp_path)
     assert (even.device_hours, even.hours, even.devices) == (2.0, 1.0, 2)
