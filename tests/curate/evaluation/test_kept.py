@@ -30,7 +30,7 @@ from curate.evaluation import (
     evaluate,
 )
 from curate.evaluation._kept import Kept, NoMemory
-from curate.evaluation.examinations import labels
+from curate.evaluation.examinations import _over_draws
 from curate.evaluation.settings import Settings
 from curate.pretraining import trained_on
 from embeddings import files
@@ -207,7 +207,7 @@ def gallery(monkeypatch):
     stand_in = Gallery()
     monkeypatch.setattr(_images, "as_store", stand_in.as_store)
     monkeypatch.setattr(_arm_result.registry, "encoder_spec", spec_of)
-    for module in (_intervals, labels):
+    for module in (_intervals, _over_draws):
         monkeypatch.setattr(module, "DRAWS", 40)
     monkeypatch.setattr(_label_equivalents, "SUBSETS", 2)
     stand_in.add("set", 60)
