@@ -104,7 +104,8 @@ def prediction(evidence: Evidence) -> dict[str, Any]:
         return {}
     ranked = predictors(found)
     apart = ranked[0].share.n[0]
-    head = f"Q3: {len(found)} contests of single pools, {apart} pairs more than two standard errors apart."
+    pairs = counted(apart, "pair")
+    head = f"Q3: {counted(len(found), 'contest')} of single pools, {pairs} more than two standard errors apart."
     told = [f"Q3: {predictor.sentence}" for predictor in ranked if apart]
     return {
         "goal": GOAL,

@@ -140,7 +140,7 @@ def test_contests_are_read_from_a_study(tmp_path):
     said = prediction(evidence)
     shares = {p["metric"]: p["share"]["value"] for p in said["predictors"]}
     assert shares == {"index": 1, "frechet": 1, "precision": 1, "far_off": 0, "size": 0, "random": 0.5}
-    assert said["lines"][0] == "Q3: 1 contests of single pools, 3 pairs more than two standard errors apart."
+    assert said["lines"][0] == "Q3: 1 contest of single pools, 3 pairs more than two standard errors apart."
     json.dumps(said, allow_nan=False)
 
 
@@ -160,7 +160,7 @@ def test_with_one_seed_no_pair_is_called_and_this_is_told(tmp_path):
     folder = write_study(tmp_path, cells, drawn(cells, lambda one: quality[one["pools"][0]]), score=score)
     said = prediction(Evidence(targets=(TargetResults.open("mine", folder, cells),), protocol=Protocol()))
     (head, why) = said["lines"]
-    assert head == "Q3: 1 contests of single pools, 0 pairs more than two standard errors apart."
+    assert head == "Q3: 1 contest of single pools, 0 pairs more than two standard errors apart."
     assert why.startswith("Q3: 3 pairs of pools cannot be called: on mine, near and middle: one draw; ")
     assert len(said["contests"][0]["unknown"]) == 3
 
@@ -179,7 +179,7 @@ def test_pools_that_are_not_told_apart_are_not_called(tmp_path):
     folder = write_study(tmp_path, cells, drawn(cells, lambda one: 0.7), score=shift_report({"near": 5, "far": 40}))
     evidence = Evidence(targets=(TargetResults.open("mine", folder, cells),), protocol=Protocol())
     (line,) = prediction(evidence)["lines"]
-    assert line == "Q3: 1 contests of single pools, 0 pairs more than two standard errors apart."
+    assert line == "Q3: 1 contest of single pools, 0 pairs more than two standard errors apart."
 
 
 def test_without_single_pools_or_a_score_nothing_is_said(tmp_path):
