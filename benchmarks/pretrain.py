@@ -7,6 +7,8 @@
     step          a whole step from images in memory to new weights: ours, and lightly's recipe (its views, head and
                   loss, both views one after the other) on the same backbone, batch, optimizer and precision
     loss          the step without its views: our head and loss, and lightly's, on the same backbone and memory format
+    public        a step from the public start: the frozen batch norms of Lite0 folded into its convolutions, and as
+                  torch has them
     accumulation  exact gradients of a large batch in four chunks: time and memory against the batch in one piece
     loader        share of a run's time that it waits for images, read from the memory-mapped block
     methods       samples and operations per second of every method, as a share of what a large matrix product reaches
@@ -28,12 +30,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
 import numpy as np
 import torch
 from measured import load_average, machine, measure
 from PIL import Image
 
+from curate.pretraining import trainer as pretraining_trainer
 from curate.pretraining.adaptation import Adaptation
 from curate.pretraining.augment.draws import VIEW_DRAWS, draw, uniforms
 from curate.pretraining.augment.presets import PRESETS
@@ -225,6 +229,18 @@ def loss() -> dict[str, Any]:
     }
 
 
+def public() -> dict[str, Any]:
+    """SimCLR from Lite0 at 64 pixels, whose batch norms keep the statistics they were published with."""
+    folded = trainer("simclr", "lite0", 64, init="public")
+    with mock.patch.object(pretraining_trainer, "fold_frozen_norms"):
+        plain = trainer("simclr", "lite0", 64, init="public")
+    images = sample(folded.settings.backbone.stored_edge, LARGE)
+    made = {"folded": folded, "as torch has them": plain}
+    sides = {name: (lambda one=one: one.step(images, share=0.5, batch=LARGE)) for name, one in made.items()}
+    times = cpu_us(sides, LARGE, ours="folded")
+    return {"unit": "microseconds of CPU per sample, two views each", "batch": LARGE, **times}
+
+
 def accumulation() -> dict[str, Any]:
     """SimCLR on the tiny ViT."""
     made = {f"{chunks} chunks": trainer("simclr", "tiny-vit", 32, chunks=chunks) for chunks in (1, CHUNKS)}
@@ -341,7 +357,7 @@ def _matrix_rate(n: int = 1024) -> float:
     return 2 * n**3 / min(times)
 
 
-ROWS = {row.__name__: row for row in (augmentation, step, loss, accumulation, loader, methods)}
+ROWS = {row.__name__: row for row in (augmentation, step, loss, public, accumulation, loader, methods)}
 
 
 if __name__ == "__main__":

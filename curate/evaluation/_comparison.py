@@ -14,10 +14,10 @@ import numpy as np
 
 from curate.evaluation._intervals import Measured, Resamples, accuracy
 from curate.evaluation._kept import Memory, NoMemory
-from curate.evaluation._knn import knn_probe
+from curate.evaluation._knn import KNN
 from curate.evaluation._label_equivalents import Curve, Fit, Lesson, joint_curve, joint_sizes, label_equivalents
-from curate.evaluation._linear import fitted, linear_probe, standardized
-from curate.evaluation._probe import Probe
+from curate.evaluation._linear import LINEAR, fitted, standardized
+from curate.evaluation._probe import Probe, fit_parts
 from curate.evaluation._scores import balanced_accuracy, calibrated_error, calibration_error, centered, macro_f1
 from curate.evaluation._split import Split
 from curate.results import Estimate
@@ -31,7 +31,7 @@ UNITS = {
     "knn_balanced": "class-balanced k-NN accuracy",
 }
 ECE = "linear_ece"  # lower is better, and no share of images
-PROBES = {"linear": linear_probe, "knn": knn_probe}
+PROBES = {"linear": LINEAR, "knn": KNN}
 
 # The linear head on other features [k, d] of the test images ``at`` int64 [k], positions in the test part ->
 # probabilities [k, C]
@@ -91,11 +91,7 @@ class Comparison:
         """Fits both probes on features [n, d] and measures them."""
         labels, n_classes = self.split.labels, self.split.n_classes
         probes = {
-            name: [
-                fit(features[part.train], labels[part.train], features[part.test], part.held_out, n_classes=n_classes)
-                for part in self.split.parts
-            ]
-            for name, fit in PROBES.items()
+            name: fit_parts(method, features, labels, self.split.parts, n_classes) for name, method in PROBES.items()
         }
 
         def classify(features: np.ndarray, at: np.ndarray) -> np.ndarray:

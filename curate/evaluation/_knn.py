@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 
-from curate.evaluation._probe import Probe
+from curate.evaluation._probe import Method, Probe, Right, held_out_accuracy
 from curate.evaluation._split import Parts
 from embeddings.neighbors import nearest
 
@@ -34,22 +34,37 @@ def knn_probe(
         held_out: Parts of the training rows to choose on.
         n_classes: C, if classes with higher numbers than those of the training images are to have a column.
     """
-    train, n_classes = unit_rows(train), n_classes or int(labels.max()) + 1
-    grid = _grid(min(len(fit) for fit, _ in held_out))
-    correct, seen = np.zeros(len(grid)), 0
-    for fit, held in held_out:
-        votes = _votes(train[fit], labels[fit], train[held], grid, n_classes)
-        correct += [(scores.argmax(axis=1) == labels[held]).sum() for scores in votes]
-        seen += len(held)
-    best = int(correct.argmax())
+    n_classes = n_classes or int(labels.max()) + 1
+    fewest = min(len(fit) for fit, _ in held_out)
+    accuracy = held_out_accuracy(_right(train, labels, fewest, n_classes), held_out)
+    return _settle(train, labels, test, accuracy, n_classes)
+
+
+def _right(features: np.ndarray, labels: np.ndarray, fewest: int, n_classes: int) -> Right:
+    """Which images each setting tells right, of those that ``fewest`` images to search among allow."""
+    units, grid = unit_rows(features), _grid(fewest)
+
+    def right(fit: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        votes = _votes(units[fit], labels[fit], units[asked], grid, n_classes)
+        return np.array([scores.argmax(axis=1) == labels[asked] for scores in votes])
+
+    return right
+
+
+def _settle(train: np.ndarray, labels: np.ndarray, test: np.ndarray, accuracy: np.ndarray, n_classes: int) -> Probe:
+    """The probe under the best setting."""
+    units, best = unit_rows(train), int(accuracy.argmax())
+    setting = _grid(len(train))[best]  # settings are in the order of k
 
     def classify(features: np.ndarray) -> np.ndarray:
-        (scores,) = _votes(train, labels, unit_rows(features), [grid[best]], n_classes)
+        (scores,) = _votes(units, labels, unit_rows(features), [setting], n_classes)
         return np.asarray(scores / scores.sum(axis=1, keepdims=True))
 
-    settings = dict(zip(("k", "temperature"), grid[best], strict=True))
-    validation = float(correct[best] / seen)
-    return Probe(probabilities=classify(test), classify=classify, settings=settings, validation=validation)
+    settings = dict(zip(("k", "temperature"), setting, strict=True))
+    return Probe(probabilities=classify(test), classify=classify, settings=settings, validation=float(accuracy[best]))
+
+
+KNN = Method(_right, _settle)
 
 
 def knn_predict(

@@ -1,7 +1,7 @@
 """Linear accuracy: multinomial logistic regression on frozen features.
 
-Features are standardized with the mean and deviation of all training images. The L2 penalty is the one of the grid that
-is most accurate on held-out training images; equal accuracies go to the stronger penalty.
+Features are standardized with the mean and deviation of the images that are fitted to. The L2 penalty is the one of the
+grid that is most accurate on held-out training images; equal accuracies go to the stronger penalty.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from curate.evaluation._logistic import Logistic, logistic_path, predictions_along
-from curate.evaluation._probe import Probe
+from curate.evaluation._probe import Method, Probe, Right, held_out_accuracy
 from curate.evaluation._split import Parts
 from embeddings.vectors import blocks
 
@@ -63,29 +63,49 @@ def linear_probe(
         test: Features [m, d].
         held_out: Parts of the training rows to choose on.
         n_classes: C, if classes with higher numbers than those of the training images are to have a column.
-        scaler: How features are standardized; None: by the training features.
+        scaler: How features are standardized; None: by those that are fitted to.
     """
-    scaler = scaler or Scaler.of(train)
-    train = scaler(train)
-    n_classes = n_classes or int(labels.max()) + 1
-    rough = train.astype(np.float32, copy=False)
-    correct, seen = np.zeros(len(PENALTIES)), 0
-    for fit, held in held_out:
-        said = predictions_along(rough[fit], labels[fit], PENALTIES, rough[held], tolerance=ROUGHLY)
-        correct += (said == labels[held]).sum(axis=1)
-        seen += len(held)
-    best = int(correct.argmax())
-    model = fitted(train, labels, PENALTIES[best], n_classes=n_classes)
+    accuracy = held_out_accuracy(_right(train, labels, scaler=scaler), held_out)
+    return _settle(train, labels, test, accuracy, n_classes or int(labels.max()) + 1, scaler=scaler)
+
+
+def _right(features: np.ndarray, labels: np.ndarray, *_: int, scaler: Scaler | None = None) -> Right:
+    """Which images the model of each penalty tells right."""
+
+    def right(fit: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        scaled = scaler or Scaler.of(features[fit])
+        train, others = (scaled(features[rows]).astype(np.float32, copy=False) for rows in (fit, asked))
+        said = predictions_along(train, labels[fit], PENALTIES, others, tolerance=ROUGHLY)
+        return np.asarray(said == labels[asked])
+
+    return right
+
+
+def _settle(
+    train: np.ndarray,
+    labels: np.ndarray,
+    test: np.ndarray,
+    accuracy: np.ndarray,
+    n_classes: int,
+    *,
+    scaler: Scaler | None = None,
+) -> Probe:
+    """The probe under the best penalty."""
+    scaled, best = scaler or Scaler.of(train), int(accuracy.argmax())
+    model = fitted(scaled(train), labels, PENALTIES[best], n_classes=n_classes)
 
     def classify(features: np.ndarray) -> np.ndarray:
-        return model.probabilities(scaler(features))
+        return model.probabilities(scaled(features))
 
     return Probe(
         probabilities=classify(test),
         classify=classify,
         settings={"penalty": PENALTIES[best]},
-        validation=float(correct[best] / seen),
+        validation=float(accuracy[best]),
     )
+
+
+LINEAR = Method(_right, _settle)
 
 
 def fitted(train: np.ndarray, labels: np.ndarray, penalty: float, *, n_classes: int | None = None) -> Logistic:

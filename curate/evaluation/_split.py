@@ -6,7 +6,8 @@ about 70% of the images: the same images whatever the file order and whatever th
 is; training images that are copies of test images are left out.
 
 Cross-fitting (``folds``) deals the units out in the same order, each to the smallest fold so far. Every labeled image
-is then tested once, by what was fitted to the other folds; settings are chosen inside these.
+is then tested once, by what was fitted to the other folds. Settings are chosen inside these: of 5 to 10 folds on each
+of the others by what is fitted to the rest, which serves two folds (``_probe``); else on parts that are held out anew.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ MIN_IMAGES = 10  # labeled images in each part
 MOST_STRANGE = 0.5  # of the test images, of classes that no training image has
 FOLDS = 5
 HELD_OUT = 1_000  # images settle the choice; folds beyond them are not used
+NESTED = (5, 10)  # folds: at least three are left to fit to, and pairs of them are no more than five times the folds
 
 Parts = list[tuple[np.ndarray, np.ndarray]]  # (rows to fit on, rows held out), as positions in the training part
 
@@ -142,7 +144,7 @@ def _cross_fitted(rows: pa.Table, n_train: int | None, folds: int) -> Split:
         held_out=[],
         separable=none,
         facts=facts,
-        folds=tuple(_split(rows, labels, units, cut, facts) for cut in cuts),
+        folds=tuple(_split(rows, labels, units, cut, facts, others=fold[fold != n]) for n, cut in enumerate(cuts)),
     )
 
 
@@ -167,8 +169,15 @@ def _possible(folds: int, units: np.ndarray) -> int:
 
 
 def _split(
-    rows: pa.Table, labels: np.ndarray, units: np.ndarray, cut: tuple[np.ndarray, np.ndarray], facts: dict[str, Any]
+    rows: pa.Table,
+    labels: np.ndarray,
+    units: np.ndarray,
+    cut: tuple[np.ndarray, np.ndarray],
+    facts: dict[str, Any],
+    *,
+    others: np.ndarray | None = None,
 ) -> Split:
+    """One cut; ``others`` are the folds that its training rows are of."""
     train, test = cut
     separable = _separable(rows, units, train)
     return Split(
@@ -176,7 +185,7 @@ def _split(
         test=test,
         labels=labels,
         units=units,
-        held_out=hold_out(separable),
+        held_out=_nested(others) or hold_out(separable),
         separable=separable,
         facts=facts,
     )
@@ -204,10 +213,21 @@ def hold_out(units: np.ndarray, *, enough: int = HELD_OUT) -> Parts:
     Returns:
         (rows to fit on, rows held out) per fold, balanced in size.
     """
-    fold = _dealt(units, FOLDS)
-    load = np.bincount(fold, minlength=FOLDS)
+    return _each_held_out(_dealt(units, FOLDS), enough)
+
+
+def _nested(fold: np.ndarray | None) -> Parts:
+    """The other folds int [n] as parts to choose settings on; none if they are too few, or more than are worth it."""
+    if fold is None or not NESTED[0] <= len(np.unique(fold)) + 1 <= NESTED[1]:
+        return []
+    return _each_held_out(fold, HELD_OUT)
+
+
+def _each_held_out(fold: np.ndarray, enough: int) -> Parts:
+    """The parts that hold each fold out, in the order of their numbers; no more once so many images are held out."""
+    numbers, load = np.unique(fold, return_counts=True)
     used = 1 + int(np.searchsorted(np.cumsum(load), enough))
-    return [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(min(used, FOLDS)) if load[f]]
+    return [(np.flatnonzero(fold != number), np.flatnonzero(fold == number)) for number in numbers[:used]]
 
 
 def _dealt(units: np.ndarray, folds: int) -> np.ndarray:

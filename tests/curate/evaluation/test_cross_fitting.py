@@ -12,7 +12,7 @@ from test_split import rows_of
 
 from curate.eval_report import ArmScore, EvalReport
 from curate.evaluation import _label_equivalents as curves
-from curate.evaluation import linear_probe, split_labeled
+from curate.evaluation import _linear, linear_probe, split_labeled
 from curate.evaluation._comparison import Comparison
 from curate.evaluation._cross_fitting import remarks_on_folds, require_foldable, sizes_in_words
 from curate.evaluation._intervals import accuracy
@@ -20,6 +20,7 @@ from curate.evaluation._knn import knn_probe
 from curate.evaluation._label_equivalents import Lesson, joint_curve, joint_sizes, learning_curve, nested_order
 from curate.evaluation._linear import Scaler
 from curate.evaluation._linear import fitted as fitted_to
+from curate.evaluation._logistic import predictions_along
 from curate.evaluation.settings import Settings, read_settings
 from embeddings.errors import UsageError
 
@@ -68,6 +69,20 @@ def test_every_image_is_told_by_the_probe_of_the_other_folds(fitted):
     np.testing.assert_array_equal(frozen.correct, hits["linear"])
     for name, right in hits.items():
         assert frozen.measured[name].value == pytest.approx(right.mean())
+
+
+@pytest.mark.parametrize(("folds", "fits"), [(3, 3 * 5), (5, 10), (10, 45)])
+def test_every_model_that_chooses_is_fitted_once(monkeypatch, folds, fits):
+    features, labels = sample()
+    comparison, chosen_on = compared(features, labels, folds=folds), []
+
+    def told(train, labels, penalties, others, **options):
+        chosen_on.append(len(train))
+        return predictions_along(train, labels, penalties, others, **options)
+
+    monkeypatch.setattr(_linear, "predictions_along", told)
+    comparison.probe(features)
+    assert len(chosen_on) == fits
 
 
 def test_a_classifier_asks_the_probe_of_the_image_s_fold(fitted):

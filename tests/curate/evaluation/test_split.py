@@ -98,6 +98,17 @@ def test_folds_test_every_image_once_and_cut_no_unit(rows, folds):
     assert (seen == 1).all()
 
 
+def test_five_folds_choose_on_each_other():
+    rows = rows_of(["a", "b"] * 20)
+    split = split_labeled(rows, folds=5)
+    tests = [set(fold.test.tolist()) for fold in split.folds]
+    for number, fold in enumerate(split.folds):
+        others = [test for other, test in enumerate(tests) if other != number]
+        assert [set(fold.train[held].tolist()) for _, held in fold.held_out] == others
+        for fit, held in fold.held_out:
+            assert sorted([*fit, *held]) == list(range(len(fold.train)))
+
+
 @given(labeled_rows(), st.randoms(use_true_random=False))
 def test_folds_do_not_depend_on_row_order(rows, random):
     split = try_split(rows, folds=3)
