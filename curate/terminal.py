@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from curate.printable import printable
 from embeddings.errors import CurateError
 from embeddings.progress import Progress, silent
 
@@ -76,11 +77,12 @@ class BarProgress:
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Moves the stage's bar; a stage without units is an announcement."""
+        note = printable(note)
         if not total:
             self._bars.console.print(Text(note))
             return
         if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
+            self._tasks[stage] = self._bars.add_task(printable(stage), total=total, note=note)
         self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
 
 
@@ -94,7 +96,7 @@ class LineProgress:
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Prints a line if one is due, and one when the stage is finished; a stage without units is an announcement."""
         if not total:
-            self._console.print(Text(note))
+            self._console.print(Text(printable(note)))
             return
         now, finished = time.monotonic(), done >= total
         if finished and self._last.get(stage) == float("inf"):
@@ -102,9 +104,8 @@ class LineProgress:
         if not finished and now - self._last.get(stage, 0.0) < SECONDS_BETWEEN_LINES:
             return
         self._last[stage] = float("inf") if finished else now
-        self._console.print(
-            f"{stage}: {done:,} of {total:,}{f', {note}' if note else ''}", highlight=False, markup=False
-        )
+        told = f"{stage}: {done:,} of {total:,}{f', {note}' if note else ''}"
+        self._console.print(printable(told), highlight=False, markup=False)
 
 
 @contextmanager
@@ -147,9 +148,9 @@ def print_error(error: CurateError, *, as_json: bool) -> None:
     if as_json:
         document = {"schema": "curate.error/1", "kind": type(error).__name__, "message": error.message}
         print_json({**document, "hint": error.hint, "exit_code": error.exit_code})
-    console, body = error_console(), Text(error.message)
+    console, body = error_console(), Text(printable(error.message))
     if error.hint:
-        body.append(f"\n{error.hint}", style="bold")
+        body.append(f"\n{printable(error.hint)}", style="bold")
     if console.is_terminal:
         console.print(Panel(body, title="error", title_align="left", border_style="red"))
     else:
@@ -165,19 +166,19 @@ def print_json(document: dict[str, Any]) -> None:
 def print_notes(lines: Sequence[str]) -> None:
     """Plain lines on stderr: what a person wants to know and a program does not."""
     for line in lines:
-        error_console().print(Text(line))
+        error_console().print(Text(printable(line)))
 
 
 def print_lines(lines: Sequence[str]) -> None:
     """Plain lines on stdout, no markup."""
     for line in lines:
-        result_console().print(Text(line))
+        result_console().print(Text(printable(line)))
 
 
 def print_rows(content: TextTable) -> None:
     """A table on stdout, in parts where it says so; the first column left, the others right aligned."""
     console = result_console()
-    for part in content.parts(console.width):
+    for part in content.printable().parts(console.width):
         head, *lead = part.title.split("\n")
         console.print(Text(head, style="bold"))
         for line in lead:

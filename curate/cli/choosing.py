@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -110,10 +111,12 @@ def select(
     from curate.selection._folder import refuse_foreign as refuse_other_files
 
     with open_session(shared) as session:
-        source, pools, name = session.target(target), session.pools(pool), session.encoder(encoder)
-        methods, judges = _methods([method, *(compare or ())]), _judges(judge, name)
-        wish: dict[str, Any] = {"budget": session.budget(budget), "terms": session.terms(target, pool)}
-        wish["weights"] = session.weights(weight)
+        pools, name = session.pools(pool), session.encoder(encoder)
+        with _sources_first([target or "", *pools.values(), *(exclude or ())]):
+            source = session.target(target)
+            methods, judges = _methods([method, *(compare or ())]), _judges(judge, name)
+            wish: dict[str, Any] = {"budget": session.budget(budget), "terms": session.terms(target, pool)}
+            wish["weights"] = session.weights(weight)
         if out is not None:
             require_place(out)
             refuse_other_files(out)
@@ -233,6 +236,20 @@ def _passed_over(chosen: Selection, key: str) -> list[str]:
         f"No image {key!r} in the sources of this selection ({', '.join(chosen.sources)}).",
         hint=f"Did you mean {' or '.join(near)}?" if near else "Take a key from selection.parquet or left_out.parquet.",
     )
+
+
+@contextmanager
+def _sources_first(addresses: Sequence[str]) -> Iterator[None]:
+    """Where something else is missing or wrong, a source that is not there is told instead: the worse mistake."""
+    from curate.terms import split_terms
+    from embeddings.pipeline import listed_store
+
+    try:
+        yield
+    except UsageError:
+        for address in filter(None, addresses):
+            listed_store(split_terms(address)[0], name=address)
+        raise
 
 
 def _score_of_enough(score: Callable[[], ShiftReport]) -> ShiftReport | None:

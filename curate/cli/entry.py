@@ -10,7 +10,9 @@ from cyclopts import CycloptsError
 
 from curate import terminal
 from curate.cli.application import app
-from embeddings.errors import CurateError, GateError, TasksFailedError, UsageError
+from embeddings.errors import CurateError, GateError, TasksFailedError, UsageError, one_line
+
+LONGEST = 2_000  # characters of an error that is not ours
 
 
 def main(tokens: Sequence[str] | None = None) -> None:
@@ -50,5 +52,6 @@ def _exit_code(arguments: list[str]) -> int:
 
 def _unexpected(error: Exception) -> CurateError:
     return CurateError(
-        f"Unexpected {type(error).__name__}: {error}", hint="This is a defect. Run again with --debug and report it."
+        f"Unexpected {type(error).__name__}: {one_line(error, width=LONGEST)}",
+        hint="This is a defect. Run again with --debug and report it.",
     )

@@ -43,6 +43,7 @@ def pretrain(
     """
     from curate import evaluation, pretraining
     from curate.pretraining.spend import resolve
+    from curate.pretraining.watch import require_watchable
     from curate.reporting import text
     from curate.results import Selection
 
@@ -61,6 +62,7 @@ def pretrain(
             return
         if out is None:
             resolve(Selection.open(selection), samples=samples, **wanted)  # says what else is wrong
+            require_watchable(**wanted)
         out = require_out(out)
         run = pretraining.pretrain(selection, samples=samples, out=out, progress=session.progress, **wanted)
     over_time = evaluation.trajectory(run).lines() if run.facts.get("probe") else []

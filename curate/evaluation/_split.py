@@ -59,13 +59,14 @@ class Split:
         return self.folds or (self,)
 
 
-def split_labeled(rows: pa.Table, n_train: int | None = None, *, folds: int = 1) -> Split:
+def split_labeled(rows: pa.Table, n_train: int | None = None, *, folds: int = 1, grouped_by: str = "group") -> Split:
     """Cuts labeled rows into a training and a test part, or into folds.
 
     Args:
         rows: Rows of a store [n], schema ROWS; with a given test part, the training rows followed by the test rows.
         n_train: How many of them are the given training part; None splits here.
         folds: Two or more cross-fit: every labeled row is tested once.
+        grouped_by: What the column is called that the rows' groups come from, for the facts.
 
     Raises:
         TooFewImagesError: fewer than 10 labeled images in a part, no class with two training images, one unit only, or
@@ -74,13 +75,16 @@ def split_labeled(rows: pa.Table, n_train: int | None = None, *, folds: int = 1)
             with a given test part.
     """
     if folds > 1:
-        return _cross_fitted(rows, n_train, folds)
+        return _cross_fitted(rows, n_train, folds, _basis(rows, grouped_by))
     labels, names = _class_numbers(rows["label"].to_pylist())
     units = _in_hash_order(block_names(rows if n_train is None else _with_part_in_key(rows, n_train)))
     labeled = np.flatnonzero(labels >= 0)
     if n_train is None:
         train, test = _cut(labeled, units)
-        facts: dict[str, Any] = {"how": f"{TRAIN_SHARE:.0%} of the images train, by {_basis(rows)}", "folds": 1}
+        facts: dict[str, Any] = {
+            "how": f"{TRAIN_SHARE:.0%} of the images train, by {_basis(rows, grouped_by)}",
+            "folds": 1,
+        }
     else:
         given, test = labeled[labeled < n_train], labeled[labeled >= n_train]
         train = given[~np.isin(given, _copies_of(rows, given, test))]
@@ -110,7 +114,7 @@ def split_store(store: EmbeddingStore, *, folds: int = 1) -> tuple[EmbeddingStor
     return store.take(split.train), store.take(split.test)
 
 
-def _cross_fitted(rows: pa.Table, n_train: int | None, folds: int) -> Split:
+def _cross_fitted(rows: pa.Table, n_train: int | None, folds: int, basis: str) -> Split:
     """All labeled rows as the test part, and the folds that it is made of."""
     if n_train is not None:
         raise with_test_part(folds, "the labeled set")
@@ -131,7 +135,7 @@ def _cross_fitted(rows: pa.Table, n_train: int | None, folds: int) -> Split:
         "classes_missing_in_test": 0,
         "class_names": names,
         "unlabeled_left_out": len(labels) - len(labeled),
-        "how": f"every image is tested once, in {folds} folds by {_basis(rows)}; the other folds train",
+        "how": f"every image is tested once, in {folds} folds by {basis}; the other folds train",
         "folds": folds,
         "test_units": len(np.unique(units[labeled])),
     }
@@ -291,8 +295,8 @@ def _separable(rows: pa.Table, units: np.ndarray, train: np.ndarray) -> np.ndarr
     return np.asarray(_in_hash_order(block_names(ungrouped))[train])
 
 
-def _basis(rows: pa.Table) -> str:
-    return "group" if rows["group"].null_count < len(rows) else "key"
+def _basis(rows: pa.Table, grouped_by: str) -> str:
+    return grouped_by if rows["group"].null_count < len(rows) else "key"
 
 
 def _counts(labels: np.ndarray, names: list[str], train: np.ndarray, test: np.ndarray) -> dict[str, Any]:

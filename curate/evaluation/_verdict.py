@@ -9,7 +9,7 @@ from typing import Any
 from curate.eval_report import ArmScore, EvalReport, Pair
 from curate.evaluation._cross_fitting import remarks_on_folds, sizes_in_words
 from curate.evaluation._pretrained_on import warning
-from curate.numerals import amount, number, within
+from curate.numerals import amount, number, one_of, within
 from curate.results import Estimate
 from embeddings.errors import UnknownNameError
 
@@ -123,7 +123,8 @@ def _learned(untrained: ArmScore) -> str:
 def _missing(facts: dict[str, Any]) -> list[str]:
     """A warning where test images cannot be named rightly, because no training image has their class."""
     missing = facts.get("classes_missing_in_train") or 0
-    return [f"careful: {missing:,} of {facts['classes']:,} classes have no training image."] if missing else []
+    has = one_of(missing, "has", "have")
+    return [f"careful: {missing:,} of {facts['classes']:,} classes {has} no training image."] if missing else []
 
 
 def leaks(facts: Mapping[str, Any]) -> list[str]:

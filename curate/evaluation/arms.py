@@ -333,7 +333,7 @@ def _require_tunable(encoder: str, device: str) -> None:
 def _comparison(images: LabeledImages, folds: int, seed: int, memory: Memory) -> Comparison:
     """The set, split, and searched for test images that are known from training."""
     memory = memory.on(lambda: {"folds": folds})
-    split = split_labeled(images.rows, images.n_train, folds=folds)
+    split = split_labeled(images.rows, images.n_train, folds=folds, grouped_by=images.grouped_by)
     leaks = memory("leaks", lambda: check_leaks(images, split))
     split = replace(split, facts={**split.facts, **leaks})
     return Comparison(split=split, frozen_features=images.own_features()[1], seed=seed, memory=memory)

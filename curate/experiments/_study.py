@@ -24,6 +24,7 @@ from curate.evaluation.examinations import find_examinations
 from curate.evaluation.heeded import require_heeded
 from curate.experiments._cell_checks import check_cells, check_samples
 from curate.experiments._grid import Cell, expand, written
+from curate.experiments._knob_places import require_probes
 from curate.experiments._parts import evaluation_parts, examination_settings
 from curate.experiments._plan_lines import cell_lines, head_lines
 from curate.experiments._tables import runs_table, selections_table
@@ -37,6 +38,7 @@ from curate.experiments.queue import run_all
 from curate.experiments.steps import STEPS, Step
 from curate.experiments.task import Task
 from curate.pretraining.run_folder import RUN
+from curate.printable import printable
 from curate.reporting.text import (
     TextTable,
     comparison_table,
@@ -110,8 +112,10 @@ class Study:
 
         Raises:
             ForeignFolderError: ``out`` holds another study.
+            ConfigError: a probe that no run can be watched by.
         """
         self._require_own()
+        self._require_probes()
         price = {"price": self._price.to_json()} if self._is_priced else {}
         return self._document() | price | ({"forecast": self._forecast.to_json()} if self._forecast else {})
 
@@ -156,6 +160,7 @@ class Study:
         if self._reaches("select"):
             for study in self.targets.values():
                 study.require_possible()
+        self._require_probes()
         self._claim()
         embedding = {"work": work, "device": device, "workers": workers, "progress": progress}
         tables: list[TextTable] = []
@@ -339,7 +344,7 @@ class Study:
         """Tables of one of several targets say which."""
         if len(self.targets) == 1:
             return list(tables)
-        return [table._replace(title=f"{name}. {table.title}") for table in tables]
+        return [table._replace(title=f"{printable(name)}. {table.title}") for table in tables]
 
     def _require_tables(self) -> None:
         config = self.config
@@ -355,6 +360,12 @@ class Study:
         for step, holds, missing in needs:
             if self._reaches(step) and not holds:
                 raise ConfigError(f"The file has no {missing}.", hint=f"Add them, or stop before {step} with --until.")
+
+    def _require_probes(self) -> None:
+        """Refuses a probe of a run that is yet to be trained, before anything is embedded."""
+        if self._reaches("pretrain"):
+            left = [cell for cell in self.cells if not (self.targets[cell.target].run_folder(cell) / RUN).exists()]
+            require_probes(left, self.config.root)
 
     def _check_names(self) -> None:
         """Every name, before anything is computed."""

@@ -29,11 +29,12 @@ from curate.comparison import Comparison
 from curate.config import Config
 from curate.eval_report import EvalReport
 from curate.experiments._grid import Cell, Draw
+from curate.experiments._knob_places import located_knobs
 from curate.experiments._parts import evaluation_parts, examination_settings
 from curate.experiments.cells import RUNS, SELECTIONS, arguments_of
 from curate.pretraining.run_folder import CONFIG, RUN
 from curate.results import TARGET, Run, Selection, ShiftReport
-from curate.selection._path import Selector
+from curate.selection._path import Selector, Wish
 from embeddings import files
 from embeddings.errors import ForeignFolderError, TooFewImagesError, UsageError
 from embeddings.pipeline import as_store
@@ -125,7 +126,8 @@ class TargetStudy:
         """Those of ``run_cell``, ``up`` being the way from its folder to that of this target."""
         kind, _, folder = cell.init.partition(":")
         init = f"run:{self.config.located(folder)}" if kind == "run" else cell.init
-        return arguments_of(cell, up=up, init=init, seed=self.seed)
+        knobs = located_knobs(cell.set, self.config.root)
+        return arguments_of(cell, up=up, init=init, knobs=knobs, seed=self.seed)
 
     def run_folder(self, cell: Cell) -> Path:
         """Where its run stands."""
@@ -226,18 +228,18 @@ class TargetStudy:
             for draw in self.draws:
                 if (draw.encoder or self.encoder) == encoder:
                     wishes.setdefault(replace(draw, select="", encoder=None), []).append(draw)
+            opened = selection.open_selector(
+                target,
+                pools,
+                exclude=exclude,
+                report=told,
+                encoder=encoder,
+                **self._wish(next(iter(wishes))),
+                **embedding,
+            )
             for wish, draws in wishes.items():
-                selector = selection.open_selector(
-                    target,
-                    pools,
-                    exclude=exclude,
-                    past_knee=self.is_grid,
-                    report=told,
-                    encoder=encoder,
-                    seed=self.seed if wish.seed is None else wish.seed,
-                    **self._wish(wish),
-                    **embedding,
-                )
+                seed = self.seed if wish.seed is None else wish.seed
+                selector = opened.asking(Wish.of(**self._wish(wish), past_knee=self.is_grid, seed=seed))
                 yield from ((draw, selector) for draw in draws)
 
     def _stores(

@@ -42,13 +42,14 @@ def run_cell(
     return pretraining.pretrain(chosen, out=out, progress=progress, **options)
 
 
-def arguments_of(cell: Cell, *, up: str, init: str, seed: int) -> dict[str, Any]:
+def arguments_of(cell: Cell, *, up: str, init: str, knobs: Sequence[str], seed: int) -> dict[str, Any]:
     """What ``run_cell`` takes for a cell, as JSON.
 
     Args:
         cell: which.
         up: from the task's folder to that of the target's results.
         init: where the weights come from, with a whole path.
+        knobs: the cell's, with whole paths.
         seed: the file's, for a cell without one of its own.
     """
     return {
@@ -59,5 +60,5 @@ def arguments_of(cell: Cell, *, up: str, init: str, seed: int) -> dict[str, Any]
         "backbone": cell.backbone,
         "samples": cell.samples,
         "seed": seed if cell.seed is None else cell.seed,
-        "knobs": list(cell.set),
+        "knobs": list(knobs),
     }

@@ -38,7 +38,7 @@ from curate.experiments.matching import Evidence
 from curate.experiments.protocol import Contrast
 from curate.experiments.statistics import effect
 from curate.experiments.tidy import Cell
-from curate.numerals import counted
+from curate.numerals import counted, one_of
 from curate.results import Estimate, ShiftReport
 
 GOAL = 0.8  # of pairs called right
@@ -46,6 +46,7 @@ ERRORS = 2.0  # standard errors that two accuracies must be apart
 FEW = 3  # targets; with fewer, pools are the clusters
 SETTING = ("own", "select", "images", "samples", "method", "init", "backbone", "encoder")
 RANDOM, SIZE, HELD_OUT = "random", "size", "held out"
+CALLED = {RANDOM: "a coin", SIZE: "the number of images", HELD_OUT: "the distance that was best on the other targets"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +86,13 @@ class Predictor:
     @property
     def sentence(self) -> str:
         """Both figures in words."""
-        share, regret = self.share, self.regret
+        share, regret, name = self.share, self.regret, CALLED.get(self.metric, self.metric.replace("_", " "))
         if share.value is None:
-            return f"{self.metric}: {share.reason}."
+            return f"{name}: {share.reason}."
         goal = "" if share.low is None or share.high is None else self._goal(share.low, share.high)
-        loss = "" if regret.value is None else f"; following it loses {_figure(regret, '.3f')} of accuracy"
-        return f"{self.metric} calls {_figure(share, '.0%')} of {share.n[0]} pairs right{goal}{loss}."
+        lost = f"; taking the pool it names loses {_figure(regret, '.3f')} of accuracy against the best pool"
+        loss = "" if regret.value is None else lost
+        return f"{name} calls {_figure(share, '.0%')} of {share.n[0]} pairs right{goal}{loss}."
 
     def _goal(self, low: float, high: float) -> str:
         reached = "reached" if low >= GOAL else "missed" if high < GOAL else "not settled"
@@ -106,6 +108,7 @@ def prediction(evidence: Evidence) -> dict[str, Any]:
     apart = ranked[0].share.n[0]
     pairs = counted(apart, "pair")
     head = f"Q3: {counted(len(found), 'contest')} of single pools, {pairs} more than two standard errors apart."
+    head += " A distance is right where the nearer of two such pools gives the better accuracy." if apart else ""
     told = [f"Q3: {predictor.sentence}" for predictor in ranked if apart]
     return {
         "goal": GOAL,
@@ -124,7 +127,8 @@ def _unknown(found: Sequence[Contest]) -> list[str]:
 def _not_alike(found: Sequence[Contest]) -> list[str]:
     """Words on pools that differ in more than the pool, the first of them as an example."""
     notes = [f"on {contest.target}, {note}" for contest in found for note in contest.notes]
-    return [f"Q3: {len(notes)} pairs of pools differ in more than the pool: {notes[0]}."] if notes else []
+    differ = f"{counted(len(notes), 'pair')} of pools {one_of(len(notes), 'differs', 'differ')}"
+    return [f"Q3: {differ} in more than the pool: {notes[0]}."] if notes else []
 
 
 def predictors(found: Sequence[Contest]) -> list[Predictor]:

@@ -261,5 +261,12 @@ def _rate_in_words(rate: Rate) -> str:
     source = counted(rate.finished, "finished run") if rate.finished else "measured on noise"
     return (
         f"{rate.method}, {rate.backbone} from {rate.init}: {counted(rate.runs, 'run')}, "
-        f"{1 / rate.seconds_per_sample:,.0f} samples a second ({source})"
+        f"{_speed(rate.seconds_per_sample)} ({source})"
     )
+
+
+def _speed(seconds_per_sample: float) -> str:
+    """Samples a second, or seconds a sample where that is more than one."""
+    if seconds_per_sample > 1:
+        return f"{seconds_per_sample:,.0f} s a sample"
+    return f"{1 / seconds_per_sample:,.0f} samples a second"

@@ -71,7 +71,9 @@ def plan(selection: Selection | str | Path, *, samples: int | str, **options: Un
     """
     from curate.pretraining.spend import resolve
     from curate.pretraining.trainer import Trainer
+    from curate.pretraining.watch import require_watchable
 
+    require_watchable(**options)
     chosen = open_selection(selection)
     settings, execution = resolve(chosen, samples=samples, **options)
     return plan_of(chosen, settings, Trainer(settings, execution))

@@ -14,6 +14,7 @@ from curate.pretraining.optimizers import excluded
 from curate.pretraining.settings import Options, Settings, open_selection
 from curate.pretraining.spend import resolve
 from curate.pretraining.trainer import Trainer
+from curate.pretraining.watch import require_watchable
 from curate.results import Selection
 
 PUBLISHED = ("paper", "code")
@@ -56,6 +57,7 @@ def explain(selection: Selection | str | Path, *, samples: int | str, **options:
 
     Arguments and errors are those of ``pretrain``.
     """
+    require_watchable(**options)
     chosen = open_selection(selection)
     settings, execution = resolve(chosen, samples=samples, **options)
     trainer, recipes = Trainer(settings, execution), load_method(settings.method).RECIPES

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.numerals import counted
 from curate.pretraining.augment.draws import image_hash
 from curate.pretraining.features import features_of
 from curate.pretraining.images import load_images
@@ -28,9 +29,9 @@ from embeddings.encoders.networks import Network
 from embeddings.encoders.torch_encoder import Placement
 from embeddings.errors import SourceError, TooFewImagesError, UsageError
 from embeddings.moments import fold_of
-from embeddings.pipeline import as_store
+from embeddings.pipeline import as_store, listed_store
 from embeddings.progress import Progress
-from embeddings.sources import open_source
+from embeddings.sources import holds_vectors, open_source, parse_address
 
 FROZEN = "lite0"
 NAME = "probe"
@@ -63,20 +64,17 @@ class Probe:
         """Embeds the images with the frozen encoder.
 
         Raises:
-            SourceError: no such source.
-            UsageError: vectors instead of images, or labels of a single class.
-            TooFewImagesError: fewer than LEAST labeled images, or all in one fold.
+            SourceError, UsageError, TooFewImagesError: as ``require_probe``, also for images that cannot be read.
         """
+        require_probe(address)
         device = str(placement.device)
         store = as_store(address, name=NAME, encoder=FROZEN, work=None, device=device, progress=progress)
-        if not store.source:
-            raise UsageError(f"{address} holds vectors; the probe needs images.", hint="Give a labeled image source.")
         kept = _kept(store.rows())
         self._rows = store.rows().take(kept)
         self._source, self._placement, self._progress = open_source(store.source), placement, progress
         self._labels = np.unique(self._rows["label"].to_pylist(), return_inverse=True)[1]
         self._folds = fold_of(self._rows) // 2
-        self._require_enough()
+        _require_enough(address, self._labels, self._folds)
         self.frozen = self._reading(store.vectors()[kept])
 
     def read(self, network: Network, *, size: int, folder: Path) -> Reading:
@@ -107,15 +105,53 @@ class Probe:
         hits = cross_fitted(features, self._labels, self._folds) == self._labels
         return Reading(float(hits.mean()), len(hits))
 
-    def _require_enough(self) -> None:
-        n, folds = len(self._rows), len(np.unique(self._folds))
-        if n < LEAST or folds < 2:
-            raise TooFewImagesError(
-                f"The probe has {n} labeled images in {folds} parts that can be left out; it takes {LEAST} in 2.",
-                hint="Label more images, or leave out the probe.",
-            )
-        if self._labels.max() < 1:
-            raise UsageError("The probe's images have one label only.", hint="Give images of two classes or more.")
+
+def require_probe(address: str) -> None:
+    """Refuses labeled images that no probe can be made of; lists them, reads and embeds none.
+
+    Raises:
+        SourceError: no such source, or nothing in it.
+        UsageError: vectors instead of images, no labels, or labels of a single class.
+        TooFewImagesError: fewer than LEAST labeled images, or all in one fold.
+    """
+    try:
+        store = listed_store(address, name=NAME, encoder=FROZEN)
+    except SourceError as error:
+        raise SourceError(f"The probe's source: {error.message}", hint=error.hint) from error
+    has_images = store.source and store.spec.size if store.facts else not holds_vectors(parse_address(address))
+    if not has_images:
+        raise UsageError(
+            f"{_called(address)} holds vectors; the probe needs images.",
+            hint="Give labeled images: a folder with a sub-folder for each class, or a table.",
+        )
+    rows = store.rows()
+    if rows["label"].null_count == len(rows):
+        raise UsageError(
+            f"{_called(address)}: none of its {len(rows):,} images has a label, and the probe needs labels.",
+            hint="Name their column: probe=SOURCE#label:COLUMN; or leave out the probe.",
+        )
+    rows = rows.take(_kept(rows))
+    _require_enough(address, rows["label"].to_numpy(), fold_of(rows) // 2)
+
+
+def _require_enough(address: str, labels: np.ndarray, folds: np.ndarray) -> None:
+    """Refuses labels [n] in folds int [n] of which no classifier can be fitted and tried."""
+    n, parts = len(labels), len(np.unique(folds))
+    if n < LEAST or parts < 2:
+        raise TooFewImagesError(
+            f"{_called(address)} has {n} labeled images in {counted(parts, 'part')} that can be left out; wanted are "
+            f"{LEAST} in 2.",
+            hint="Label more images, or leave out the probe.",
+        )
+    if len(np.unique(labels)) < 2:
+        raise UsageError(
+            f"{_called(address)} has one label only; wanted are two or more.",
+            hint="Add images of another class, or leave out the probe.",
+        )
+
+
+def _called(address: str) -> str:
+    return f"The probe's source {address!r}"
 
 
 def _kept(rows: pa.Table) -> np.ndarray:

@@ -21,7 +21,7 @@ from curate.pretraining.curves import Curves
 from curate.pretraining.features import features_of
 from curate.pretraining.health import Health, feature_spread, judge, should_stop, weight_norm
 from curate.pretraining.overfitting import by_heart
-from curate.pretraining.probe import TIMES, Probe, Reading
+from curate.pretraining.probe import TIMES, Probe, Reading, require_probe
 from curate.pretraining.schedule import Batch, Schedule
 from curate.pretraining.settings import Options
 from curate.pretraining.supply import FOLDER, TrainingImages
@@ -63,6 +63,16 @@ def resolve_watch(**options: Unpack[Options]) -> Watch:
     return Watch(**{name: value for name, value in options.items() if name in names})  # type: ignore[arg-type]
 
 
+def require_watchable(**options: Unpack[Options]) -> None:
+    """Refuses what a run with these options could not be watched by; where nothing is trained yet.
+
+    Raises:
+        CurateError: as ``resolve_watch`` and ``require_probe``.
+    """
+    if address := resolve_watch(**options).probe:
+        require_probe(address)
+
+
 class Monitor:
     """Looks at a run after each step. In all processes but the first it looks at nothing."""
 
@@ -70,7 +80,7 @@ class Monitor:
         """Makes the probe ready.
 
         Raises:
-            UsageError: its source does not do; see ``Probe``.
+            UsageError: its source does not do; see ``require_probe``.
         """
         self.trainer, self.watch, self.progress = trainer, watch, progress
         self._first = ranks.rank() == 0

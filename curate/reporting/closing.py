@@ -123,9 +123,11 @@ def _noise(examination: Examination) -> str:
     row = _first(examination, [("noise", "slope")])
     if row is None:
         return _why_not(examination)
-    lost = number(_value(examination, row), 1)
-    others = _others(examination, row, decimals=1, unit=" points")
-    return f"every 10% of wrong labels costs the frozen encoder {lost} points{others}"
+    found, others = _figure(examination, *row[:2]) or {}, _others(examination, row, decimals=1, unit=" points")
+    is_open = found["low"] is not None and found["low"] <= 0 <= found["high"]
+    lost = with_interval(found, 1) if is_open else number(found["value"], 1)
+    told = f"every 10% of wrong labels costs the frozen encoder {lost} points"
+    return f"{told}{f': {OPEN}' if is_open else ''}{others}"
 
 
 def _groups(examination: Examination) -> str:

@@ -37,7 +37,8 @@ EXAMINATIONS = {
     ),
     "noise": (
         "Wrong labels",
-        "Accuracy where some training labels are drawn anew; intervals are over test images and such draws together.",
+        "Accuracy where that share of the training labels is wrong, and the slope: points lost per 10% of wrong labels "
+        "(lower is better). Intervals are over test images and draws of wrong labels together.",
     ),
     "groups": ("Groups", "Accuracy by group, and how well the group can be read from the features."),
 }

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from curate.comparison import CONTROL, Comparison, Reading, called
 from curate.eval_report import EvalReport
+from curate.printable import printable
 from curate.reporting.closing import below
 from curate.reporting.examined import Examination, examinations, text_rows, writer
 from curate.reporting.score_lines import finding_lines
@@ -18,7 +19,8 @@ from curate.reporting.summary import summarize
 from curate.reporting.wording import NOTHING, counted, likely, number, percent, signed, span, with_error, with_interval
 from curate.results import FAR, Estimate, Run, Selection, ShiftReport
 
-NAME_WIDTH = 34  # of an encoder in a table
+NAME_WIDTH = 34  # of an encoder or a label in a table
+NAMED = 4  # classes
 SAME_OWN = "random, same own images"  # the row of a method's own control
 ON_TERMINAL = ("linear", "knn")  # of the accuracies
 BETWEEN = 2  # blanks between two columns
@@ -38,6 +40,15 @@ class TextTable(NamedTuple):
     rows: list[list[str]]
     below: tuple[str, ...] = ()  # sentences under it
     kept: int = 0  # columns that every part repeats where the table is too wide; 0: its cells are folded instead
+
+    def printable(self) -> TextTable:
+        """The table as a terminal may show it; titles and headers keep the line breaks that they are laid out with."""
+        return self._replace(
+            title=printable(self.title, breaks=True),
+            header=[printable(name, breaks=True) for name in self.header],
+            rows=[[printable(cell) for cell in row] for row in self.rows],
+            below=tuple(map(printable, self.below)),
+        )
 
     def parts(self, width: int) -> list[TextTable]:
         """The table, or parts of it side by side that are at most so many characters wide where that can be had.
@@ -141,22 +152,23 @@ def matrix_table(reports: Mapping[str, ShiftReport]) -> TextTable:
     """Index and verdict of every pool for every target."""
     pools = dict.fromkeys(pool.name for report in reports.values() for pool in report.pools)
     rows = [[name, *(f"{_half_width(r[name].index)} {r[name].verdict}" for r in reports.values())] for name in pools]
-    return TextTable("Index ±95% of every pool, by target.", ["pool", *reports], rows, kept=1)
+    return TextTable("Index ±95% of every pool, by target.", ["pool", *map(printable, reports)], rows, kept=1)
 
 
 def profile_table(report: ShiftReport) -> TextTable:
     """What one knows of the target by itself."""
     target = report.target
     sizes = target["sizes"]["width"], target["sizes"]["height"]
-    classes = target["classes"] or {}
-    largest = ", ".join(f"{name} {count}" for name, count in list(classes.items())[:4])
+    classes = dict(sorted((target["classes"] or {}).items(), key=lambda held: (-held[1], held[0])))
+    largest = [f"{_class(name)}: {count:,}" for name, count in list(classes.items())[:NAMED]]
+    largest += [f"{len(classes) - NAMED:,} more"] if len(classes) > NAMED else []
     facts = [
         ["images", f"{target['n']:,}"],
         ["not readable", f"{target['errors']:,}"],
         ["exact duplicates", number(target["duplicates"])],
         ["median size", " x ".join(number(s[1], 0) for s in sizes) if all(sizes) else "-"],
         ["gray", percent(target["gray_share"])],
-        ["classes", f"{len(classes)} ({largest})" if classes else "no labels"],
+        ["classes", f"{len(classes):,} ({', '.join(largest)})" if classes else "no labels"],
         ["groups", f"{target['groups']:,}" if target["groups"] else "none"],
         ["effective rank", number(target["effective_rank"], 0)],
         ["half against half", _floor_words(report.floor)],
@@ -243,7 +255,7 @@ def run_table(run: Run) -> TextTable:
         *([["what to do", facts["health"]["remedy"]]] if facts["health"].get("remedy") else []),
         *([["stopped", _stop_words(facts["stopped"])]] if facts.get("stopped") else []),
     ]
-    return TextTable(f"Run {run.path.name}", ["", ""], rows)
+    return TextTable(f"Run {printable(run.path.name)}", ["", ""], rows)
 
 
 def _new_words(diversity: float) -> str:
@@ -278,7 +290,7 @@ def evaluation_table(report: EvalReport) -> TextTable:
         for s in report.scores
     ]
     header = ["set / arm" if many else "arm", *metrics, "against frozen", "worth in labels"]
-    title = "Accuracy on test images" if many else f"{names[0]}: accuracy on test images"
+    title = "Accuracy on test images" if many else f"{printable(names[0])}: accuracy on test images"
     return TextTable(f"{title}\n{HOW_READ}", header, rows, kept=1)
 
 
@@ -293,8 +305,8 @@ def examination_tables(report: EvalReport) -> list[TextTable]:
 def _examination_table(labeled: str, found: Examination) -> TextTable:
     """One examination, the frozen arm's column in every part; below it why figures are missing, and what it says."""
     header, rows = text_rows(found, grouped=True)
-    title = f"{labeled}: {found.title}\n{found.lead}".strip()
-    return TextTable(title, [name.replace(":", ":\n") for name in header], rows, tuple(below(found)), kept=2)
+    title = f"{printable(labeled)}: {found.title}\n{found.lead}".strip()
+    return TextTable(title, [printable(name).replace(":", ":\n") for name in header], rows, tuple(below(found)), kept=2)
 
 
 def _headline(report: ShiftReport) -> list[str]:
@@ -341,6 +353,12 @@ def _versus(reading: Reading, instead: str) -> str:
     if gain is None or gain.value is None or gain.low is None or gain.high is None:
         return instead if instead and reading.index.value is not None else NOTHING
     return f"{signed(gain.value)} ±{number((gain.high - gain.low) / 2, 1)}, {reading.verdict}"
+
+
+def _class(label: str) -> str:
+    """A label of at most 34 characters; one of blanks in quotes."""
+    told = label if label.strip() else f'"{label}"'
+    return told if len(told) <= NAME_WIDTH else f"{told[: NAME_WIDTH - 1]}…"
 
 
 def _short(name: str) -> str:

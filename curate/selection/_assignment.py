@@ -48,7 +48,7 @@ UNIT = 10.0**DECIMALS  # costs are whole numbers of 1e-6, so that sums of them a
 
 def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     """Matches until the ledger is done. Score = squared distance in whitened directions."""
-    frame = Whitening.fit(candidates.pool_sample)
+    frame = Whitening.of_pools(candidates)
     targets, pool = frame.apply(candidates.target_vectors), project(candidates, frame)
     schedule = Schedule.of_targets(candidates, seed)
     search = candidates.search

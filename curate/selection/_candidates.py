@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from embeddings.vectors import Vectors
 BLOCK_ROWS = 4096
 KEY_ROWS = 65_536  # keys that are Python objects at once
 Search = Callable[[np.ndarray, Vectors, int], tuple[np.ndarray, np.ndarray]]  # as ``nearest``
+Found = TypeVar("Found")
 SAMPLE_ROWS = 32_768  # enough for a mean and 64 principal directions, whatever the size of the pools
 
 
@@ -44,6 +45,20 @@ class Candidates:
     report: ShiftReport | None = None  # what `curate score` says of the pools
     search: Search = nearest  # of the nearest candidates; exact unless an index was asked for
     progress: Progress = silent
+    _found: dict[str, Any] = field(init=False, repr=False, default_factory=dict)  # by ``once``
+
+    def asked(self, **wish: Any) -> Candidates:
+        """The same images under another wish (fields from ``target_weights`` on): either knows what the other found."""
+        other = replace(self, **wish)
+        vars(other)["_found"] = self._found
+        return other
+
+    def once(self, name: str, find: Callable[[], Found]) -> Found:
+        """What the candidates' images alone decide, found when first asked for."""
+        if name not in self._found:
+            self._found[name] = find()
+        found: Found = self._found[name]
+        return found
 
     def __len__(self) -> int:
         return len(self.source)
@@ -117,12 +132,20 @@ class Candidates:
                 out[where[start : start + KEY_ROWS]] = hash_bytes(texts)
         return out
 
-    @cached_property
+    @property
     def pool_sample(self) -> np.ndarray:
         """Vectors [s, d] of the pools' candidates, a fixed random sample of at most 32,768: what the pools look like.
 
         Where every pool image is a copy of a target image, the target's own candidates stand in.
         """
+        return self.once("pool sample", self._sampled)
+
+    @property
+    def pool_center(self) -> np.ndarray:
+        """Mean [d] float64 of that sample."""
+        return self.once("pool center", lambda: self.pool_sample.mean(axis=0, dtype=np.float64))
+
+    def _sampled(self) -> np.ndarray:
         rows = np.flatnonzero(self.source > 0)
         rows = rows if len(rows) else np.arange(len(self))
         if len(rows) > SAMPLE_ROWS:

@@ -48,7 +48,7 @@ DECIMALS = 6
 
 def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     """Draws by importance. Score = -(log w + G): lower = drawn earlier."""
-    frame, folds = Whitening.fit(candidates.pool_sample), fold_of(candidates.stores[TARGET].rows())
+    frame, folds = Whitening.of_pools(candidates), fold_of(candidates.stores[TARGET].rows())
     telling = candidates.weights > 0
     fit = cross_fit(
         Side(frame.apply(candidates.target_vectors[telling]), candidates.weights[telling]),

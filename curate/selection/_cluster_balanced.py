@@ -48,7 +48,7 @@ RESAMPLINGS = 3
 def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     """Draws from the clusters until the ledger is done. Score = the random number, in [0, 1)."""
     sample = candidates.pool_sample
-    frame = Whitening.fit(sample).unscaled()
+    frame = Whitening.of_pools(candidates).unscaled()
     levels = fit_levels(frame.apply(sample))
     leaf, numbers = _nearest_leaves(candidates, frame, levels[0]), candidates.draws(seed)
     rows = draw_balanced(leaf, parents_of(levels), numbers, ledger, seed=seed)

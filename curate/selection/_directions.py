@@ -39,6 +39,11 @@ class Whitening:
         real = variances > 1e-9 * variances[-1]  # below: rounding of the vectors
         return cls(mean=mean, axes=vectors * np.where(real, 1 / np.sqrt(np.where(real, variances, 1.0)), 0.0))
 
+    @classmethod
+    def of_pools(cls, candidates: Candidates) -> Whitening:
+        """From what the pools look like."""
+        return candidates.once("whitening", lambda: cls.fit(candidates.pool_sample))
+
     def unscaled(self) -> Whitening:
         """The same directions as they are, all over one number: their total variance is 1."""
         lengths = np.linalg.norm(self.axes, axis=0)

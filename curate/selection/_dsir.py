@@ -37,7 +37,7 @@ DECIMALS = 6
 
 def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     """Draws by importance. Score = -(log w + G): lower = drawn earlier."""
-    frame = Whitening.fit(candidates.pool_sample)
+    frame = Whitening.of_pools(candidates)
     target, sample = frame.apply(candidates.target_vectors), frame.apply(candidates.pool_sample)
     both = np.concatenate([sample, target])
     centers = fit_centers(both, min(MAX_CELLS, max(1, len(both) // IMAGES_PER_CELL)), seed=seed)

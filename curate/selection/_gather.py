@@ -84,7 +84,7 @@ def gather(
     allowed = offered & licensed & (banned_by < 0)
     first = everything.first_copy(allowed)
     asks = everything.first_of_target(banned_by < 0)
-    settings = {"work": work, "progress": progress}
+    settings = {"colors": inputs.colors, "work": work, "progress": progress}
     found = _resembling(everything, allowed & (first == everything.rows), asks, **settings) if near else None
     cause = np.full(len(first), -1) if found is None else found.cause[np.maximum(first, 0)]
     kept = first if found is None else np.where(first < 0, -1, found.kept_for[np.maximum(first, 0)])
@@ -113,11 +113,42 @@ def gather(
     )
 
 
+@dataclass(kw_only=True, eq=False)
+class Gatherer:
+    """Gathers from the same inputs for one wish after the other.
+
+    What was gathered last is kept, for wishes that offer the same images: they may differ in all that is no matter of
+    ``gather``, such as budget and seed.
+    """
+
+    inputs: Inputs
+    work: Path | None = None
+    progress: Progress = silent
+    _last: tuple[object, Gathered] | None = field(init=False, default=None)
+
+    def gathered(self, *, terms: Mapping[str, Terms], licenses: Sequence[str] = (), near: bool = True) -> Gathered:
+        """As ``gather``."""
+        of_each = dict.fromkeys(self.inputs.stores, Terms()) | dict(terms)
+        offer = {name: _offered_by(said) for name, said in of_each.items()}, tuple(licenses), near
+        if self._last is None or self._last[0] != offer:
+            self._last = None  # memory holds one
+            found = gather(
+                self.inputs, terms=terms, licenses=licenses, near=near, work=self.work, progress=self.progress
+            )
+            self._last = offer, found
+        return self._last[1]
+
+
+def _offered_by(said: Terms) -> Terms:
+    """What of a source's terms decides on its candidates."""
+    return Terms(price=said.price, license=said.license, cap=0 if said.cap == 0 else None)
+
+
 class _Everything:
     """Every image of a request in one order: the target's, the pools' by name, the excluded ones."""
 
     def __init__(self, inputs: Inputs, terms: Mapping[str, Terms]) -> None:
-        named = [*inputs.stores.items(), *inputs.excluded]
+        named = inputs.everything
         self.stores = [store for _, store in named]
         self.origin = np.repeat(np.arange(len(named)), [len(store) for store in self.stores])
         self.place = np.concatenate([np.arange(len(store)) for store in self.stores])

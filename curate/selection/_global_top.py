@@ -29,7 +29,7 @@ WARNING = "Drains the few modes that are dense in the pools; sometimes worse tha
 
 def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     """Ranks all candidates by their nearest target image. Score = squared distance in whitened directions."""
-    frame = Whitening.fit(candidates.pool_sample)
+    frame = Whitening.of_pools(candidates)
     counting = np.flatnonzero(candidates.weights)
     distances, owner = _nearest_targets(candidates, frame, frame.apply(candidates.target_vectors)[counting])
     rows = ledger.walk(np.argsort(distances, kind="stable"))

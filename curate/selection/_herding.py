@@ -50,7 +50,7 @@ TILE_ROWS = 2048
 def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     """Takes the best next image until the budget is met or none helps. Score = MMD^2 once it is in; draws nothing."""
     del seed
-    frame = Whitening.fit(candidates.pool_sample)
+    frame = Whitening.of_pools(candidates)
     points, target = project(candidates, frame), frame.apply(candidates.target_vectors)
     sample = EmbeddingStore.from_vectors(frame.apply(candidates.pool_sample))
     kernel = gaussian_mixture(EmbeddingStore.from_vectors(target), sample)

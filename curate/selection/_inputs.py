@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from curate.results import TARGET, ShiftReport, check_pool_names
+from curate.selection._small_pictures import PictureColors
 from embeddings.errors import UsageError
 from embeddings.pipeline import Embeddable
 from embeddings.store import EmbeddingStore, digest_columns
@@ -33,6 +34,16 @@ class Inputs:
     def pools(self) -> dict[str, EmbeddingStore]:
         """The pools' stores, by name."""
         return {name: store for name, store in self.stores.items() if name != TARGET}
+
+    @property
+    def everything(self) -> list[tuple[str, EmbeddingStore]]:
+        """All stores by name: target, pools, what must not be chosen."""
+        return [*self.stores.items(), *self.excluded]
+
+    @cached_property
+    def colors(self) -> PictureColors:
+        """Of the pictures of all these stores: what one search for near duplicates has read, the next need not."""
+        return PictureColors([store for _, store in self.everything])
 
     @property
     def sources(self) -> dict[str, str]:

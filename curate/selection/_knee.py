@@ -63,7 +63,7 @@ def supply_of(candidates: Candidates, choice: Choice, terms: Mapping[str, Terms]
                 own=candidates.own[rows],
                 turn=sum(code == SAME for code in choice.codes),
             ),
-            center=candidates.pool_sample.mean(axis=0, dtype=np.float64),
+            center=candidates.pool_center,
             progress=candidates.progress,
         )
     except TooFewImagesError:

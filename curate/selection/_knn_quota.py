@@ -26,7 +26,7 @@ from curate.selection._turns import Schedule, choice_of, take_turns
 
 def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     """Takes turns until the ledger is done. Score = squared distance in whitened directions."""
-    frame = Whitening.fit(candidates.pool_sample)
+    frame = Whitening.of_pools(candidates)
     targets, pool = frame.apply(candidates.target_vectors), project(candidates, frame)
     schedule = Schedule.of_targets(candidates, seed)
     turns = take_turns(targets, pool, schedule, ledger, search=candidates.search, progress=candidates.progress)

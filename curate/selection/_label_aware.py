@@ -49,7 +49,7 @@ def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
         UsageError: no target image has a label.
     """
     classes = Classes.of(candidates)
-    frame = Whitening.fit(candidates.pool_sample)
+    frame = Whitening.of_pools(candidates)
     found = _assign(candidates, frame, classes)
     numbers = counter_hash(f"{seed}\0{TARGET}\0{name}" for name in classes.names)
     rows = take_in_turns(ledger, found.lists(len(classes.names)), classes.shares, np.argsort(numbers, kind="stable"))

@@ -47,7 +47,7 @@ def nearest_target(candidates: Candidates, rows: np.ndarray) -> tuple[np.ndarray
     Returns:
         Numbers [r] among the target images, and cosines float64 [r] rounded to 1e-6; higher = closer.
     """
-    center = candidates.pool_sample.mean(axis=0, dtype=np.float64)
+    center = candidates.pool_center
     target = _unit(candidates.target_vectors - center)
     near, cosine = np.empty(len(rows), np.int64), np.empty(len(rows))
     for start in range(0, len(rows), BLOCK_ROWS):

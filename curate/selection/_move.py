@@ -51,7 +51,7 @@ DECIMALS = 6
 def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     """Takes the lowest scores. Score = derivative of S, squared embedding units: lower = moves more."""
     del seed
-    frame = _unwhitened(Whitening.fit(candidates.pool_sample))
+    frame = _unwhitened(Whitening.of_pools(candidates))
     start, target = _start(candidates, frame), _target(candidates, frame)
     gradient = Gradient.fit(start, target)
     scores = _scores(candidates, frame, gradient)

@@ -50,6 +50,7 @@ import numpy as np
 
 from curate.selection._kept_parts import NOTHING, KeptParts
 from curate.selection._near_pairs import Images, Limits, NearPairs, Rule, spaced
+from curate.selection._small_pictures import PictureColors
 from embeddings.files import digest_bytes
 from embeddings.progress import Progress, silent
 from embeddings.store import EmbeddingStore
@@ -87,6 +88,7 @@ def near_duplicates(
     *,
     evaluation: np.ndarray,
     checked: np.ndarray | None = None,
+    colors: PictureColors | None = None,
     work: Path | None = None,
     progress: Progress = silent,
 ) -> NearDuplicates:
@@ -98,6 +100,7 @@ def near_duplicates(
         order: rows [c] of the candidates, the ones to be kept first.
         evaluation: rows [e] of the images never to be chosen.
         checked: rows that are no candidates, and are only compared with the evaluation images.
+        colors: of the stores' pictures, shared by one search after the other.
         work: folder where finished parts are kept; None keeps nothing.
         progress: told how many images are settled.
 
@@ -109,7 +112,7 @@ def near_duplicates(
     kept_for, cause = np.arange(len(places[0])), np.full(len(places[0]), -1)
     if not len(order) + len(others):
         return NearDuplicates(kept_for=kept_for, cause=cause)
-    images = Images(stores=stores, origin=places[0][rows], place=places[1][rows])
+    images = Images(stores=stores, origin=places[0][rows], place=places[1][rows], colors=colors)
     parts = KeptParts(work, *_made_of(images, len(order), len(others))) if work is not None else NOTHING
     found, kept, facts = _finished(images, parts) or _made(
         images, len(order), len(others), parts=parts, progress=progress

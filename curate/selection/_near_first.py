@@ -61,7 +61,7 @@ METHOD = "near-first"
 
 def choose(candidates: Candidates, ledger: Ledger, *, seed: int) -> Choice:
     """Takes until the ledger is done. Score = squared distance to the taker, price and gate included; drawn: 0."""
-    frame = Whitening.fit(candidates.pool_sample).unscaled()
+    frame = Whitening.of_pools(candidates).unscaled()
     targets, pool = frame.apply(candidates.target_vectors), project(candidates, frame)
     gate = near_pools(candidates)
     outside = ~candidates.own & ~np.isin(candidates.source, [candidates.names.index(name) for name in gate])

@@ -32,7 +32,7 @@ from scipy import linalg
 from scipy.special import digamma
 from threadpoolctl import threadpool_limits
 
-from curate.selection._small_pictures import SmallPictures
+from curate.selection._small_pictures import PictureColors, SmallPictures
 from embeddings.clusters import fit_centers, nearest_centers
 from embeddings.neighbors import nearest
 from embeddings.progress import Progress, silent
@@ -45,8 +45,7 @@ SAMPLE = 4096  # rows that fix center and directions
 FIT_ROWS = 64  # sampled rows per area
 ASKED = 64  # images of an area that are asked for their neighbors
 NEIGHBORS, FEW = 32, 8
-CHANCE = 0.001
-BLIND = 0.2
+CHANCE, BLIND = 0.001, 0.2
 TILE = 2048
 SLACK = 1e-5  # share of the squared lengths by which a float32 product of 67 terms may be off
 DECIMALS = 6
@@ -85,6 +84,7 @@ class Images:
     stores: Sequence[EmbeddingStore]
     origin: np.ndarray  # [n] int64, number of the store
     place: np.ndarray  # [n] int64, row in it
+    colors: PictureColors | None = None  # of the stores, as far as other searches have read them
 
     def __len__(self) -> int:
         return len(self.origin)
@@ -120,7 +120,7 @@ class Images:
     @cached_property
     def pictures(self) -> SmallPictures:
         """What they look like, as far as they can be read."""
-        return SmallPictures(self.stores)
+        return SmallPictures(self.stores, self.colors)
 
     def places(self, rows: np.ndarray) -> list[tuple[int, int]]:
         """Store and row in it of some images."""

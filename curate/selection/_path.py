@@ -7,6 +7,7 @@ with and without FAISS.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,20 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from curate.results import Selection, ShiftReport
+from curate.results import TARGET, Selection, ShiftReport
 from curate.scoring import score
 from curate.selection._candidates import Candidates, Choice
 from curate.selection._composition import composition
 from curate.selection._folder import find_selection
-from curate.selection._gather import Gathered, gather
+from curate.selection._gather import Gathered, Gatherer
 from curate.selection._inputs import Inputs
 from curate.selection._knee import Supply, cut, is_far, supply_of
 from curate.selection._ledger import SLACK, Ledger
 from curate.selection._limits import open_ledger, weights_of
 from curate.selection._manifest import build_manifest
 from curate.selection._methods import find_method
-from curate.terms import Budget, Terms
-from embeddings.approximate import IndexSearch
+from curate.terms import Budget, Terms, parse_weights
+from embeddings.approximate import VARIABLE, IndexSearch
 from embeddings.errors import UsageError
 from embeddings.neighbors import nearest
 
@@ -46,6 +47,36 @@ class Wish:
     near_duplicates: bool = True  # whether they go
     index: str = ""  # of FAISS, to search by; "" searches exactly
     seed: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        budget: int | np.integer[Any] | str | Budget,
+        include_target: bool = True,
+        terms: Mapping[str, Terms] | None = None,
+        weights: Mapping[str, float] | None = None,
+        past_knee: bool = False,
+        near_duplicates: bool = True,
+        seed: int = 0,
+    ) -> Wish:
+        """From arguments of ``select``, and the index that the environment names.
+
+        Raises:
+            UsageError, UnknownNameError: as ``select``.
+        """
+        terms = dict(terms or {})
+        if not include_target:
+            terms[TARGET] = replace(terms.get(TARGET, Terms()), cap=0, floor=0)
+        return cls(
+            budget=Budget.of(budget),
+            terms=terms,
+            weights=parse_weights(weights or {}),
+            past_knee=past_knee,
+            near_duplicates=near_duplicates,
+            index=os.environ.get(VARIABLE, "").strip(),
+            seed=int(seed),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """What was asked for, as JSON."""
@@ -68,10 +99,19 @@ class Wish:
 class Selector:
     """Opened stores and what is asked of them; selects by any method, on the same candidates."""
 
-    inputs: Inputs
+    gatherer: Gatherer
     wish: Wish
     settings: Mapping[str, Any]  # of everything that may have to embed a source
     given: ShiftReport | None = None
+
+    @property
+    def inputs(self) -> Inputs:
+        """What is selected from."""
+        return self.gatherer.inputs
+
+    def asking(self, wish: Wish) -> Selector:
+        """Selects from the same inputs by another wish; what both wishes need is found once."""
+        return replace(self, wish=wish)
 
     @cached_property
     def report(self) -> ShiftReport:
@@ -96,25 +136,18 @@ class Selector:
         Raises:
             UsageError: every target image is excluded, or the budget is above all candidates.
         """
-        gathered = gather(
-            self.inputs,
-            terms=self.wish.terms,
-            licenses=self.wish.budget.licenses,
-            near=self.wish.near_duplicates,
-            work=self.settings["work"],
-            progress=self.settings["progress"],
-        )
+        wish = self.wish
+        gathered = self.gatherer.gathered(terms=wish.terms, licenses=wish.budget.licenses, near=wish.near_duplicates)
         candidates = gathered.candidates
         if not len(candidates.queries):
             raise UsageError(
                 "Every image of the target is excluded: nothing is left to select for.",
                 hint="Give the target's training part as --target, its test part as --exclude.",
             )
-        _require_enough(gathered, self.wish.budget.images)
-        candidates = replace(
-            candidates,
-            target_weights=weights_of(self.inputs.target, candidates.queries, self.wish.weights),
-            far=self.wish.budget.far,
+        _require_enough(gathered, wish.budget.images)
+        candidates = candidates.asked(
+            target_weights=weights_of(self.inputs.target, candidates.queries, wish.weights),
+            far=wish.budget.far,
             start=self.inputs.start,
             search=self._index or nearest,
             progress=self.settings["progress"],
@@ -156,7 +189,7 @@ class Selector:
 
     def candidates_for(self, method: str) -> Candidates:
         """The candidates, with the report where the method goes by it."""
-        return replace(self.gathered.candidates, report=self.report_for(method))
+        return self.gathered.candidates.asked(report=self.report_for(method))
 
 
 def choose(candidates: Candidates, method: str, wish: Wish) -> tuple[Choice, Ledger]:

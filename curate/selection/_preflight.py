@@ -13,24 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from curate.results import TARGET
 from curate.selection._candidates import Candidates
 from curate.selection._limits import are_licensed, licenses_of, open_ledger, prices_of, weights_of
 from curate.selection._methods import find_method
 from curate.terms import LARGEST, Budget, Terms
-from embeddings import files
 from embeddings.errors import UnknownNameError, UsageError
-from embeddings.moments_file import is_moments_file
-from embeddings.pipeline import Embeddable, as_store
-from embeddings.pipeline.shards import CLAIM, STORE
-from embeddings.sources import holds_vectors, open_source, parse_address
-from embeddings.sources.vectors import VectorSource
-from embeddings.spec import EncoderSpec
-from embeddings.store import ROWS, EmbeddingStore
-
-_NO_ENCODER = EncoderSpec(name="listing", dim=0, size=0, preprocessing="none", weights="")
+from embeddings.pipeline import Embeddable, listed_store
+from embeddings.sources import parse_address
+from embeddings.store import EmbeddingStore
 
 
 def require_possible(
@@ -59,11 +51,12 @@ def require_possible(
         UnknownNameError: a weight for a label, or terms for a source, that is not there.
         SourceError: a source that is not there, or a column of prices that is not.
     """
+    stores = {TARGET: listed_store(target, name=TARGET)}
+    stores |= {name: listed_store(pools[name], name=name) for name in sorted(pools)}
+    for thing in exclude:
+        listed_store(thing, name="exclude")
     if not pools:
         raise UsageError("No pool to select from.", hint="Give at least one: --pool NAME=SOURCE.")
-    stores = {TARGET: _listed(target, TARGET)} | {name: _listed(pools[name], name) for name in sorted(pools)}
-    for thing in exclude:
-        _listed(thing, "exclude")
     terms = dict(terms or {})
     for name in terms:
         if name not in stores:
@@ -74,22 +67,6 @@ def require_possible(
     if not any(_in_tiles(thing) for thing in (target, *pools.values())):
         _require_enough(candidates, budget)
         open_ledger(candidates, _without_bytes(budget), terms)
-
-
-def _listed(thing: Embeddable, name: str) -> EmbeddingStore:
-    """A store with the rows of a source as far as its listing knows them, and vectors of no dimension."""
-    if not isinstance(thing, str | Path):
-        return as_store(thing, name=name, encoder=None)
-    address = parse_address(str(thing))
-    place = Path(files.absolute(address.path))
-    if is_moments_file(place) or any((place / mark).is_file() for mark in (STORE, CLAIM)):
-        return as_store(thing, name=name, encoder=None)  # or refused, with the reason
-    source = VectorSource(address) if holds_vectors(address) else open_source(address)
-    images = source.listing().images
-    known = {name: images[name] for name in ("key", "uri", "label", "group", "meta")}
-    columns = [known.get(field.name, pa.nulls(len(images), field.type)) for field in ROWS]
-    rows = pa.table(columns, schema=ROWS)
-    return EmbeddingStore(spec=_NO_ENCODER, rows=rows, vectors=np.zeros((len(images), 0), np.float32))
 
 
 def _in_tiles(thing: Embeddable) -> bool:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from curate.results import TARGET, Selection, ShiftReport
+from curate.results import Selection, ShiftReport
+from curate.selection._gather import Gatherer
 from curate.selection._inputs import open_inputs
 from curate.selection._methods import find_method
 from curate.selection._path import Selector, Wish
-from curate.terms import Budget, Terms, parse_weights
-from embeddings.approximate import VARIABLE
+from curate.terms import Budget, Terms
 from embeddings.pipeline import Embeddable, as_store
 from embeddings.progress import Progress, silent
 
@@ -128,17 +126,15 @@ def open_selector(  # noqa: PLR0913 - as ``select``
     """
     settings: dict[str, Any] = {"encoder": encoder, "device": device, "workers": workers, "progress": progress}
     settings["work"] = None if work is None else Path(work)
-    terms = dict(terms or {})
-    if not include_target:
-        terms[TARGET] = replace(terms.get(TARGET, Terms()), cap=0, floor=0)
-    wish = Wish(
-        budget=Budget.of(budget),
+    wish = Wish.of(
+        budget=budget,
+        include_target=include_target,
         terms=terms,
-        weights=parse_weights(weights or {}),
+        weights=weights,
         past_knee=past_knee,
         near_duplicates=near_duplicates,
-        index=os.environ.get(VARIABLE, "").strip(),
-        seed=int(seed),
+        seed=seed,
     )
     inputs = open_inputs(target, pools, exclude, start, opener=partial(as_store, **settings))
-    return Selector(inputs=inputs, wish=wish, settings=settings, given=report)
+    gatherer = Gatherer(inputs=inputs, work=settings["work"], progress=progress)
+    return Selector(gatherer=gatherer, wish=wish, settings=settings, given=report)

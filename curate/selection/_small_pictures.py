@@ -37,16 +37,57 @@ PAIRS = 8192  # compared at once
 Place = tuple[int, int]  # number of the store, row in it
 
 
-class SmallPictures:
+class PictureColors:
     """Colors of the pictures of some stores, read from their sources when first asked for.
 
-    Memory: two bytes for every row of the stores, and the pictures remembered.
+    One search of these stores after the other may ask. Memory: the pictures remembered.
     """
 
     def __init__(self, stores: Sequence[EmbeddingStore]) -> None:
         self._stores = stores
         self._sources = [_open(store) for store in stores]
         self._known: dict[Place, np.ndarray | None] = {}
+
+    @property
+    def opened(self) -> list[bool]:
+        """Whether the pictures of each store can be had."""
+        return [source is not None for source in self._sources]
+
+    def of(self, places: set[Place]) -> Mapping[Place, np.ndarray | None]:
+        """Colors of these pictures at least; None for those that cannot be had."""
+        missing = sorted(places - self._known.keys())
+        if len(self._known) + len(missing) > KEPT:
+            self._known = {place: self._known[place] for place in places & self._known.keys()}
+        with ThreadPoolExecutor() as threads:
+            self._known.update(zip(missing, threads.map(self.read, missing), strict=True))
+        return self._known
+
+    def forget_lost(self) -> None:
+        """Asks again for what could not be had so far."""
+        self._known = {place: found for place, found in self._known.items() if found is not None}
+
+    def read(self, place: Place) -> np.ndarray | None:
+        """Colors of a picture as it is now; None if it cannot be had."""
+        store, row = self._stores[place[0]], place[1]
+        source, rows = self._sources[place[0]], store.rows()
+        if source is None:
+            return None
+        try:
+            return colors(load_image(source, rows["uri"][row].as_py(), sha256=rows["sha256"][row].as_py()))
+        except (CurateError, OSError):
+            return None
+
+
+class SmallPictures:
+    """The pictures that one search among some stores asks for, and which of them could be had.
+
+    Memory: two bytes for every row of the stores, and the pictures remembered.
+    """
+
+    def __init__(self, stores: Sequence[EmbeddingStore], shared: PictureColors | None = None) -> None:
+        """Of some stores; what earlier searches of them have read is shared."""
+        self._colors = shared or PictureColors(stores)
+        self._colors.forget_lost()
         self._had = _Marks([len(store) for store in stores])
         self._lost = _Marks([len(store) for store in stores])
 
@@ -58,7 +99,7 @@ class SmallPictures:
     @property
     def opened(self) -> list[bool]:
         """Whether the pictures of each store can be had."""
-        return [source is not None for source in self._sources]
+        return self._colors.opened
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Store and row [p, 2] int64 of the pictures that could be had so far, and of those that could not."""
@@ -72,45 +113,32 @@ class SmallPictures:
 
     def is_back(self, known: Mapping[str, np.ndarray]) -> bool:
         """Whether a picture that could not be had then can be had now."""
-        return any(self._read((store, row)) is not None for store, row in known["lost"].tolist())
+        return any(self._colors.read((store, row)) is not None for store, row in known["lost"].tolist())
 
     def __bool__(self) -> bool:
         """Whether any picture can be had."""
-        return any(source is not None for source in self._sources)
+        return any(self.opened)
 
     def contrast(self, first: Sequence[Place], second: Sequence[Place]) -> np.ndarray:
         """Contrast [p] float64 of pairs of pictures, in levels; NaN where one of them cannot be had."""
         found = np.full(len(first), np.nan)
         for start in range(0, len(first), PAIRS):
             pairs = list(zip(first[start : start + PAIRS], second[start : start + PAIRS], strict=True))
-            self._load({place for pair in pairs for place in pair})
+            known = self._asked({place for pair in pairs for place in pair})
             for number, (a, b) in enumerate(pairs, start):
-                x, y = self._known[a], self._known[b]
+                x, y = known[a], known[b]
                 if x is not None and y is not None:
                     found[number] = contrast(x, y)
         return found
 
-    def _load(self, places: set[Place]) -> None:
-        missing = sorted(places - self._known.keys())
-        if len(self._known) + len(missing) > KEPT:
-            self._known = {place: self._known[place] for place in places & self._known.keys()}
-        with ThreadPoolExecutor() as threads:
-            self._known.update(zip(missing, threads.map(self._read, missing), strict=True))
-        had = np.array([self._known[place] is not None for place in missing], bool)
-        open_ = np.array([self._sources[number] is not None for number, _ in missing], bool)
-        asked = np.array(missing, np.int64).reshape(-1, 2)
-        self._had.add(asked[had])
-        self._lost.add(asked[~had & open_])
-
-    def _read(self, place: Place) -> np.ndarray | None:
-        store, row = self._stores[place[0]], place[1]
-        source, rows = self._sources[place[0]], store.rows()
-        if source is None:
-            return None
-        try:
-            return colors(load_image(source, rows["uri"][row].as_py(), sha256=rows["sha256"][row].as_py()))
-        except (CurateError, OSError):
-            return None
+    def _asked(self, places: set[Place]) -> Mapping[Place, np.ndarray | None]:
+        """Colors of these pictures, marked as had or lost whether or not another search read them first."""
+        known, asked = self._colors.of(places), sorted(places)
+        rows = np.array(asked, np.int64).reshape(-1, 2)
+        had = np.array([known[place] is not None for place in asked], bool)
+        self._had.add(rows[had])
+        self._lost.add(rows[~had & np.array(self.opened)[rows[:, 0]]])
+        return known
 
 
 def colors(picture: Image.Image) -> np.ndarray:

@@ -119,7 +119,7 @@ class Trial:
         return Pick(rows=np.sort(ledger.taken))
 
     def _candidates_for(self, method: str) -> Candidates:
-        return replace(self.candidates, report=find_method(method).report_from(lambda: self.report))
+        return self.candidates.asked(report=find_method(method).report_from(lambda: self.report))
 
     def images(self, rows: np.ndarray) -> EmbeddingStore:
         """The store of some candidates [r], ascending; in memory."""

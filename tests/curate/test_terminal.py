@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from curate import terminal
-from curate.reporting.text import TextTable
+from curate.reporting.text import TextTable, profile_table
+from curate.results import Estimate
 from curate.terminal import LONGEST_BAR, SHORTEST_BAR, fit_line, shown_progress
+from embeddings.errors import UsageError
 
 NOTE = "68 images/s, 82% of the time waiting for encode"
 LINE = {"name": "embed target", "count": "96/150", "left": "0:00:02", "note": NOTE}
@@ -66,6 +69,43 @@ def test_bars_are_drawn_on_one_line_each_and_nothing_is_cut(width):
 def test_what_is_piped_is_as_wide_as_columns_says(monkeypatch, columns, width):
     monkeypatch.setenv("COLUMNS", columns)
     assert terminal.result_console().width == width
+
+
+ODD = "two\nlines \x1b[31mred\x1b[0m \u202eback\udcff tab\t"
+SHOWN = r"two\nlines \x1b[31mred\x1b[0m \u202eback\udcff tab\t"
+
+
+def test_what_others_wrote_moves_no_cursor_and_breaks_no_line(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    terminal.print_lines([f"label {ODD}"])
+    table = TextTable("Labels\nbelow", ["label", "number:\nn"], [[ODD, "1"]], below=(ODD,), kept=1)
+    terminal.print_rows(table)
+    out = capsys.readouterr().out
+    assert out.count(SHOWN.partition(r"\n")[2]) == 3  # line, cell and sentence; never twice escaped
+    assert [line.split()[:2] for line in out.splitlines()[:3]] == [["label", r"two\nlines"], ["Labels"], ["below"]]
+    assert out.splitlines()[5].startswith(f"{SHOWN}  ")  # below a title and a header of two lines
+    assert not set(out) & set("\x1b\t\u202e\udcff")
+
+
+def test_a_profile_tells_classes_apart_from_their_counts():
+    held = {"7": 37, " ": 28, "x" * 40: 20, "two\nlines": 41, "3.50": 57, "z": 1}
+    facts = {"n": 184, "errors": 0, "duplicates": 0, "sizes": {"width": None, "height": None}, "gray_share": 0.0}
+    facts |= {"classes": held, "groups": 0, "effective_rank": 3.0, "carries": []}
+    rows = dict(profile_table(SimpleNamespace(target=facts, floor=Estimate(value=None, reason="few"))).printable().rows)
+    assert rows["classes"] == '6 (3.50: 57, two\\nlines: 41, 7: 37, " ": 28, 2 more)'
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_and_errors_show_controls_escaped(is_terminal, capsys):
+    console = Console(width=160, file=io.StringIO(), force_terminal=is_terminal, color_system=None)
+    with shown_progress(console, quiet=False) as progress:
+        progress(f"embed {ODD}", 3, 3, ODD)
+        progress("plan", 0, 0, f"reason {ODD}")
+    shown = console.file.getvalue()
+    assert (f"embed {SHOWN}" in shown, f"reason {SHOWN}" in shown) == (True, True)
+    assert "\x1b[31m" not in shown
+    terminal.print_error(UsageError(f"no {ODD}", hint=f"not {ODD}"), as_json=False)
+    assert capsys.readouterr().err.splitlines() == [f"error: no {SHOWN}", f"not {SHOWN}"]
 
 
 def test_facts_stand_beside_their_names(capsys, monkeypatch):

@@ -140,7 +140,12 @@ def test_contests_are_read_from_a_study(tmp_path):
     said = prediction(evidence)
     shares = {p["metric"]: p["share"]["value"] for p in said["predictors"]}
     assert shares == {"index": 1, "frechet": 1, "precision": 1, "far_off": 0, "size": 0, "random": 0.5}
-    assert said["lines"][0] == "Q3: 1 contest of single pools, 3 pairs more than two standard errors apart."
+    assert said["lines"][0] == (
+        "Q3: 1 contest of single pools, 3 pairs more than two standard errors apart. "
+        "A distance is right where the nearer of two such pools gives the better accuracy."
+    )
+    ends = {line.removeprefix("Q3: ").partition(" calls ")[0] for line in said["lines"][1:]}
+    assert ends == {"index", "frechet", "precision", "far off", "the number of images", "a coin"}
     json.dumps(said, allow_nan=False)
 
 
@@ -150,7 +155,7 @@ def test_a_pool_that_had_fewer_images_to_give_is_told(tmp_path):
     said = prediction(Evidence(targets=(TargetResults.open("mine", folder, cells),), protocol=Protocol()))
     note = "near and far: their selections hold 500 and 300 images"
     assert said["contests"][0]["notes"] == [note]
-    assert said["lines"][1] == f"Q3: 1 pairs of pools differ in more than the pool: on mine, {note}."
+    assert said["lines"][1] == f"Q3: 1 pair of pools differs in more than the pool: on mine, {note}."
 
 
 def test_with_one_seed_no_pair_is_called_and_this_is_told(tmp_path):

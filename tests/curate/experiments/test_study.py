@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -66,6 +67,26 @@ def test_a_wish_that_the_sources_cannot_carry_is_refused_before_anything_is_embe
     assert not (tmp_path / "out").exists()
 
 
+def test_a_probe_is_relative_to_the_file_and_refused_before_anything_is_embedded(file_of_arms, tmp_path, image_folder):
+    def asked(probe):
+        config = file_of_arms(("a", "random", 80))
+        return study(replace(config, arms=(replace(config.arms[0], set=(f"probe={probe}",)),)), tmp_path)
+
+    wrong = asked("absent")
+    for ask in (wrong.plan, lambda: wrong.execute(work=tmp_path / "work")):
+        with pytest.raises(ConfigError, match=f"Arm 'a': The probe's source: No folder or file at '{tmp_path}/absent'"):
+            ask()
+    assert not (tmp_path / "work").exists()
+    assert not (tmp_path / "out").exists()
+    study(wrong.config, tmp_path, until="select").plan()  # no run is watched
+    found = asked("mine#label:label")
+    found.plan()
+    (cell,) = found.cells
+    assert found.targets["target"].arguments(cell, ".")["knobs"] == [f"probe={tmp_path}/mine#label:label"]
+    (told,) = found.plan()["arms"]
+    assert told["set"] == ("probe=mine#label:label",)
+
+
 def test_steps_are_named_in_one_place_and_nothing_public_is_taken_for_a_test():
     assert cli.studies.Step is _study.Step is steps.Step
     assert _study.STEPS == get_args(steps.Step) == ("score", "select", "pretrain", "evaluate")
@@ -116,7 +137,7 @@ def test_a_dry_run_tells_what_every_arm_takes_and_what_is_done(file_of_arms, tmp
         "  near: near-first, simclr from scratch, C = 80, 60 min of training",
         "  chance: random, simclr from scratch, C = 80, 60 min of training",
         "2 runs, 160 samples: 2.0 h of training. The longest run is near, 60 min.",
-        "  simclr, tiny-resnet@32 from scratch: 2 runs, 0 samples a second (measured on noise)",
+        "  simclr, tiny-resnet@32 from scratch: 2 runs, 45 s a sample (measured on noise)",
         "Nothing was done (--dry-run).",
     ]
     assert measured == ["cpu"]

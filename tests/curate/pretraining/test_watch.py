@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from curate.pretraining import features, loop, pretrain, trackers, watch
+from curate.pretraining import explain, features, loop, plan, pretrain, probe, trackers, watch
 from curate.pretraining.curves import read_curves
 from curate.pretraining.measure import Cost
 from curate.pretraining.methods import default_recipe
@@ -21,6 +21,7 @@ from embeddings.encoders.torch_encoder import Placement
 from embeddings.errors import (
     CorruptError,
     MissingExtraError,
+    SourceError,
     TooFewImagesError,
     TrainingError,
     UnknownNameError,
@@ -133,14 +134,24 @@ def test_progress_shows_the_probe_beside_the_frozen_encoder(selection, labeled, 
     assert any("probe" in note and "frozen 100.0%" in note for note in notes)
 
 
-def test_probes_that_cannot_be_are_refused_before_anything_is_written(selection, image_folder, pictures, tmp_path):
+def test_probes_that_cannot_be_are_refused_before_anything_is_embedded(
+    selection, image_folder, pictures, tmp_path, monkeypatch
+):
     alike = image_folder({f"a/{name.replace('/', '-')}": data for name, data in pictures(24).items()}, "alike")
     few = image_folder(pictures(12), "few")
-    for source, error, words in ((alike, UsageError, "one label only"), (few, TooFewImagesError, "12 labeled")):
+    flat = image_folder({name.rpartition("/")[2]: data for name, data in pictures(24).items()}, "flat")
+    monkeypatch.setattr(probe, "as_store", lambda *_, **__: pytest.fail("embedded"))
+    for source, error, words in (
+        (alike, UsageError, "one label only"),
+        (few, TooFewImagesError, "12 labeled images in"),
+        (flat, UsageError, "none of its 24 images has a label"),
+        (tmp_path / "absent", SourceError, "The probe's source: No folder or file"),
+    ):
         with pytest.raises(error, match=words):
             run(selection, tmp_path / "run", probe=str(source))
-    with pytest.raises(UsageError):
-        run(selection, tmp_path / "run", probe=str(tmp_path / "absent"))
+        for ask in (plan, explain):
+            with pytest.raises(error, match=words):
+                ask(selection, samples=48, probe=str(source))
     assert not (tmp_path / "run").exists()
 
 

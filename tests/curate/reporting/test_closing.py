@@ -150,6 +150,13 @@ def test_a_reason_that_the_sentence_tells_is_not_told_twice() -> None:
     assert len(below(more)) == 2
 
 
+def test_what_wrong_labels_cost_is_not_told_as_sure_inside_the_noise() -> None:
+    public, untrained = frozen_scores()
+    (table,) = examination_tables(eval_report([replace(public, findings=(finding(SLOPE, 0.01),)), untrained]))
+    told = "Every 10% of wrong labels costs the frozen encoder 0.0 (0.0 to 0.0) points"
+    assert table.below == (f"{told}: not settled, the interval holding zero.",)
+
+
 def test_it_stands_under_the_table_on_every_surface() -> None:
     public, untrained = frozen_scores()
     report = eval_report([replace(public, findings=(finding(SLOPE, 2.0),)), untrained])

@@ -8,7 +8,7 @@ from PIL import Image
 from selection_data import labeled, make_store, make_world, near_modes
 
 import curate.selection._candidates as candidates
-import curate.selection._path as path
+import curate.selection._gather as gather
 from curate.results import Selection
 from curate.selection import select
 from curate.terms import Terms
@@ -165,7 +165,7 @@ def test_the_nearest_target_image_and_its_cosine_are_those_of_a_plain_search(wor
 def test_a_selection_is_read_back_instead_of_made_again(world, tmp_path, monkeypatch):
     first = pick(world, out=tmp_path / "a", exclude=world.exclude)
     stamp = (tmp_path / "a" / "selection.json").stat().st_mtime_ns
-    monkeypatch.setattr(path, "gather", None)  # would fail if it were called
+    monkeypatch.setattr(gather, "gather", None)  # would fail if it were called
     again = pick(world, out=tmp_path / "a", exclude=world.exclude)
     assert again.rows().equals(first.rows())
     assert again.facts == first.facts
