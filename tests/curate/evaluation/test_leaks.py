@@ -16,7 +16,6 @@ from curate.evaluation import _leaks, evaluate, verdicts
 from curate.evaluation._images import Embedding, LabeledImages
 from curate.evaluation._leaks import FEW, HALF, MANY, NEIGHBORS, check_leaks, clump_share, twins
 from curate.evaluation._split import split_labeled
-from curate.evaluation.arms import _Bench
 from embeddings.errors import SourceError, UsageError
 
 SCENES, SHOTS = 40, 10
@@ -74,7 +73,7 @@ def burst(folder):
 def seen(thing, folder: Path, **settings):
     embedding = Embedding(work=folder / "work", device="cpu")
     images = LabeledImages.of("set", thing, embedding, "lite0@32", **settings)
-    return images, split_labeled(images.rows, images.n_train)
+    return images, split_labeled(images.rows, images.n_train, grouped_by=images.grouped_by)
 
 
 def test_shots_of_one_scene_are_refused(burst, folder):
@@ -90,8 +89,7 @@ def test_shots_of_one_scene_are_refused(burst, folder):
 def test_split_by_keeps_scenes_together(burst, folder):
     images, split = seen(burst, folder, split_by="scene")
     assert check_leaks(images, split) == {"near_duplicates_in_train": 0}
-    told = _Bench._how(SimpleNamespace(images=images), SimpleNamespace(split=split))
-    assert told == {"how": "70% of the images train, by scene"}
+    assert split.facts["how"] == "70% of the images train, by scene"
     scenes = np.array(images.rows["group"].to_pylist())
     assert not set(scenes[split.train]) & set(scenes[split.test])
     assert len(set(scenes)) == SCENES
