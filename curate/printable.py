@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # Controls (C0, C1), separators of lines, what reorders the text around it, and bytes that are no UTF-8.
-_ACTIVE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_ACTIVE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str, *, breaks: bool = False) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from embeddings import retries
-from embeddings.errors import MissingExtraError, SourceError, StorageError, install_command
+from embeddings.errors import MissingExtraError, SourceError, StorageError, install_command, one_line
 
 READERS = 16  # questions under way at once: each one mostly waits
 READ_AHEAD = 1 << 20
@@ -52,11 +52,11 @@ def connect(url: str) -> tuple[Any, str]:
         if isinstance(error, ImportError) and protocol in _EXTRAS:
             extra = _EXTRAS[protocol]
             raise MissingExtraError(
-                f"{protocol}:// needs a package that is not installed: {error}",
+                f"{protocol}:// needs a package that is not installed: {one_line(error)}",
                 hint=install_command(extra),
             ) from None
         raise SourceError(
-            f"Cannot open {url!r}: {error}", hint="Install the file system's package, or copy the data here."
+            f"Cannot open {url!r}: {one_line(error)}", hint="Install the file system's package, or copy the data here."
         ) from None
     return filesystem, path
 

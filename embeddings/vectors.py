@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings.errors import CorruptError
+from embeddings.errors import CorruptError, one_line
 
 AGAIN = "Open it again if it was embedded anew meanwhile; else embed the source again: what is whole is kept."
 
@@ -105,5 +105,5 @@ def load_array(path: Path) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise CorruptError(f"{path} does not read back ({error}).", hint=AGAIN) from None
+        raise CorruptError(f"{path} does not read back ({one_line(error)}).", hint=AGAIN) from None
     return array

@@ -240,15 +240,18 @@ def _passed_over(chosen: Selection, key: str) -> list[str]:
 
 @contextmanager
 def _sources_first(addresses: Sequence[str]) -> Iterator[None]:
-    """Where something else is missing or wrong, a source that is not there is told instead: the worse mistake."""
+    """Where something else is missing or wrong, a source that is not on this disk is told instead: it is worse."""
     from curate.terms import split_terms
-    from embeddings.pipeline import listed_store
+    from embeddings import files
+    from embeddings.sources import kind_of, parse_address
 
     try:
         yield
     except UsageError:
         for address in filter(None, addresses):
-            listed_store(split_terms(address)[0], name=address)
+            path = parse_address(split_terms(address)[0]).path
+            if not files.is_remote(path) and not files.exists(path):
+                kind_of(path)  # refuses it, but for patterns and names
         raise
 
 

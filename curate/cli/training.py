@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from curate.cli.application import Encoder, Sources, app, refuse_foreign, require_out
+from curate.printable import printable
 from curate.session import Session, Shared, open_session, parse_named
 
 
@@ -105,7 +106,7 @@ def augmentations(
     document = {"schema": "curate.augmentations/1", "sets": [audit.to_json() for audit in audits]}
     if out is not None:
         files.write_json(out / "augmentations.json", document)
-    tables = [TextTable(f"Labels of {audit.name}", audit.header(), audit.rows()) for audit in audits]
+    tables = [TextTable(f"Labels of {printable(audit.name)}", audit.header(), audit.rows()) for audit in audits]
     session.show(document, [line for audit in audits for line in audit.lines()], tables)
 
 

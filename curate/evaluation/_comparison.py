@@ -14,10 +14,10 @@ import numpy as np
 
 from curate.evaluation._intervals import Measured, Resamples, accuracy
 from curate.evaluation._kept import Memory, NoMemory
-from curate.evaluation._knn import KNN
+from curate.evaluation._knn import knn_probe, knn_probes
 from curate.evaluation._label_equivalents import Curve, Fit, Lesson, joint_curve, joint_sizes, label_equivalents
-from curate.evaluation._linear import LINEAR, fitted, standardized
-from curate.evaluation._probe import Probe, fit_parts
+from curate.evaluation._linear import fitted, linear_probe, linear_probes, standardized
+from curate.evaluation._probe import Probe
 from curate.evaluation._scores import balanced_accuracy, calibrated_error, calibration_error, centered, macro_f1
 from curate.evaluation._split import Split
 from curate.results import Estimate
@@ -31,7 +31,8 @@ UNITS = {
     "knn_balanced": "class-balanced k-NN accuracy",
 }
 ECE = "linear_ece"  # lower is better, and no share of images
-PROBES = {"linear": LINEAR, "knn": KNN}
+PROBES = {"linear": linear_probe, "knn": knn_probe}
+PROBES_OF_FOLDS = {"linear": linear_probes, "knn": knn_probes}
 
 # The linear head on other features [k, d] of the test images ``at`` int64 [k], positions in the test part ->
 # probabilities [k, C]
@@ -89,10 +90,7 @@ class Comparison:
 
     def probe(self, features: np.ndarray) -> Probed:
         """Fits both probes on features [n, d] and measures them."""
-        labels, n_classes = self.split.labels, self.split.n_classes
-        probes = {
-            name: fit_parts(method, features, labels, self.split.parts, n_classes) for name, method in PROBES.items()
-        }
+        n_classes, probes = self.split.n_classes, self._probes(features)
 
         def classify(features: np.ndarray, at: np.ndarray) -> np.ndarray:
             found = np.zeros((len(features), n_classes))
@@ -106,6 +104,14 @@ class Comparison:
             {name: _chosen(found) for name, found in probes.items()},
             classify,
         )
+
+    def _probes(self, features: np.ndarray) -> dict[str, list[Probe]]:
+        """Both probes of every part."""
+        split, labels, n_classes = self.split, self.split.labels, self.split.n_classes
+        if split.folds:
+            return {n: fit(features, labels, split.folds, n_classes=n_classes) for n, fit in PROBES_OF_FOLDS.items()}
+        data = features[split.train], labels[split.train], features[split.test]
+        return {name: [fit(*data, split.held_out, n_classes=n_classes)] for name, fit in PROBES.items()}
 
     def judge(
         self, probabilities: dict[str, np.ndarray], chosen: dict[str, dict[str, Any]], classify: Classifier

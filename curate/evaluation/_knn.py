@@ -10,12 +10,14 @@ Source: Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instan
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
 
 import numpy as np
 
-from curate.evaluation._probe import Method, Probe, Right, held_out_accuracy
-from curate.evaluation._split import Parts
+from curate.evaluation._probe import Hits, Probe, cross_fit, held_out_accuracy
+from curate.evaluation._split import Parts, Split
 from embeddings.neighbors import nearest
 
 NEIGHBORS = (1, 3, 5, 10, 20, 50, 100)
@@ -35,26 +37,31 @@ def knn_probe(
         n_classes: C, if classes with higher numbers than those of the training images are to have a column.
     """
     n_classes = n_classes or int(labels.max()) + 1
-    fewest = min(len(fit) for fit, _ in held_out)
-    accuracy = held_out_accuracy(_right(train, labels, fewest, n_classes), held_out)
-    return _settle(train, labels, test, accuracy, n_classes)
+    accuracy = held_out_accuracy(_hits(train, labels, [held_out], n_classes), held_out)
+    return _settle(train, labels, test, accuracy, n_classes=n_classes)
 
 
-def _right(features: np.ndarray, labels: np.ndarray, fewest: int, n_classes: int) -> Right:
-    """Which images each setting tells right, of those that ``fewest`` images to search among allow."""
-    units, grid = unit_rows(features), _grid(fewest)
+def knn_probes(features: np.ndarray, labels: np.ndarray, parts: Sequence[Split], *, n_classes: int) -> list[Probe]:
+    """The probe of every fold; arguments as ``linear_probes``."""
+    hits = _hits(features, labels, [part.held_out for part in parts], n_classes)
+    return cross_fit(parts, features, labels, hits, partial(_settle, n_classes=n_classes))
 
-    def right(fit: np.ndarray, asked: np.ndarray) -> np.ndarray:
+
+def _hits(features: np.ndarray, labels: np.ndarray, held_out: Sequence[Parts], n_classes: int) -> Hits:
+    """Which images each setting tells right, k being at most the images of the smallest part that is fitted to."""
+    units, grid = unit_rows(features), _grid(min(len(fit) for parts in held_out for fit, _ in parts))
+
+    def hits(fit: np.ndarray, asked: np.ndarray) -> np.ndarray:
         votes = _votes(units[fit], labels[fit], units[asked], grid, n_classes)
         return np.array([scores.argmax(axis=1) == labels[asked] for scores in votes])
 
-    return right
+    return hits
 
 
-def _settle(train: np.ndarray, labels: np.ndarray, test: np.ndarray, accuracy: np.ndarray, n_classes: int) -> Probe:
+def _settle(train: np.ndarray, labels: np.ndarray, test: np.ndarray, accuracy: np.ndarray, *, n_classes: int) -> Probe:
     """The probe under the best setting."""
     units, best = unit_rows(train), int(accuracy.argmax())
-    setting = _grid(len(train))[best]  # settings are in the order of k
+    setting = _grid(len(train))[best]  # a smaller grid is the beginning of a larger one
 
     def classify(features: np.ndarray) -> np.ndarray:
         (scores,) = _votes(units, labels, unit_rows(features), [setting], n_classes)
@@ -62,9 +69,6 @@ def _settle(train: np.ndarray, labels: np.ndarray, test: np.ndarray, accuracy: n
 
     settings = dict(zip(("k", "temperature"), setting, strict=True))
     return Probe(probabilities=classify(test), classify=classify, settings=settings, validation=float(accuracy[best]))
-
-
-KNN = Method(_right, _settle)
 
 
 def knn_predict(
@@ -85,11 +89,11 @@ def vote(cosines: np.ndarray, labels: np.ndarray, temperature: float, n_classes:
 
 def _votes(
     base: np.ndarray, labels: np.ndarray, queries: np.ndarray, grid: list[tuple[int, float]], n_classes: int
-) -> list[np.ndarray]:
-    """Scores [m, C] under every setting, from one search."""
+) -> Iterator[np.ndarray]:
+    """Scores [m, C] under every setting, one after the other, from one search."""
     distances, rows = nearest(queries, base, max(k for k, _ in grid))
     cosines, near = 1 - distances / 2, labels[rows]
-    return [vote(cosines[:, :k], near[:, :k], t, n_classes) for k, t in grid]
+    return (vote(cosines[:, :k], near[:, :k], t, n_classes) for k, t in grid)
 
 
 def _grid(n: int) -> list[tuple[int, float]]:

@@ -1,18 +1,21 @@
 """Linear accuracy: multinomial logistic regression on frozen features.
 
-Features are standardized with the mean and deviation of the images that are fitted to. The L2 penalty is the one of the
-grid that is most accurate on held-out training images; equal accuracies go to the stronger penalty.
+Features are standardized with the mean and deviation of all training images; while folds choose, whose fits serve two
+of them, with those of the images that are fitted to. The L2 penalty is the one of the grid that is most accurate on
+held-out training images; equal accuracies go to the stronger penalty.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from curate.evaluation._logistic import Logistic, logistic_path, predictions_along
-from curate.evaluation._probe import Method, Probe, Right, held_out_accuracy
-from curate.evaluation._split import Parts
+from curate.evaluation._probe import Hits, Probe, cross_fit, held_out_accuracy
+from curate.evaluation._split import Parts, Split
 from embeddings.vectors import blocks
 
 PENALTIES = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)  # strongest first: each warm-starts the next
@@ -63,22 +66,35 @@ def linear_probe(
         test: Features [m, d].
         held_out: Parts of the training rows to choose on.
         n_classes: C, if classes with higher numbers than those of the training images are to have a column.
-        scaler: How features are standardized; None: by those that are fitted to.
+        scaler: How features are standardized; None: by the training features.
     """
-    accuracy = held_out_accuracy(_right(train, labels, scaler=scaler), held_out)
-    return _settle(train, labels, test, accuracy, n_classes or int(labels.max()) + 1, scaler=scaler)
+    scaler, n_classes = scaler or Scaler.of(train), n_classes or int(labels.max()) + 1
+    accuracy = held_out_accuracy(_hits(train, labels, scaler), held_out)
+    return _settle(train, labels, test, accuracy, n_classes=n_classes, scaler=scaler)
 
 
-def _right(features: np.ndarray, labels: np.ndarray, *_: int, scaler: Scaler | None = None) -> Right:
+def linear_probes(features: np.ndarray, labels: np.ndarray, parts: Sequence[Split], *, n_classes: int) -> list[Probe]:
+    """The probe of every fold.
+
+    Args:
+        features: Of all rows [n, d].
+        labels: Class numbers int [n]; rows that are in no fold may have any.
+        parts: The folds.
+        n_classes: C.
+    """
+    return cross_fit(parts, features, labels, _hits(features, labels), partial(_settle, n_classes=n_classes))
+
+
+def _hits(features: np.ndarray, labels: np.ndarray, scaler: Scaler | None = None) -> Hits:
     """Which images the model of each penalty tells right."""
 
-    def right(fit: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    def hits(fit: np.ndarray, asked: np.ndarray) -> np.ndarray:
         scaled = scaler or Scaler.of(features[fit])
         train, others = (scaled(features[rows]).astype(np.float32, copy=False) for rows in (fit, asked))
         said = predictions_along(train, labels[fit], PENALTIES, others, tolerance=ROUGHLY)
         return np.asarray(said == labels[asked])
 
-    return right
+    return hits
 
 
 def _settle(
@@ -86,8 +102,8 @@ def _settle(
     labels: np.ndarray,
     test: np.ndarray,
     accuracy: np.ndarray,
-    n_classes: int,
     *,
+    n_classes: int,
     scaler: Scaler | None = None,
 ) -> Probe:
     """The probe under the best penalty."""
@@ -103,9 +119,6 @@ def _settle(
         settings={"penalty": PENALTIES[best]},
         validation=float(accuracy[best]),
     )
-
-
-LINEAR = Method(_right, _settle)
 
 
 def fitted(train: np.ndarray, labels: np.ndarray, penalty: float, *, n_classes: int | None = None) -> Logistic:

@@ -1,21 +1,23 @@
 """What a probe returns: a classifier fitted on training images, and the settings chosen on held-out ones.
 
 Probes of folds choose inside the other folds: the one of fold i on every other fold j, by what is fitted without both.
-The one of j asks the same models about fold i, so that each is fitted once: 10 for five folds instead of 20.
+The one of j asks the same models about fold i, so that each is fitted once: 10 for five folds.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from curate.evaluation._split import Parts, Split
 
 Classify = Callable[[np.ndarray], np.ndarray]  # features [b, d] -> probabilities [b, C], rows summing to 1
-Right = Callable[[np.ndarray, np.ndarray], np.ndarray]  # rows fitted to, rows asked about -> bool [settings, asked]
+Hits = Callable[
+    [np.ndarray, np.ndarray], np.ndarray
+]  # rows fitted to, other rows [k] -> told right, bool [settings, k]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,43 +36,40 @@ class Probe:
         return best
 
 
-class Method(NamedTuple):
-    """A kind of probe over a grid of settings."""
-
-    right: Callable[..., Right]  # (features [n, d], labels [n], fewest rows that are fitted to, C)
-    settle: Callable[..., Probe]  # (train [n, d], labels [n], test [m, d], held-out accuracy [settings], C)
+Settle = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Probe]  # train, labels, test, held-out accuracies
 
 
-def fit_parts(
-    method: Method, features: np.ndarray, labels: np.ndarray, parts: Sequence[Split], n_classes: int
+def held_out_accuracy(hits: Hits, held_out: Parts) -> np.ndarray:
+    """Share of the held-out images that each setting tells right, float64 [settings]."""
+    return _accuracies(hits, [held_out])[0]
+
+
+def cross_fit(
+    parts: Sequence[Split], features: np.ndarray, labels: np.ndarray, hits: Hits, settle: Settle
 ) -> list[Probe]:
-    """The probe of every part, from features [n, d] and class numbers int [n] of all rows."""
+    """The probe of every fold, from features [n, d] and class numbers int [n] of all rows, which ``hits`` takes."""
     held_out = [[(part.train[fit], part.train[held]) for fit, held in part.held_out] for part in parts]
-    fewest = min(len(fit) for pairs in held_out for fit, _ in pairs)
-    right = _asked_once(method.right(features, labels, fewest, n_classes), np.flatnonzero(labels >= 0))
     return [
-        method.settle(
-            features[part.train], labels[part.train], features[part.test], held_out_accuracy(right, pairs), n_classes
-        )
-        for part, pairs in zip(parts, held_out, strict=True)
+        settle(features[part.train], labels[part.train], features[part.test], accuracy)
+        for part, accuracy in zip(parts, _accuracies(hits, held_out), strict=True)
     ]
 
 
-def held_out_accuracy(right: Right, held_out: Parts) -> np.ndarray:
-    """Share of the held-out images that each setting tells right, float64 [settings]."""
-    return np.asarray(np.concatenate([right(fit, held) for fit, held in held_out], axis=1).mean(axis=1))
-
-
-def _asked_once(right: Right, rows: np.ndarray) -> Right:
-    """The same, from one fit to the same images; ``rows`` are all that may be asked about, ascending."""
-    known: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
-
-    def asked(fit: np.ndarray, held: np.ndarray) -> np.ndarray:
-        key = fit.tobytes()
-        if key not in known:
-            others = np.setdiff1d(rows, fit)
-            known[key] = others, right(fit, others)
-        others, told = known[key]
-        return told[:, np.searchsorted(others, held)]
-
-    return asked
+def _accuracies(hits: Hits, held_out: Sequence[Parts]) -> list[np.ndarray]:
+    """The accuracy on each list of parts; what several of them fit to is fitted once, asked about their rows alone."""
+    wanted: dict[bytes, list[np.ndarray]] = defaultdict(list)
+    for parts in held_out:
+        for fit, held in parts:
+            wanted[fit.tobytes()].append(held)
+    asked = {key: np.unique(np.concatenate(rows)) for key, rows in wanted.items()}
+    told: dict[bytes, np.ndarray] = {}
+    found = []
+    for parts in held_out:
+        right = []
+        for fit, held in parts:
+            key = fit.tobytes()
+            if key not in told:
+                told[key] = hits(fit, asked[key])
+            right.append(told[key][:, np.searchsorted(asked[key], held)])
+        found.append(np.asarray(np.concatenate(right, axis=1).mean(axis=1)))
+    return found

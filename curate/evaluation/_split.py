@@ -30,7 +30,7 @@ MIN_IMAGES = 10  # labeled images in each part
 MOST_STRANGE = 0.5  # of the test images, of classes that no training image has
 FOLDS = 5
 HELD_OUT = 1_000  # images settle the choice; folds beyond them are not used
-NESTED = (5, 10)  # folds: at least three are left to fit to, and pairs of them are no more than five times the folds
+NESTED = (5, 10)  # folds: at least three are left to fit to, and pairs of them are fewer than five times the folds
 
 Parts = list[tuple[np.ndarray, np.ndarray]]  # (rows to fit on, rows held out), as positions in the training part
 
@@ -189,7 +189,7 @@ def _split(
         test=test,
         labels=labels,
         units=units,
-        held_out=_nested(others) or hold_out(separable),
+        held_out=_nested(others, units[train]) or hold_out(separable),
         separable=separable,
         facts=facts,
     )
@@ -220,9 +220,12 @@ def hold_out(units: np.ndarray, *, enough: int = HELD_OUT) -> Parts:
     return _each_held_out(_dealt(units, FOLDS), enough)
 
 
-def _nested(fold: np.ndarray | None) -> Parts:
-    """The other folds int [n] as parts to choose settings on; none if they are too few, or more than are worth it."""
-    if fold is None or not NESTED[0] <= len(np.unique(fold)) + 1 <= NESTED[1]:
+def _nested(fold: np.ndarray | None, units: np.ndarray) -> Parts:
+    """The other folds int [n] as parts to choose settings on; none if they are too few, or more than are worth it.
+
+    None either where units int [n] are few: with that of one fold and that of another a class would often be gone.
+    """
+    if fold is None or not NESTED[0] <= len(np.unique(fold)) + 1 <= NESTED[1] or len(np.unique(units)) < FOLDS:
         return []
     return _each_held_out(fold, HELD_OUT)
 

@@ -17,7 +17,7 @@ PROBE, TEACHER, RUN = "probe", "teacher", "run:"
 
 
 def located_knobs(pairs: Sequence[str], root: Path) -> list[str]:
-    """NAME=VALUE texts, their paths relative to the folder ``root`` made whole."""
+    """NAME=VALUE texts, their paths relative to the folder ``root`` made whole; whole ones as they are written."""
     return [_located(pair, root) for pair in pairs]
 
 
@@ -31,13 +31,14 @@ def require_probes(cells: Iterable[Cell], root: Path) -> None:
     Raises:
         ConfigError: its source is not there, or holds no images with labels, or too few of them.
     """
-    from curate.pretraining.probe import require_probe  # loads torch
+    arms = {dict(map(split_pair, cell.set)).get(PROBE, ""): cell.arm for cell in cells}
+    for address, arm in arms.items():
+        if not address:
+            continue
+        from curate.pretraining.probe import require_probe  # loads torch
 
-    probes = {dict(map(split_pair, located_knobs(cell.set, root))).get(PROBE, ""): cell.arm for cell in cells}
-    for address, arm in probes.items():
         try:
-            if address:
-                require_probe(address)
+            require_probe(_address(address, root))
         except UsageError as error:
             raise ConfigError(f"Arm {arm!r}: {error.message}", hint=error.hint) from error
 
@@ -45,7 +46,11 @@ def require_probes(cells: Iterable[Cell], root: Path) -> None:
 def _located(pair: str, root: Path) -> str:
     name, value = split_pair(pair)
     if name == PROBE and value:
-        return f"{name}={with_selectors(value, root)}"
+        return f"{name}={_address(value, root)}"
     if name == TEACHER and value.startswith(RUN):
         return f"{name}={RUN}{located(value.removeprefix(RUN), root)}"
     return pair
+
+
+def _address(text: str, root: Path) -> str:
+    return text if Path(text).is_absolute() else with_selectors(text, root)

@@ -24,7 +24,7 @@ import pyarrow as pa
 import torch
 
 from curate.experiments.task import Task
-from curate.numerals import counted
+from curate.numerals import counted, number
 from curate.pretraining.execution import Execution
 from curate.pretraining.knobs import read_knobs
 from curate.pretraining.measure import measure_cost
@@ -268,5 +268,9 @@ def _rate_in_words(rate: Rate) -> str:
 def _speed(seconds_per_sample: float) -> str:
     """Samples a second, or seconds a sample where that is more than one."""
     if seconds_per_sample > 1:
-        return f"{seconds_per_sample:,.0f} s a sample"
-    return f"{1 / seconds_per_sample:,.0f} samples a second"
+        return f"{_two_digits(seconds_per_sample)} s a sample"
+    return f"{_two_digits(1 / seconds_per_sample)} samples a second"
+
+
+def _two_digits(value: float) -> str:
+    return number(value, 1 if value < 10 else 0)

@@ -118,8 +118,9 @@ def require_probe(address: str) -> None:
         store = listed_store(address, name=NAME, encoder=FROZEN)
     except SourceError as error:
         raise SourceError(f"The probe's source: {error.message}", hint=error.hint) from error
-    has_images = store.source and store.spec.size if store.facts else not holds_vectors(parse_address(address))
-    if not has_images:
+    was_embedded = bool(store.facts)
+    lacks_images = not (store.source and store.spec.size) if was_embedded else holds_vectors(parse_address(address))
+    if lacks_images:
         raise UsageError(
             f"{_called(address)} holds vectors; the probe needs images.",
             hint="Give labeled images: a folder with a sub-folder for each class, or a table.",

@@ -64,12 +64,12 @@ def resolve_watch(**options: Unpack[Options]) -> Watch:
 
 
 def require_watchable(**options: Unpack[Options]) -> None:
-    """Refuses what a run with these options could not be watched by; where nothing is trained yet.
+    """Refuses a probe that a run with these options could not be watched by, before it is trained.
 
     Raises:
-        CurateError: as ``resolve_watch`` and ``require_probe``.
+        SourceError, UsageError, TooFewImagesError: as ``require_probe``.
     """
-    if address := resolve_watch(**options).probe:
+    if address := options.get("probe"):
         require_probe(address)
 
 

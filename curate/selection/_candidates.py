@@ -50,7 +50,7 @@ class Candidates:
     def asked(self, **wish: Any) -> Candidates:
         """The same images under another wish (fields from ``target_weights`` on): either knows what the other found."""
         other = replace(self, **wish)
-        vars(other)["_found"] = self._found
+        object.__setattr__(other, "_found", self._found)
         return other
 
     def once(self, name: str, find: Callable[[], Found]) -> Found:

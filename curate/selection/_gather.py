@@ -84,8 +84,10 @@ def gather(
     allowed = offered & licensed & (banned_by < 0)
     first = everything.first_copy(allowed)
     asks = everything.first_of_target(banned_by < 0)
-    settings = {"colors": inputs.colors, "work": work, "progress": progress}
-    found = _resembling(everything, allowed & (first == everything.rows), asks, **settings) if near else None
+    found = None
+    if near:
+        settings = {"colors": inputs.colors, "work": work, "progress": progress}
+        found = _resembling(everything, allowed & (first == everything.rows), asks, **settings)
     cause = np.full(len(first), -1) if found is None else found.cause[np.maximum(first, 0)]
     kept = first if found is None else np.where(first < 0, -1, found.kept_for[np.maximum(first, 0)])
     stays = allowed & (kept == everything.rows) & (cause < 0)

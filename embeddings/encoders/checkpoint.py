@@ -19,7 +19,7 @@ from embeddings.encoders.folding import fold_if_equal
 from embeddings.encoders.networks import Network, build_network
 from embeddings.encoders.torch_encoder import Placement, TorchEncoder, weights_digest
 from embeddings.encoders.transform import Transform
-from embeddings.errors import CorruptError, UsageError
+from embeddings.errors import CorruptError, UsageError, one_line
 from embeddings.spec import EncoderSpec
 
 SCHEMA = "curate.backbone/1"
@@ -39,7 +39,9 @@ def load_backbone(folder: Path) -> tuple[Network, int]:
         network = build_network(facts["network"], size=size, patch=facts.get("patch"))
         network.module.load_state_dict(load_file(folder / "backbone.safetensors"))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CorruptError(f"The backbone in {folder} does not read back ({error}).", hint="Pretrain again.") from error
+        raise CorruptError(
+            f"The backbone in {folder} does not read back ({one_line(error)}).", hint="Pretrain again."
+        ) from error
     return replace(network, mean=mean, std=std), size
 
 

@@ -19,7 +19,7 @@ from embeddings.encoders.timm import license_of
 from embeddings.encoders.torch_encoder import Placement, TorchEncoder, feature_count, weights_digest
 from embeddings.encoders.torchvision_import import import_torchvision
 from embeddings.encoders.transform import Transform
-from embeddings.errors import MissingExtraError, install_command
+from embeddings.errors import MissingExtraError, install_command, one_line
 from embeddings.spec import EncoderSpec
 
 PREFIX = "open_clip:"
@@ -130,7 +130,7 @@ def _open_clip() -> Any:
         import open_clip.convert
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"Encoders of OpenCLIP need the package open-clip-torch ({error}).",
+            f"Encoders of OpenCLIP need the package open-clip-torch ({one_line(error)}).",
             hint=install_command("clip"),
         ) from error
     return open_clip

@@ -137,7 +137,7 @@ def feature_count(module: nn.Module, size: int) -> int:
             features = module.eval()(torch.zeros(2, 3, size, size))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UsageError(
-            f"The network does not take images of {size}x{size} pixels ({error}).", hint="Leave out @SIZE."
+            f"The network does not take images of {size}x{size} pixels ({one_line(error)}).", hint="Leave out @SIZE."
         ) from error
     if features.ndim != 2:
         raise UsageError(f"The network gives {list(features.shape)}, wanted [n, d].", hint="Choose another network.")

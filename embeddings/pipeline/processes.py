@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from embeddings.errors import CurateError
+from embeddings.errors import CurateError, one_line
 
 START_S = 120.0  # imports on a slow disk
 _RUN = "from embeddings.pipeline.processes import serve; serve()"
@@ -144,7 +144,7 @@ def _portable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        return CurateError(f"{type(error).__name__}: {error}")
+        return CurateError(f"{type(error).__name__}: {one_line(error)}")
     return error
 
 

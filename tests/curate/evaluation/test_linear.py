@@ -52,16 +52,16 @@ def test_the_chosen_penalty_is_the_best_on_held_out_rows(monkeypatch):
     (train, labels), (test, _) = sample(120, 60, 4, 2.5), sample(40, 60, 4, 2.5, seed=1)
     held_out = hold_out(np.arange(120))
     probe = linear_probe(train, labels, test, held_out)
-    wide, right = train.astype(np.float64), np.zeros(len(PENALTIES))
+    scaled = StandardScaler().fit_transform(train.astype(np.float64))
+    right = np.zeros(len(PENALTIES))
     for fit, held in held_out:
         for i, penalty in enumerate(PENALTIES):
             model = LogisticRegression(C=1 / (penalty * len(fit)), tol=1e-6, max_iter=5_000)
-            model = make_pipeline(StandardScaler(), model).fit(wide[fit], labels[fit])
-            right[i] += (model.predict(wide[held]) == labels[held]).sum()
+            right[i] += (model.fit(scaled[fit], labels[fit]).predict(scaled[held]) == labels[held]).sum()
     assert probe.settings["penalty"] == PENALTIES[right.argmax()]
     assert probe.validation == right.max() / 120
     whole = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (probe.settings["penalty"] * 120), max_iter=5_000))
-    np.testing.assert_array_equal(probe.predicted, whole.fit(wide, labels).predict(test))
+    np.testing.assert_array_equal(probe.predicted, whole.fit(train.astype(np.float64), labels).predict(test))
 
 
 def test_of_equally_good_penalties_the_strongest_is_taken():

@@ -109,6 +109,13 @@ def test_five_folds_choose_on_each_other():
             assert sorted([*fit, *held]) == list(range(len(fold.train)))
 
 
+def test_folds_of_few_groups_choose_on_images():
+    """Without two of five groups a class would often be gone."""
+    split = split_labeled(rows_of(two_classes(40), groups=[f"g{i % 5}" for i in range(40)]), folds=5)
+    for fold in split.folds:
+        assert [len(held) for _, held in fold.held_out] == [7, 7, 6, 6, 6]
+
+
 @given(labeled_rows(), st.randoms(use_true_random=False))
 def test_folds_do_not_depend_on_row_order(rows, random):
     split = try_split(rows, folds=3)

@@ -121,7 +121,7 @@ def test_it_says_so_in_words(tmp_path, rates):
     ).lines()
     assert "2 runs, 37,800 samples: 10.5 h of training, 10.0 h on 2 devices, 21.00 at 2 per hour." in head
     assert "The longest run is b, 10.0 h." in head
-    assert rest == ["  simclr, tiny-resnet@32 from scratch: 2 runs, 1 samples a second (measured on noise)"]
+    assert rest == ["  simclr, tiny-resnet@32 from scratch: 2 runs, 1.0 samples a second (measured on noise)"]
 
 
 @pytest.mark.parametrize(("hours", "said"), [(3.25, "3.2 h"), (1.5, "90 min"), (0.01, "36 s"), (0.0, "0 s")])
