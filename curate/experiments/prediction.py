@@ -81,12 +81,18 @@ class Predictor:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON object."""
-        return {"metric": self.metric, "share": self.share.to_json(), "regret": self.regret.to_json()}
+        figures = {"share": self.share.to_json(), "regret": self.regret.to_json()}
+        return {"metric": self.metric, "called": self.called, **figures}
+
+    @property
+    def called(self) -> str:
+        """The metric in words."""
+        return CALLED.get(self.metric, self.metric.replace("_", " "))
 
     @property
     def sentence(self) -> str:
         """Both figures in words."""
-        share, regret, name = self.share, self.regret, CALLED.get(self.metric, self.metric.replace("_", " "))
+        share, regret, name = self.share, self.regret, self.called
         if share.value is None:
             return f"{name}: {share.reason}."
         goal = "" if share.low is None or share.high is None else self._goal(share.low, share.high)

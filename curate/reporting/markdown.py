@@ -87,7 +87,7 @@ def _claims(claims: Sequence[study.Claim]) -> str:
 
 
 def _predicted(results: study.Results) -> str:
-    keys = ("metric", "share", "interval", "pairs", "goal", "regret", "lost")
+    keys = ("called", "share", "interval", "pairs", "goal", "regret", "lost")
     header = ("distance", "pairs right", "95% interval", "pairs", "goal", "regret, points", "95% interval")
     return _table(header, [[row[key] for key in keys] for row in study.predicted(results)])
 

@@ -169,7 +169,7 @@ def predicted(results: Results) -> list[dict[str, str]]:
         share, regret = predictor["share"], predictor["regret"]
         rows.append(
             {
-                "metric": predictor["metric"],
+                "called": predictor["called"],
                 "share": NOTHING if share["value"] is None else percent(share["value"], 0),
                 "interval": span(share, 0, scale=100) or share["reason"] or share["method"],
                 "pairs": number(share["n"][0]) if share["value"] is not None else "0",

@@ -104,7 +104,7 @@ def test_the_protocol_is_told_with_its_digest() -> None:
 
 def test_which_distance_predicts_accuracy() -> None:
     first, second, third = predicted(study_of()["results"])
-    assert (first["share"], first["interval"], first["goal"], first["regret"]) == ("90%", "82 to 97", "reached", "1.2")
+    assert list(first.values()) == ["index", "90%", "82 to 97", "12", "reached", "1.2", "0.4 to 2.0"]
     assert (second["goal"], third["share"], third["interval"]) == ("missed", "n/a", "no two pools are apart")
     assert "sliced w n/a no two pools are apart" in page_of(study_of()).text
     assert "predict" not in page_of(study_of(prediction={})).text
