@@ -18,7 +18,8 @@ Measured coverage of 95% intervals (100 to 400 times each), where percentiles ha
 wanted of 100 to 1,000 images, normal scores and AUROC .86 to .96, 95 to 99% of AUROC and 96 to 99% of average
 precision; with 200 wanted of 1,000, 95% and 94%. Where the wanted vary twice as much as the others, or 15%
 of them look like these (20 of 200), 91 to 92% of AUROC and 94 to 97% of average precision. Differences between arms are
-percentiles as elsewhere.
+percentiles no narrower than Agresti and Min's, as elsewhere, n being the smaller side: they cover 98 to 100% with 8 to
+30 wanted and 96 to 100% with 100 of 400 (400 times each; percentiles alone 85 to 95% and 93 to 96%).
 
 Source: Hanley and McNeil 1982; Newcombe 2006 (N for both sides); Satterthwaite 1946; Pepe 2003 (the logit).
 """
